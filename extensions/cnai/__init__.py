@@ -1,0 +1,54 @@
+"""cnai: scaled-out torch training from a notebook.
+
+Everything here loads on first use, so that `import cnai` and `%load_ext cnai` cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnai.engine.context import Context, context
+    from cnai.errors import CnaiError
+    from cnai.faces import load_ipython_extension, unload_ipython_extension
+    from cnai.runs import Run, attach, runs, train
+    from cnai.spec import RunSpec
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CnaiError": "cnai.errors",
+    "Context": "cnai.engine.context",
+    "Run": "cnai.runs",
+    "RunSpec": "cnai.spec",
+    "attach": "cnai.runs",
+    "context": "cnai.engine.context",
+    "load_ipython_extension": "cnai.faces",
+    "runs": "cnai.runs",
+    "train": "cnai.runs",
+    "unload_ipython_extension": "cnai.faces",
+}
+
+__all__ = [  # noqa: PLE0604
+    "CnaiError",
+    "Context",
+    "Run",
+    "RunSpec",
+    "attach",
+    "context",
+    "load_ipython_extension",
+    "runs",
+    "train",
+    "unload_ipython_extension",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cnai' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
