@@ -30,7 +30,7 @@ _HOMES = {
     "unload_ipython_extension": "cnai.faces",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "CnaiError",
     "Context",
     "Run",

@@ -103,9 +103,7 @@ def load(path: Path | None = None) -> Catalog:
     )
 
 
-def _items(
-    cls: type[_Item], tables: list[dict[str, Any]], path: Path, text: str, what: str
-) -> tuple[_Item, ...]:
+def _items(cls: type[_Item], tables: list[dict[str, Any]], path: Path, text: str, what: str) -> tuple[_Item, ...]:
     if not tables:
         raise UsageError(f"{path}: no [[{what}]]; name at least one")
     starts = [number for number, line in enumerate(text.splitlines(), 1) if line.strip() == f"[[{what}]]"]
@@ -154,9 +152,7 @@ def _check(key: str, value: Any, annotation: str) -> None:
     if not isinstance(value, wanted[re.split(r"\W", annotation)[0]]) or (
         isinstance(value, bool) and annotation != "bool"
     ):
-        raise _BadKey(
-            key, f"{key} must be {annotation.split('[')[0].replace('tuple', 'a list')}; given: {value!r}"
-        )
+        raise _BadKey(key, f"{key} must be {annotation.split('[')[0].replace('tuple', 'a list')}; given: {value!r}")
     if isinstance(value, int | float) and value < 0:
         raise _BadKey(key, f"{key} must be 0 or more; given: {value}")
     if key == "name" and not _NAME.fullmatch(value):
@@ -184,9 +180,7 @@ def this_machine() -> Flavor:
 
 def _count_gpus() -> int:
     try:
-        listing = subprocess.run(
-            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=10, check=True
-        )
+        listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return 0
     return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())

@@ -117,9 +117,7 @@ class RunSpec:
         if not self.name:
             object.__setattr__(self, "name", self.target.name)
         if not _NAME.fullmatch(self.name):
-            raise UsageError(
-                f"name must be letters, digits, '_', '-' or '.', at most 64; given: {self.name!r}"
-            )
+            raise UsageError(f"name must be letters, digits, '_', '-' or '.', at most 64; given: {self.name!r}")
         for key in ("retries", "infra_retries"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key} must be 0 or more; given: {getattr(self, key)}")

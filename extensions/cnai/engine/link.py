@@ -1,0 +1,135 @@
+"""Link: a rank's line to its node. Events go up in batches of 50 ms, the wish to end the generation comes down."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cnai.events import Event, Kind
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+    from cnai.spec import Interval
+
+BATCH_SECONDS = 0.05
+MAX_WAITING_METRICS = 20_000
+
+_current: Link | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a rank is told about its place in the run. Paths are absolute and reachable from this node."""
+
+    run_id: str
+    generation: int
+    run_dir: Path
+    resume_from: Path | None
+    """Last committed checkpoint, None in a run's first generation or before its first checkpoint."""
+    checkpoint_every: Interval
+    timeout_seconds: float
+    first_world_size: int
+    """World size of generation 0: default number of shards, so that it stays the same across a resize."""
+
+
+class GenerationEnd(BaseException):
+    """Unwinds the target at a step boundary, after its last checkpoint; not an Exception, so user code doesn't catch it."""
+
+
+class Link:
+    """Sends what a rank reports and hears when its generation must end.
+
+    `emit` never blocks: beyond 20,000 waiting metrics the oldest are dropped and the next batch says how many; other events never are.
+    Thread-safe.
+    """
+
+    def __init__(self, assignment: Assignment, rank: int, connection: Connection) -> None:
+        self.assignment, self.rank = assignment, rank
+        self.stopping = threading.Event()
+        self._connection = connection
+        self._facts: deque[Event] = deque()
+        self._metrics: deque[Event] = deque()
+        self._dropped = 0
+        self._lock = threading.Lock()
+        self._wake, self._sent = threading.Event(), threading.Condition()
+        self._closed = False
+        self._sender = threading.Thread(target=self._send_forever, name="cnai-link-send", daemon=True)
+        self._sender.start()
+        threading.Thread(target=self._hear, name="cnai-link-hear", daemon=True).start()
+
+    def emit(self, kind: Kind, payload: dict[str, Any], step: int | None = None) -> None:
+        """Queue one event."""
+        event = Event(
+            run_id=self.assignment.run_id,
+            generation=self.assignment.generation,
+            rank=self.rank,
+            kind=kind,
+            time=time.time(),
+            step=step,
+            payload=payload,
+        )
+        with self._lock:
+            if kind is not Kind.METRIC:
+                self._facts.append(event)
+                return
+            self._metrics.append(event)
+            if len(self._metrics) > MAX_WAITING_METRICS:
+                self._metrics.popleft()
+                self._dropped += 1
+
+    def announce(self, **abilities: Any) -> None:
+        """Tell the node what this code can do: `graceful=True` (ends at a step boundary), `max_ranks=8`."""
+        self._connection.send(("announce", self.rank, abilities))
+
+    def close(self) -> None:
+        """Send what waits, then say goodbye; returns when the node has it in its pipe."""
+        self._closed = True
+        self._wake.set()
+        self._sender.join(timeout=10)
+
+    def _send_forever(self) -> None:
+        while not self._closed:
+            self._wake.wait(BATCH_SECONDS)
+            self._send()
+        self._send()
+
+    def _send(self) -> None:
+        with self._lock:
+            batch = sorted([*self._facts, *self._metrics], key=lambda event: event.time)
+            self._facts.clear()
+            self._metrics.clear()
+            dropped, self._dropped = self._dropped, 0
+        if dropped:
+            self.emit(
+                Kind.DIAGNOSIS, {"summary": f"{dropped} reports dropped: reported faster than they could be sent"}
+            )
+        if not batch:
+            return
+        try:
+            self._connection.send(("events", self.rank, "".join(event.to_json() + "\n" for event in batch)))
+        except OSError:  # the node is gone; the watchdog ends this rank
+            self._closed = True
+
+    def _hear(self) -> None:
+        try:
+            while self._connection.recv() != "stop":
+                pass
+            self.stopping.set()
+        except (EOFError, OSError):
+            return
+
+
+def install(link: Link | None) -> None:
+    """Make a link the one of this process."""
+    global _current  # noqa: PLW0603
+    _current = link
+
+
+def current() -> Link | None:
+    """Return the link of this process, None outside a run."""
+    return _current
