@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cnai.engine.context import Context, context
     from cnai.errors import CnaiError
     from cnai.faces import load_ipython_extension, unload_ipython_extension
-    from cnai.runs import Run, attach, runs, train
+    from cnai.run import Run, attach, runs, train
     from cnai.spec import RunSpec
 
 __version__ = "0.1.0"
@@ -20,13 +20,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "CnaiError": "cnai.errors",
     "Context": "cnai.engine.context",
-    "Run": "cnai.runs",
+    "Run": "cnai.run",
     "RunSpec": "cnai.spec",
-    "attach": "cnai.runs",
+    "attach": "cnai.run",
     "context": "cnai.engine.context",
     "load_ipython_extension": "cnai.faces",
-    "runs": "cnai.runs",
-    "train": "cnai.runs",
+    "runs": "cnai.run",
+    "train": "cnai.run",
     "unload_ipython_extension": "cnai.faces",
 }
 
