@@ -1,0 +1,121 @@
+"""Apps: published notebooks, each served by a named server `app-<slug>` of its author.
+
+What such a server starts is fixed by its name and the store of releases (`$CNAI_HOME/apps`), never by user options.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cnai import paths
+from cnai_hub.apps.releases import Store, slug_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SERVICE = "apps"
+TERMINAL = "apps-terminal"
+"""Hub service without a process: the identity of `cnai publish` in a terminal, which acts for the workbench's owner."""
+
+_ACCESS = f"access:services!service={SERVICE}"
+
+
+def install(c: Any, state: Path, *, creators: str = "creators", owner: str | None = None) -> None:
+    """Add the apps service, its rights and what app servers need to a hub's configuration.
+
+    `state` is $CNAI_HOME. Members of the group `creators` may publish. With `owner`, a terminal on this machine may
+    publish for them: url and token are written to `hub/client.json`, readable by this user only.
+    """
+    hub_url = _hub_url(c)
+    environment = {
+        "CNAI_HOME": str(state),
+        "CNAI_HUB_URL": hub_url,
+        "CNAI_APPS_CREATORS": creators,
+    }
+    if owner:
+        environment["CNAI_APPS_TERMINAL_OWNER"] = owner
+        _let_terminal_in(c, state, hub_url)
+    c.JupyterHub.allow_named_servers = True
+    c.JupyterHub.services.append(
+        {
+            "name": SERVICE,
+            "url": f"http://127.0.0.1:{_free_port()}",
+            "command": [sys.executable, "-m", "cnai_hub.apps.service"],
+            "environment": environment,
+            "oauth_no_confirm": True,
+            "oauth_client_allowed_scopes": [],
+            "display": False,
+        }
+    )
+    c.JupyterHub.load_roles.append(
+        {
+            "name": SERVICE,
+            "description": "Publish notebooks: create, share, start and stop app servers",
+            "services": [SERVICE],
+            "scopes": ["servers", "shares", "read:users:name", "read:users:groups", "read:groups"],
+        }
+    )
+    _everyone_may(c, _ACCESS)
+    c.Spawner.environment.update({"CNAI_HUB_URL": hub_url})
+    c.Spawner.server_token_scopes = _server_token_scopes
+
+
+def app_command(server_name: str, owner: str) -> list[str] | None:
+    """Return the command that serves the current release, None for a server that is not an app."""
+    slug = slug_of(server_name)
+    if slug is None:
+        return None
+    return [sys.executable, "-m", "cnai_hub.apps.server", str(Store(paths.home() / "apps").folder(owner, slug))]
+
+
+def app_environment(server_name: str, owner: str) -> dict[str, str]:  # noqa: ARG001 - as app_command
+    """Return what an app server needs in its environment, on top of what every server gets."""
+    if slug_of(server_name) is None:
+        return {}
+    return {"CNAI_HOME": str(paths.home()), "JUPYTERHUB_ACTIVITY_INTERVAL": "60"}
+
+
+def _server_token_scopes(spawner: Any) -> list[str]:
+    """Return what a server's own token may do: a person's servers may publish, an app server may not."""
+    own = ["users:activity!user", "access:servers!server"]
+    return own if slug_of(spawner.name) else [*own, _ACCESS]
+
+
+def _everyone_may(c: Any, scope: str) -> None:
+    """Add a scope to the role `user`, which every user has."""
+    roles = c.JupyterHub.load_roles
+    for role in roles if isinstance(roles, list) else []:
+        if role["name"] == "user":
+            role["scopes"] = [*role["scopes"], scope]
+            return
+    roles.append({"name": "user", "scopes": ["self", scope]})
+
+
+def _let_terminal_in(c: Any, state: Path, hub_url: str) -> None:
+    token = secrets.token_hex(32)
+    c.JupyterHub.services.append({"name": TERMINAL, "api_token": token, "display": False})
+    c.JupyterHub.load_roles.append({"name": TERMINAL, "services": [TERMINAL], "scopes": [_ACCESS]})
+    file = state / "hub" / "client.json"
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = file.with_name(f".client-{os.getpid()}.json")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        json.dump({"hub_url": hub_url, "token": token}, out)
+    fresh.replace(file)
+
+
+def _hub_url(c: Any) -> str:
+    """Return the address people open, with a slash at its end."""
+    given = c.JupyterHub.get("public_url") or c.JupyterHub.get("bind_url") or "http://127.0.0.1:8000"
+    url = str(given).replace("//:", "//127.0.0.1:").replace("//0.0.0.0", "//127.0.0.1")
+    return url.rstrip("/") + "/"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
