@@ -1,0 +1,15 @@
+"""Capture: a target and what it uses, frozen into bytes that a rank anywhere can run.
+
+What stands in the notebook (functions, classes, values) travels in the payload, local modules travel as files in a zip.
+"""
+
+from __future__ import annotations
+
+from cnai.engine.capture.cell import capture_cell
+from cnai.engine.capture.function import capture_function
+from cnai.engine.capture.payload import Captured
+from cnai.engine.capture.script import capture_script
+from cnai.engine.capture.tracebacks import user_traceback
+from cnai.engine.capture.unpack import load, unzip
+
+__all__ = ["Captured", "capture_cell", "capture_function", "capture_script", "load", "unzip", "user_traceback"]

@@ -1,0 +1,96 @@
+"""Frozen: what a payload holds. Each kind of target knows how to run in a rank, in a `__main__` of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cnai.engine.capture import sources
+from cnai.errors import ResultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+
+def main_globals() -> dict[str, Any]:
+    """Return the globals of the current `__main__`; payloads refer to this function by name."""
+    return vars(sys.modules["__main__"])
+
+
+@contextmanager
+def main_module(main: ModuleType) -> Iterator[None]:
+    """Make a module the `__main__` of this process for a while."""
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = main
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before
+
+
+@dataclass(frozen=True)
+class FrozenFunction:
+    """A callable with its arguments."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def run(self, _: ModuleType) -> Any:
+        """Call it."""
+        return self.function(*self.args, **self.kwargs)
+
+
+@dataclass(frozen=True)
+class FrozenCell:
+    """A cell's body with the names it reads from the notebook."""
+
+    source: str
+    shown: str
+    namespace: dict[str, Any]
+    returns: tuple[str, ...]
+
+    def run(self, main: ModuleType) -> dict[str, Any]:
+        """Execute the cell and return the names that were asked for."""
+        names = vars(main)
+        names.update(self.namespace)
+        sources.remember(self.shown, self.source)
+        exec(compile(body(self.source), self.shown, "exec", dont_inherit=True), names)  # noqa: S102 # it is the user's cell
+        for name in self.returns:
+            if name not in names:
+                raise ResultError(
+                    f"the cell ended without a value for {name!r}; assign it on every path, or don't return it"
+                )
+        return {name: names[name] for name in self.returns}
+
+
+@dataclass(frozen=True)
+class FrozenScript:
+    """A script as it read when the run was started, with its arguments."""
+
+    source: str
+    path: str
+    argv: tuple[str, ...]
+
+    def run(self, main: ModuleType) -> None:
+        """Execute it as `python path argv…` does."""
+        main.__file__ = self.path
+        sources.remember(self.path, self.source)
+        sys.argv = [self.path, *self.argv]
+        # After the frozen local modules, so that these win.
+        sys.path.insert(1, os.path.dirname(self.path))  # noqa: PTH120 # text, as Python puts it there
+        try:
+            exec(compile(self.source, self.path, "exec", dont_inherit=True), vars(main))  # noqa: S102 # it is the user's script
+        except SystemExit as end:
+            if end.code not in (None, 0):
+                raise
+
+
+def body(source: str) -> str:
+    """Return a cell without its `%%cnai` line, which stays as an empty line so that numbers agree with the notebook."""
+    first, newline, rest = source.partition("\n")
+    return newline + rest if first.startswith("%%") else source

@@ -1,0 +1,228 @@
+"""Suspects: which variable of a target is too big, or can't travel at all."""
+
+from __future__ import annotations
+
+import copyreg
+import dis
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from cnai.engine.capture.payload import Pickler
+from cnai.errors import CaptureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HEAVY_BYTES = 10_000_000
+_DEPTH = 12
+
+_ADVICE = {
+    "TextIOWrapper": "open the file inside {owner}",
+    "BufferedReader": "open the file inside {owner}",
+    "BufferedWriter": "open the file inside {owner}",
+    "generator": "make it inside {owner}, or pass a list",
+    "lock": "create it inside {owner}",
+    "RLock": "create it inside {owner}",
+    "socket": "connect inside {owner}",
+    "Connection": "connect inside {owner}",
+    "Client": "connect inside {owner}",
+    "frame": "leave it out",
+    "ZMQInteractiveShell": "a rank has no notebook around it; leave it out",
+}
+
+
+@dataclass
+class Variables:
+    """What a target uses by the names its author knows: `named` are the arguments, or the names that a cell reads."""
+
+    owner: str
+    function: Any
+    named: dict[str, Any]
+
+
+@dataclass
+class _Suspect:
+    owner: str
+    path: str
+    value: Any
+
+
+class _Scale:
+    """Counts bytes and keeps none."""
+
+    weight = 0
+
+    def write(self, data: Any) -> int:
+        """Count."""
+        size = memoryview(data).nbytes
+        self.weight += size
+        return size
+
+
+def heavy(variables: Variables, total: int) -> list[str]:
+    """Return a warning for each captured variable above 10 MB."""
+    if total <= HEAVY_BYTES:
+        return []
+    found = [
+        (suspect, weight) for suspect in _all_variables(variables) if (weight := _weigh(suspect.value)) > HEAVY_BYTES
+    ]
+    if not found:
+        return [
+            f"{variables.owner} takes {total / 1e6:.0f} MB along to every rank, in many variables; load data inside it"
+        ]
+    return [
+        f"{suspect.owner} takes {suspect.path!r} along to every rank, {weight / 1e6:.0f} MB; "
+        f"load it inside {suspect.owner} or pass the path of a file"
+        for suspect, weight in found
+    ]
+
+
+def accuse(variables: Variables, error: Exception) -> CaptureError:
+    """Return the error that names what can't travel."""
+    roots = [suspect for suspect in _all_variables(variables) if not _travels(suspect.value)]
+    if not roots:
+        return CaptureError(
+            f"{variables.owner} can't travel to a rank: {_reason(error)}; define it in the notebook or in a module"
+        )
+    suspect = _deepest(roots[0])
+    kind = type(suspect.value)
+    advice = _ADVICE.get(kind.__name__, "create it inside {owner}, or leave it out").format(owner=suspect.owner)
+    shown = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    why = _reason(_problem(suspect.value) or error)
+    return CaptureError(
+        f"{suspect.owner} uses {suspect.path!r} ({shown}), which can't travel to a rank: {why}; {advice}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _weigh(value: Any) -> int:
+    scale = _Scale()
+    try:
+        Pickler(scale).dump(value)
+    except Exception:  # noqa: BLE001 # whatever a __reduce__ of the user's raises
+        return 0
+    return scale.weight
+
+
+def _problem(value: Any) -> Exception | None:
+    try:
+        Pickler(_Scale()).dump(value)
+    except Exception as error:  # noqa: BLE001 # whatever a __reduce__ of the user's raises
+        return error
+    return None
+
+
+def _travels(value: Any) -> bool:
+    return _problem(value) is None
+
+
+def _all_variables(variables: Variables) -> Iterator[_Suspect]:
+    """Yield arguments first, then what the function and the functions it uses refer to."""
+    seen: set[int] = set()
+    roots = [_Suspect(variables.owner, name, value) for name, value in variables.named.items()]
+    if variables.function is not None:
+        roots.append(_Suspect(variables.owner, variables.owner, variables.function))
+    while roots:
+        suspect = roots.pop(0)
+        if id(suspect.value) in seen:
+            continue
+        seen.add(id(suspect.value))
+        if isinstance(suspect.value, MethodType | partial) or _by_value(suspect.value):
+            roots += _parts(suspect)
+        elif not isinstance(suspect.value, ModuleType):
+            yield suspect
+
+
+def _deepest(suspect: _Suspect) -> _Suspect:
+    for _ in range(_DEPTH):
+        bad = next((part for part in _parts(suspect) if not _travels(part.value)), None)
+        if bad is None:
+            break
+        suspect = bad
+    return suspect
+
+
+def _by_value(value: Any) -> bool:
+    return isinstance(value, FunctionType) and Pickler(_Scale()).reducer_override(value) is not NotImplemented
+
+
+def _parts(suspect: _Suspect) -> Iterator[_Suspect]:
+    """Yield what pickle goes into, by the names under which a person knows it."""
+    value, path = suspect.value, suspect.path
+    if isinstance(value, FunctionType):
+        owner = value.__name__.replace("<lambda>", "lambda")
+        yield from (_Suspect(owner, name, part) for name, part in used_by(value).items())
+    elif isinstance(value, MethodType):
+        yield from (_Suspect(suspect.owner, "self", value.__self__), _Suspect(suspect.owner, path, value.__func__))
+    elif isinstance(value, partial):
+        bound = {**{f"argument {number}": part for number, part in enumerate(value.args, 1)}, **value.keywords}
+        yield from (_Suspect(suspect.owner, name, part) for name, part in {**bound, path: value.func}.items())
+    elif isinstance(value, dict):
+        yield from (_Suspect(suspect.owner, f"{path}[{key!r}]", part) for key, part in value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from (_Suspect(suspect.owner, f"{path}[{number}]", part) for number, part in enumerate(value))
+    elif isinstance(value, type):
+        yield from (
+            _Suspect(suspect.owner, f"{path}.{name}", part)
+            for name, part in vars(value).items()
+            if name[:2] != "__" or callable(part)
+        )
+    else:
+        yield from _reduced(suspect)
+
+
+def _reduced(suspect: _Suspect) -> Iterator[_Suspect]:
+    """Yield the arguments and the state that an object's own reduction gives."""
+    value, owner, path = suspect.value, suspect.owner, suspect.path
+    try:
+        reducer = copyreg.dispatch_table.get(type(value))
+        reduction = reducer(value) if reducer else value.__reduce_ex__(4)
+    except Exception:  # noqa: BLE001 # then the object itself is the one
+        return
+    if not isinstance(reduction, tuple):
+        return
+    args, state, items, pairs = ([*reduction[1:5], None, None, None])[:4]
+    for attributes in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+        if isinstance(attributes, dict):
+            yield from (_Suspect(owner, f"{path}.{name}", part) for name, part in attributes.items())
+        elif attributes is not None:
+            yield _Suspect(owner, path, attributes)
+    yield from (_Suspect(owner, path, part) for part in args or () if part is not value and not isinstance(part, type))
+    yield from (_Suspect(owner, f"{path}[{number}]", part) for number, part in enumerate(items or ()))
+    yield from (_Suspect(owner, f"{path}[{key!r}]", part) for key, part in pairs or ())
+
+
+def used_by(function: FunctionType) -> dict[str, Any]:
+    """Return the variables of a function: closure, defaults and the globals that it and its inner functions read."""
+    used: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            used[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = function.__defaults__ or ()
+    used.update(zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True))
+    used.update(function.__kwdefaults__ or {})
+    for name in sorted(globals_read(function.__code__)):
+        if name in function.__globals__:
+            used[name] = function.__globals__[name]
+    return used
+
+
+def globals_read(code: CodeType) -> set[str]:
+    """Return the global names that a code object and those inside it read."""
+    names = {
+        step.argval
+        for step in dis.get_instructions(code)
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+    }
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            names |= globals_read(inner)
+    return names

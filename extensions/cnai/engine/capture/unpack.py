@@ -1,0 +1,93 @@
+"""Unpack: the rank's side of capture."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import pickle
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from cnai.engine.capture import frozen, payload, sources, tracebacks
+from cnai.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
+    """Return a function without arguments that runs the target of a payload, once.
+
+    Puts the folder with the local modules first on `sys.path` at once; running puts `sys.path` and `sys.argv` back at
+    its end. Tensors in what the target returns are on the CPU.
+    """
+    header, _, body = data.partition(b"\n")
+    facts = json.loads(header)
+    _check({key: facts[key] for key in ("python", "cloudpickle")}, payload.versions())
+    path, argv = list(sys.path), list(sys.argv)
+    if code_dir is not None:
+        sys.path.insert(0, str(code_dir))
+        tracebacks.hide_folder(code_dir)
+        importlib.invalidate_caches()
+    for shown, text in facts["sources"].items():
+        sources.remember(shown, text)
+    main = ModuleType("__main__")
+    with frozen.main_module(main):
+        target = pickle.loads(body)
+
+    def run() -> Any:
+        try:
+            with frozen.main_module(main):
+                return to_cpu(target.run(main))
+        finally:
+            sys.path[:], sys.argv[:] = path, argv
+
+    return run
+
+
+def _check(needed: dict[str, str], here: dict[str, str]) -> None:
+    if needed != here:
+        raise EngineError(
+            f"the notebook runs Python {needed['python']} with cloudpickle {needed['cloudpickle']}, this node Python "
+            f"{here['python']} with cloudpickle {here['cloudpickle']}; they must be the same: use one image for both"
+        )
+
+
+def unzip(code_zip: bytes, folder: Path) -> Path:
+    """Extract local modules into a folder that appears complete or not at all; does nothing if it is there."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        fresh = Path(scratch) / "code"
+        with zipfile.ZipFile(io.BytesIO(code_zip)) as archive:
+            archive.extractall(fresh)
+        try:
+            os.rename(fresh, folder)  # noqa: PTH104 # fails if somebody else was first, whose content is the same
+        except OSError:
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def to_cpu(value: Any) -> Any:
+    """Return a result whose tensors and modules are on the CPU, without gradient history or DDP around them."""
+    torch: Any = sys.modules.get("torch")
+    if type(value) in (list, tuple):
+        return type(value)(to_cpu(item) for item in value)
+    if type(value) is dict:
+        return {key: to_cpu(item) for key, item in value.items()}
+    if torch is None:
+        return value
+    if isinstance(value, torch.Tensor):
+        return (value if value.is_leaf else value.detach()).cpu()
+    if isinstance(value, torch.nn.Module):
+        wrapped = isinstance(value, torch.nn.parallel.DistributedDataParallel)
+        return (value.module if wrapped else value).cpu()
+    return value
