@@ -38,14 +38,17 @@ class Assignment:
 
 
 class GenerationEnd(BaseException):
-    """Unwinds the target at a step boundary, after its last checkpoint; not an Exception, so user code doesn't catch it."""
+    """Unwinds the target at a step boundary, after its last checkpoint.
+
+    Not an Exception, so that user code doesn't catch it.
+    """
 
 
 class Link:
     """Sends what a rank reports and hears when its generation must end.
 
-    `emit` never blocks: beyond 20,000 waiting metrics the oldest are dropped and the next batch says how many; other events never are.
-    Thread-safe.
+    `emit` never blocks: beyond 20,000 waiting metrics the oldest are dropped and the next batch says how many; other events
+    never are. Thread-safe.
     """
 
     def __init__(self, assignment: Assignment, rank: int, connection: Connection) -> None:
@@ -55,8 +58,8 @@ class Link:
         self._facts: deque[Event] = deque()
         self._metrics: deque[Event] = deque()
         self._dropped = 0
-        self._lock = threading.Lock()
-        self._wake, self._sent = threading.Event(), threading.Condition()
+        self._lock, self._line = threading.Lock(), threading.Lock()
+        self._wake = threading.Event()
         self._closed = False
         self._sender = threading.Thread(target=self._send_forever, name="cnai-link-send", daemon=True)
         self._sender.start()
@@ -84,7 +87,18 @@ class Link:
 
     def announce(self, **abilities: Any) -> None:
         """Tell the node what this code can do: `graceful=True` (ends at a step boundary), `max_ranks=8`."""
-        self._connection.send(("announce", self.rank, abilities))
+        self._post("announce", abilities)
+
+    def say(self, how: str) -> None:
+        """Tell the node how the target came to its end: "finished", or "ended" with its generation."""
+        self._post("said", how)
+
+    def _post(self, word: str, content: Any) -> None:
+        with self._line:
+            try:
+                self._connection.send((word, self.rank, content))
+            except OSError:  # the node is gone; the watchdog ends this rank
+                self._closed = True
 
     def close(self) -> None:
         """Send what waits, then say goodbye; returns when the node has it in its pipe."""
@@ -110,10 +124,7 @@ class Link:
             )
         if not batch:
             return
-        try:
-            self._connection.send(("events", self.rank, "".join(event.to_json() + "\n" for event in batch)))
-        except OSError:  # the node is gone; the watchdog ends this rank
-            self._closed = True
+        self._post("events", "".join(event.to_json() + "\n" for event in batch))
 
     def _hear(self) -> None:
         try:
@@ -126,7 +137,7 @@ class Link:
 
 def install(link: Link | None) -> None:
     """Make a link the one of this process."""
-    global _current  # noqa: PLW0603
+    global _current
     _current = link
 
 

@@ -1,0 +1,154 @@
+"""The local engine's two processes: a scheduler, which keeps one node alive beside it.
+
+The node starts its forkserver before it imports Dask, so that torch loads while both Dask processes start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from cnai import catalog
+from cnai.paths import engine_dir
+
+if TYPE_CHECKING:
+    from distributed import Scheduler
+
+IDLE_SECONDS = float(os.environ.get("CNAI_IDLE_SECONDS", "3600"))
+HOST = "127.0.0.1"
+RUNS_AT_ONCE = 8
+"""On a machine without GPUs; runs that hold GPUs go one after the other."""
+RESTART_SECONDS = 1.0
+
+DASK = {
+    "distributed.scheduler.allowed-failures": 0,  # a lost node is the supervisor's to judge, at once
+    "distributed.scheduler.worker-ttl": "30s",
+    "distributed.worker.daemon": False,  # agents have children
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.low-level-log-length": 16,  # events are in the store; Dask needn't remember them
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.tick.interval": "1s",
+}
+
+logger = logging.getLogger("cnai.engine")
+
+
+def main() -> None:
+    """Be the scheduler process, unless one runs already."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    with (engine_dir() / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        os.environ["CNAI_ENGINE"] = "local"
+        (engine_dir() / "engine.json").unlink(missing_ok=True)
+        first = _start_node()
+        asyncio.run(_schedule(first))
+
+
+def _start_node() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from cnai.backends.engine import node_main; node_main({os.getpid()})"],
+        stdin=subprocess.DEVNULL,
+    )
+
+
+async def _schedule(first: subprocess.Popen[bytes]) -> None:
+    import dask
+
+    dask.config.set(DASK)
+    from distributed import Scheduler
+
+    scheduler = Scheduler(
+        host=HOST, port=0, dashboard=False, preload=["cnai.engine.supervisor"], idle_timeout=f"{IDLE_SECONDS}s"
+    )
+    async with scheduler:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        _write_status(scheduler)
+        keeper = asyncio.create_task(_keep_node(first))
+        finished = asyncio.create_task(scheduler.finished())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        (engine_dir() / "engine.json").unlink(missing_ok=True)
+
+
+def _write_status(scheduler: Scheduler) -> None:
+    fresh = engine_dir() / ".engine.json"
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
+        json.dump({"address": scheduler.address, "pid": os.getpid()}, file)
+    fresh.replace(engine_dir() / "engine.json")
+
+
+async def _keep_node(process: subprocess.Popen[bytes]) -> None:
+    """Start the node again when it dies; end it with this task."""
+    try:
+        while True:
+            while process.poll() is None:
+                await asyncio.sleep(0.05)
+            logger.warning("the node ended with exit code %s; starting another one", process.returncode)
+            await asyncio.sleep(RESTART_SECONDS)
+            process = _start_node()
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def node_main(scheduler_pid: int) -> None:
+    """Be the node process."""
+    from cnai.engine import node
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    node.warm_up()
+    address = _wait_for_scheduler(scheduler_pid)
+    asyncio.run(_work(address))
+
+
+def _wait_for_scheduler(pid: int) -> str:
+    while os.getppid() == pid:
+        with contextlib.suppress(OSError, ValueError):
+            status: dict[str, Any] = json.loads((engine_dir() / "engine.json").read_text())
+            if status["pid"] == pid:
+                return str(status["address"])
+        time.sleep(0.02)
+    sys.exit("the scheduler is gone")
+
+
+async def _work(address: str) -> None:
+    import dask
+
+    dask.config.set(DASK)
+    from distributed import Worker
+
+    slots = 1 if catalog.this_machine().gpus else RUNS_AT_ONCE
+    worker = Worker(
+        address,
+        nthreads=slots,
+        resources={"node": slots},
+        memory_limit=0,
+        dashboard=False,
+        preload=["cnai.engine.node"],
+        name="this-machine",
+    )
+    async with worker:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: os._exit(0))
+        await worker.finished()

@@ -1,0 +1,88 @@
+"""Client: a process's line to one engine. Wishes go down as calls, events come up through a Dask topic."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from cnai.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import distributed
+
+CONNECT_SECONDS = 10
+DOWN = "cnai"
+
+
+class EngineClient:
+    """Connected to a Dask scheduler with our supervisor. Thread-safe; listeners are called on Dask's own thread."""
+
+    def __init__(self, address: str) -> None:
+        from distributed import Client
+
+        self.address = address
+        self._listeners: dict[str, list[Callable[[int, str], None]]] = {}
+        self._lock = threading.Lock()
+        try:
+            self._dask: distributed.Client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise EngineError(
+                f"no Dask scheduler answers at {address} ({error}); check the address, or use --backend local"
+            ) from None
+        self._dask.subscribe_topic(DOWN, self._heard)
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the scheduler is still there."""
+        return bool(self._dask.status == "running")
+
+    def submit(self, run_id: str, root: str) -> None:
+        """Begin a run that is in the store."""
+        self._call("cnai_submit", run_id=run_id, root=root)
+
+    def wish(self, run_id: str, verb: str, value: int | None = None) -> None:
+        """Ask for stop, pause, resume or scale; raises UsageError with the supervisor's reason if it refuses."""
+        answer = self._call("cnai_wish", run_id=run_id, verb=verb, value=value)
+        if "refused" in answer:
+            raise UsageError(answer["refused"])
+
+    def status(self) -> dict[str, Any]:
+        """Return the engine's nodes and the runs that are going on."""
+        return self._call("cnai_status")
+
+    def listen(self, run_id: str, listener: Callable[[int, str], None]) -> Callable[[], None]:
+        """Call `listener(position, lines)` for each batch of a run's journal; returns what ends it."""
+        with self._lock:
+            self._listeners.setdefault(run_id, []).append(listener)
+
+        def forget() -> None:
+            with self._lock:
+                listeners = self._listeners.get(run_id, [])
+                if listener in listeners:
+                    listeners.remove(listener)
+                if not listeners:
+                    self._listeners.pop(run_id, None)
+
+        return forget
+
+    def close(self) -> None:
+        """Hang up; runs go on."""
+        self._dask.close()
+
+    def _heard(self, stamped: tuple[float, dict[str, Any]]) -> None:
+        _, message = stamped
+        with self._lock:
+            listeners = list(self._listeners.get(message["run"], ()))
+        for listener in listeners:
+            listener(message["at"], message["text"])
+
+    def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            answer = self._dask.sync(getattr(self._dask.scheduler, operation), **arguments)
+        except (OSError, TimeoutError) as error:
+            raise EngineError(f"the engine at {self.address} does not answer ({error}); %cnai attach starts it again") from None
+        if not isinstance(answer, dict):
+            raise EngineError(f"{self.address} is a Dask scheduler without cnai; start it with --preload cnai.engine.supervisor")
+        return answer

@@ -1,0 +1,229 @@
+"""Store: runs on disk, at a root that every node reaches under the same path.
+
+What is there is enough to rebuild a Run without the process that made it. Everything is written by rename, except the journal
+of events, which only the supervisor appends to.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnai.errors import StoreError
+from cnai.events import Event, State
+from cnai.spec import RunSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEEP_CHECKPOINTS = 2
+
+
+class RunFolder:
+    """One run's files: spec.json, record.json, state.json, payload, code.zip, events.jsonl, logs/, checkpoints/, result."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_id = path.name
+
+    @property
+    def spec(self) -> RunSpec:
+        """Return what was sent."""
+        return RunSpec.from_json((self.path / "spec.json").read_text())
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return who made the run, when, from which code and versions."""
+        record: dict[str, Any] = json.loads((self.path / "record.json").read_text())
+        return record
+
+    @property
+    def payload(self) -> Path:
+        """Return the captured target's file."""
+        return self.path / "payload"
+
+    @property
+    def result(self) -> Path:
+        """Return the file of what the target returned; exists after SUCCEEDED."""
+        return self.path / "result"
+
+    @property
+    def journal(self) -> Path:
+        """Return the file of all events, one JSON fact per line."""
+        return self.path / "events.jsonl"
+
+    def log_file(self, generation: int, rank: int) -> Path:
+        """Return the file of everything that a rank printed."""
+        return self.path / "logs" / f"gen-{generation}" / f"rank-{rank}.log"
+
+    def events(self) -> list[Event]:
+        """Read the journal."""
+        return parse(self.read_journal())
+
+    def read_journal(self, start: int = 0) -> bytes:
+        """Return the journal's complete lines from a byte position on."""
+        try:
+            with self.journal.open("rb") as file:
+                file.seek(start)
+                data = file.read()
+        except FileNotFoundError:
+            return b""
+        return data[: data.rfind(b"\n") + 1]
+
+    def status(self) -> dict[str, Any]:
+        """Return state, reason, generation, world_size and engine as last written."""
+        try:
+            status: dict[str, Any] = json.loads((self.path / "state.json").read_text())
+        except FileNotFoundError:
+            return {"state": State.PENDING, "reason": "", "generation": 0, "world_size": 0, "engine": ""}
+        return {**status, "state": State(status["state"])}
+
+    def write_status(self, **status: Any) -> None:
+        """Replace the status."""
+        write(self.path / "state.json", json.dumps(status))
+
+    def latest(self) -> Path | None:
+        """Return the last committed checkpoint."""
+        link = self.path / "checkpoints" / "latest"
+        try:
+            return self.path / link.read_text()
+        except FileNotFoundError:
+            return None
+
+    def commit_checkpoint(self, relative: str) -> None:
+        """Move `latest` to a complete checkpoint and remove all but the last two; only the supervisor calls it."""
+        previous = self.latest()
+        write(self.path / "checkpoints" / "latest", relative)
+        kept = {self.path / relative, previous}
+        found = sorted((self.path / "checkpoints").glob("gen-*/step-*"), key=lambda p: p.stat().st_mtime)
+        for old in found[:-KEEP_CHECKPOINTS]:
+            # An unfinished checkpoint of the running generation is newer than both that are kept.
+            if old not in kept:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def code_dir(self) -> Path | None:
+        """Return the folder with the run's local modules, unpacked on first use; safe when several nodes do it at once."""
+        packed, folder = self.path / "code.zip", self.path / "code"
+        if not packed.exists():
+            return None
+        if not folder.exists():
+            fresh = self.path / f".code-{secrets.token_hex(4)}"
+            shutil.unpack_archive(packed, fresh, "zip")
+            try:
+                fresh.rename(folder)
+            except OSError:  # another node was first
+                shutil.rmtree(fresh)
+        return folder
+
+
+class Store:
+    """All runs below one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def create(self, spec: RunSpec, record: dict[str, Any], payload: bytes, code_zip: bytes) -> RunFolder:
+        """Write a new run; on failure nothing of it stays."""
+        created = time.time()
+        run_id = f"{spec.name}-{time.strftime('%m%d-%H%M%S', time.localtime(created))}-{secrets.token_hex(2)}"
+        fresh, path = self.root / f".{run_id}", self.root / run_id
+        with writing(path):
+            try:
+                fresh.mkdir(parents=True)
+                (fresh / "spec.json").write_text(spec.to_json())
+                (fresh / "record.json").write_text(json.dumps({"created": created, **record}, indent=1))
+                (fresh / "payload").write_bytes(payload)
+                if code_zip:
+                    (fresh / "code.zip").write_bytes(code_zip)
+                (fresh / "logs").mkdir()
+                (fresh / "checkpoints").mkdir()
+                fresh.rename(path)
+            except OSError:
+                shutil.rmtree(fresh, ignore_errors=True)
+                raise
+        return RunFolder(path)
+
+    def folder(self, run_id: str) -> RunFolder:
+        """Return the folder of a run that exists."""
+        path = self.root / run_id
+        if not (path / "spec.json").exists():
+            raise StoreError(f"no run {run_id} in {self.root}")
+        return RunFolder(path)
+
+    def folders(self) -> list[RunFolder]:
+        """Return all runs, newest first."""
+        if not self.root.exists():
+            return []
+        found = [RunFolder(p) for p in self.root.iterdir() if not p.name.startswith(".") and (p / "record.json").exists()]
+        return sorted(found, key=lambda folder: folder.record["created"], reverse=True)
+
+
+class Journal:
+    """Appends events to a run's journal and tells at which byte each batch begins.
+
+    A disk that is full keeps the batches in memory and writes them when there is room again; nothing is lost while the
+    supervisor lives.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._fd = os.open(folder.journal, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+        self._written = os.fstat(self._fd).st_size
+        self._waiting = b""
+
+    @property
+    def behind(self) -> bool:
+        """Tell whether batches wait for room on the disk."""
+        return bool(self._waiting)
+
+    def append(self, text: str) -> int:
+        """Write whole lines; return the byte position of the first."""
+        position = self._written + len(self._waiting)
+        self._waiting += text.encode()
+        try:
+            while self._waiting:
+                count = os.write(self._fd, self._waiting)
+                self._written += count
+                self._waiting = self._waiting[count:]
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+        return position
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def parse(lines: bytes | str) -> list[Event]:
+    """Read whole journal lines."""
+    return [Event.from_json(line) for line in lines.splitlines()]
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file by rename, so that readers see the old one or the new one."""
+    fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    with writing(path):
+        try:
+            fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StoreError(f"the disk of {path} is full; free some space and try again, nothing was started") from None
+        raise StoreError(f"can't write {path}: {error.strerror}; check the folder, or set CNAI_HOME to another one") from None

@@ -1,0 +1,67 @@
+"""Tail: turns what a rank prints into log events while it grows."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cnai.events import Event, Kind
+
+if TYPE_CHECKING:
+    from io import FileIO
+    from pathlib import Path
+
+LIMIT_BYTES = 64 * 1024
+"""Most of one rank's output that becomes events per reading; the log file has all of it."""
+
+
+class Tail:
+    """Reads the new whole lines of a log file. A carriage return ends a line too, as progress bars use it."""
+
+    def __init__(self, path: Path, run_id: str, generation: int, rank: int) -> None:
+        self._path, self._run_id, self._generation, self._rank = path, run_id, generation, rank
+        self._file: FileIO | None = None
+        self._rest = b""
+
+    def read(self) -> str:
+        """Return the new output as a log event's JSON line, "" if there is none."""
+        new = self._new_bytes()
+        if not new:
+            return ""
+        text = self._rest + new
+        end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        self._rest = text[end:]
+        return self._event(text[:end])
+
+    def finish(self) -> str:
+        """Return what is left, also without an end of line, and close the file."""
+        last = self._rest + self._new_bytes()
+        self._rest = b""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        return self._event(last)
+
+    def _new_bytes(self) -> bytes:
+        if self._file is None:
+            try:
+                self._file = self._path.open("rb", buffering=0)
+            except FileNotFoundError:
+                return b""
+        return self._file.read()
+
+    def _event(self, text: bytes) -> str:
+        if not text:
+            return ""
+        if len(text) > LIMIT_BYTES:
+            note = f"… {len(text) - LIMIT_BYTES} bytes left out here, see {self._path}\n"
+            text = note.encode() + text[-LIMIT_BYTES:]
+        event = Event(
+            run_id=self._run_id,
+            generation=self._generation,
+            rank=self._rank,
+            kind=Kind.LOG,
+            time=time.time(),
+            payload={"text": text.decode("utf-8", "replace")},
+        )
+        return event.to_json() + "\n"

@@ -1,0 +1,26 @@
+"""Watchdog: a child ends with its parent, also when the parent was killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from multiprocessing import connection
+
+ORPHANED = 113
+
+
+def end_with_parent() -> None:
+    """Exit this process as soon as the process that started it is gone.
+
+    torch's own PR_SET_PDEATHSIG doesn't serve: it sends SIGINT, which a rank stuck in C++ ignores, and it is bound to the
+    forkserver instead of the process that asked for the child.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only for children of multiprocessing"
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(ORPHANED)
+
+    threading.Thread(target=watch, name="cnai-watchdog", daemon=True).start()

@@ -1,0 +1,161 @@
+"""Run: a handle on one run, the same from the kernel that started it, another one, or after it has ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from cnai import backends
+from cnai.engine import rank
+from cnai.errors import EngineError, ResultError, RunCancelled, UsageError
+from cnai.events import Event, Kind, State
+from cnai.run.history import History
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cnai.engine.client import EngineClient
+    from cnai.engine.store import RunFolder
+    from cnai.errors import RunFailed
+    from cnai.run.series import Metrics
+    from cnai.spec import RunSpec
+
+TICK_SECONDS = 1.0
+
+
+class Run:
+    """One run: its state and curves while it goes on, its result afterwards, and the wishes one may have for it."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self.id = folder.run_id
+        self.spec: RunSpec = folder.spec
+        self.record: dict[str, Any] = folder.record
+        self._history = History(folder)
+        self._engine: EngineClient | None = None
+
+    @property
+    def state(self) -> State:
+        """Return where the run is."""
+        return self._history.state
+
+    @property
+    def reason(self) -> str:
+        """Return why the run came into its state, "" if there is nothing to say."""
+        return self._history.reason
+
+    @property
+    def generation(self) -> int:
+        """Return which incarnation of its ranks the run is in, from 0."""
+        return self._history.generation
+
+    @property
+    def world_size(self) -> int:
+        """Return how many ranks this generation has."""
+        return self._history.world_size
+
+    @property
+    def step(self) -> int | None:
+        """Return the last step that was reported, None before the first."""
+        return self._history.step
+
+    @property
+    def events(self) -> list[Event]:
+        """Return everything that happened so far, in order."""
+        return list(self._history.events)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Return the reported numbers by name."""
+        return self._history.metrics
+
+    @property
+    def error(self) -> RunFailed | None:
+        """Return why the run failed, None if it didn't."""
+        return self._history.error
+
+    def logs(self, rank: int | None = None, tail: int | None = None) -> str:
+        """Return what the ranks printed, oldest first: of all ranks or of one, all of it or the last `tail` lines."""
+        texts = [
+            event.payload["text"]
+            for event in self.events
+            if event.kind is Kind.LOG and (rank is None or event.rank == rank)
+        ]
+        text = "".join(texts)
+        return text if tail is None else "\n".join(text.splitlines()[-tail:] if tail else [])
+
+    def watch(self, callback: Callable[[list[Event]], None]) -> Callable[[], None]:
+        """Call back with the events so far, then with each new batch from a background thread; returns what ends it."""
+        return self._history.watch(callback)
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Wait until the run has ended; raises TimeoutError after `timeout` seconds, EngineError if the engine is lost."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._history.changed:
+            while not self.state.final:
+                left = TICK_SECONDS if deadline is None else min(TICK_SECONDS, deadline - time.monotonic())
+                if left <= 0:
+                    raise TimeoutError(f"run {self.id} is {self.state} after {timeout} s; it goes on")
+                if not self._history.changed.wait(left):
+                    self._check_engine()
+        return self
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return what the target returned on rank 0.
+
+        Raises RunFailed with the failing rank's own traceback, RunCancelled, ResultError or TimeoutError.
+        """
+        self.wait(timeout)
+        if self.error is not None:
+            raise self.error
+        if self.state is not State.SUCCEEDED:
+            raise RunCancelled(f"run {self.id} is {self.state}{f' ({self.reason})' if self.reason else ''}; it has no result")
+        try:
+            return rank.unpack_result(self._folder.result.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ImportError, AttributeError) as error:
+            raise ResultError(f"the result of {self.id} can't be read here ({error}); import its module first") from None
+
+    def stop(self) -> None:
+        """Ask for the end of the run, now."""
+        self._wish("stop")
+
+    def pause(self) -> None:
+        """Ask for a checkpoint at the next step and the end of the ranks; `resume` goes on from there."""
+        self._wish("pause")
+
+    def resume(self) -> None:
+        """Ask a paused run to go on."""
+        self._wish("resume")
+
+    def scale(self, ranks: int) -> None:
+        """Ask for another number of ranks; step, global batch and sample order stay."""
+        self._wish("scale", ranks)
+
+    def _wish(self, verb: str, value: int | None = None) -> None:
+        if self.state.final:
+            raise UsageError(f"run {self.id} is {self.state} already; nothing to {verb}")
+        self.connect().wish(self.id, verb, value)
+
+    def connect(self) -> EngineClient:
+        """Follow the run live, starting the engine again if it was lost; returns the line to it."""
+        engine = backends.get(self.spec.backend).connect()
+        if engine is not self._engine:
+            self._engine = engine
+            engine.listen(self.id, self._history.hear)
+        self._history.read()
+        return engine
+
+    def refresh(self) -> None:
+        """Take what the journal has."""
+        self._history.read()
+
+    def _check_engine(self) -> None:
+        self._history.read()
+        if self._engine is not None and not self._engine.alive and not self.state.final:
+            raise EngineError(f"the engine was lost; `%cnai attach {self.id}` starts it again and the run goes on")
+
+    def __repr__(self) -> str:
+        step = f", step {self.step}" if self.step is not None else ""
+        return f"<Run {self.id}: {self.state}, {self.world_size or self.spec.ranks} ranks{step}>"

@@ -1,0 +1,159 @@
+"""Launch: from what was typed to a run that goes on."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnai import backends
+from cnai.errors import UsageError
+from cnai.paths import store_root
+from cnai.run.handle import Run
+from cnai.spec import Interval, Ranks, RunSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cnai.engine.capture import Captured
+
+RECORDED_PACKAGES = ("cnai", "torch", "numpy", "distributed", "cloudpickle")
+PICKLED_WITH = ("cloudpickle",)
+
+
+def train(target: Callable[..., Any] | str | Path, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **spec: Any) -> Run:
+    """Train a function, or a script with its arguments; returns at once.
+
+    Keywords are the fields of RunSpec: ranks, nodes, flavor, image, backend, name, checkpoint_every, retries, infra_retries,
+    timeout_seconds, stall_seconds, deadline_seconds, ttl_seconds, env, debug. The debug backend runs rank 0 in this process,
+    with breakpoints, and returns at its end.
+    """
+    return _start(capture(target, args, kwargs or {}), spec)
+
+
+def train_cell(source: str, namespace: dict[str, Any], *, returns: Sequence[str] = (), cell_name: str = "", **spec: Any) -> Run:
+    """Train a notebook cell's body on each rank; `result()` is the dict of the names in `returns`."""
+    from cnai.engine.capture import capture_cell
+
+    return _start(capture_cell(source, namespace, returns=tuple(returns), cell_name=cell_name), spec)
+
+
+def plan(target: Callable[..., Any] | str | Path, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    """Return what `train` would send, without sending it."""
+    captured = capture(target, args, kwargs or {})
+    built = build_spec(captured, spec)
+    backends.get(built.backend).check(built)
+    return {
+        "spec": built,
+        "payload_bytes": len(captured.payload),
+        "code_zip_bytes": len(captured.code_zip),
+        "code_hash": captured.code_hash,
+        "warnings": captured.warnings,
+    }
+
+
+def capture(target: Callable[..., Any] | str | Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Captured:
+    """Freeze a function with its arguments, or a script."""
+    from cnai.engine.capture import capture_function, capture_script
+
+    if isinstance(target, str | Path):
+        if kwargs:
+            raise UsageError(f"a script takes arguments as words, not {', '.join(kwargs)}; pass them as args")
+        return capture_script(Path(target), tuple(str(arg) for arg in args))
+    return capture_function(target, tuple(args), dict(kwargs))
+
+
+def build_spec(captured: Captured, given: dict[str, Any]) -> RunSpec:
+    """Build and validate the spec from keywords as people write them."""
+    fields = {key: value for key, value in given.items() if value is not None}
+    unknown = fields.keys() - RunSpec.__dataclass_fields__.keys()
+    if unknown:
+        known = ", ".join(sorted(RunSpec.__dataclass_fields__.keys() - {"target"}))
+        raise UsageError(f"unknown keyword {', '.join(sorted(unknown))}; allowed: {known}")
+    if "ranks" in fields:
+        fields["ranks"] = Ranks.parse(fields["ranks"])
+    if "checkpoint_every" in fields:
+        fields["checkpoint_every"] = Interval.parse(fields["checkpoint_every"])
+    return RunSpec(target=captured.target, **fields)
+
+
+def _start(captured: Captured, given: dict[str, Any]) -> Run:
+    from cnai.engine.store import Store
+
+    spec = build_spec(captured, given)
+    backend = backends.get(spec.backend)
+    limits = backend.check(spec)
+    store = Store(store_root())
+    if spec.backend == "debug":
+        from cnai.backends import debug
+
+        return Run(debug.run(store, spec, _record(captured, limits), captured))
+    folder = store.create(spec, _record(captured, limits), captured.payload, captured.code_zip)
+    run = Run(folder)
+    run.connect().submit(run.id, str(store.root))
+    for warning in captured.warnings:
+        _warn(warning)
+    return run
+
+
+def _record(captured: Captured, limits: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "who": os.environ.get("JUPYTERHUB_USER") or getpass.getuser(),
+        "cwd": str(Path.cwd()),
+        "code_hash": captured.code_hash,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+        "image": os.environ.get("CNAI_IMAGE", ""),
+        **limits,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _warn(text: str) -> None:
+    import warnings
+
+    warnings.warn(text, stacklevel=4)
+
+
+def warm_up() -> None:
+    """Start the local engine and load what the first run needs, in the background; returns at once."""
+
+    def prepare() -> None:
+        from cnai.backends import local
+        from cnai.errors import CnaiError
+
+        try:
+            local.launch()
+            local.connect()
+            import cnai.engine.capture  # noqa: F401
+        except (CnaiError, OSError):
+            return  # the first run says what is wrong
+
+    threading.Thread(target=prepare, name="cnai-warm-up", daemon=True).start()
+
+
+def cluster_start() -> dict[str, Any]:
+    """Start the local engine if need be; returns its status."""
+    return backends.get("local").connect().status()
+
+
+def cluster_status() -> dict[str, Any]:
+    """Return the local engine's address, pid, nodes and runs, {} if none runs; never starts one."""
+    from cnai.backends import local
+
+    return local.connect().status() if local.running() else {}
+
+
+def cluster_stop() -> bool:
+    """End the local engine with everything on it; runs that go on are resumed when it starts again."""
+    return backends.get("local").stop()

@@ -1,0 +1,48 @@
+"""Search: find runs that exist."""
+
+from __future__ import annotations
+
+from cnai.engine.store import RunFolder, Store
+from cnai.errors import UnknownName, UsageError
+from cnai.paths import store_root
+from cnai.run.handle import Run
+
+
+def runs() -> list[Run]:
+    """Return all runs, newest first."""
+    found = [Run(folder) for folder in Store(store_root()).folders()]
+    for run in found:
+        run.refresh()
+    return found
+
+
+def attach(run: str = "latest") -> Run:
+    """Return a run by "latest", its id, the beginning of it, or its name (then the newest), and follow it live.
+
+    Starts the engine again if it was lost; what was going on there goes on from its last checkpoint.
+    """
+    found = Run(_find(run))
+    found.refresh()
+    if not found.state.final:
+        found.connect()
+    return found
+
+
+def _find(wanted: str) -> RunFolder:
+    folders = Store(store_root()).folders()
+    if not folders:
+        raise UsageError("there are no runs yet; start one with %cnai train")
+    if wanted == "latest":
+        return folders[0]
+    for folder in folders:
+        if folder.run_id == wanted:
+            return folder
+    begin = [folder for folder in folders if folder.run_id.startswith(wanted)]
+    named = [folder for folder in begin if folder.spec.name == wanted]
+    if named:
+        return named[0]
+    if len(begin) > 1:
+        raise UsageError(f"{wanted!r} is the beginning of {len(begin)} runs: {', '.join(f.run_id for f in begin[:5])}; type more of it")
+    if begin:
+        return begin[0]
+    raise UnknownName("run", wanted, [folder.run_id for folder in folders[:5]], "see %cnai runs")

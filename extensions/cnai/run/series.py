@@ -1,0 +1,57 @@
+"""Series: one metric over steps, as reported by the lowest rank that reports it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cnai.events import Kind
+
+if TYPE_CHECKING:
+    from cnai.events import Event
+
+
+@dataclass(slots=True)
+class Series:
+    """Values of one metric. `steps` ascend; `times` are seconds since 1970 (UTC)."""
+
+    rank: int
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def cut(self, step: int) -> None:
+        """Forget what came after a step: a new generation reports it again."""
+        keep = bisect_right(self.steps, step)
+        del self.steps[keep:], self.values[keep:], self.times[keep:]
+
+
+class Metrics(dict[str, Series]):
+    """Series by name, folded from events."""
+
+    def add(self, event: Event) -> None:
+        """Take a metric event; a generation event cuts what its ranks will report again."""
+        if event.kind is Kind.GENERATION:
+            for series in self.values():
+                series.cut(event.payload.get("from_step", 0))
+        elif event.kind is Kind.METRIC:
+            for name, value in event.payload.items():
+                self._append(name, float(value), event)
+
+    def _append(self, name: str, value: float, event: Event) -> None:
+        rank = event.rank or 0
+        series = self.get(name)
+        if series is None or rank < series.rank:
+            series = self[name] = Series(rank)
+        if rank > series.rank:
+            return
+        step = event.step if event.step is not None else (series.steps[-1] + 1 if series.steps else 1)
+        if series.steps and step <= series.steps[-1]:
+            series.cut(step - 1)
+        series.steps.append(step)
+        series.values.append(value)
+        series.times.append(event.time)
