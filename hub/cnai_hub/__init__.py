@@ -1,0 +1,10 @@
+"""cnai_hub: JupyterHub behind the catalog of cnai, on one machine.
+
+`configure(c)` is everything that a `jupyterhub_config.py` needs.
+"""
+
+from __future__ import annotations
+
+from cnai_hub.configure import configure
+
+__all__ = ["configure"]

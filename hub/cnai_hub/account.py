@@ -1,0 +1,37 @@
+"""The account that the hub runs as: on one machine that is the person it belongs to."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+
+from cnai.errors import HubError
+
+# What JupyterHub can put into an address, a scope and a file name alike.
+_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+
+
+def person_name() -> str:
+    """Return who the hub belongs to: `$CNAI_PERSON`, else the name of this account."""
+    given = os.environ.get("CNAI_PERSON") or account_name()
+    name = given.lower()
+    if not _NAME.fullmatch(name):
+        raise HubError(f"{given!r} can't be a login name; choose one of letters, digits and . _ @ - with CNAI_PERSON")
+    return name
+
+
+def account_name() -> str:
+    """Return the name of this account; a container's bare number has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user{os.getuid()}"
+
+
+def account_home() -> str:
+    """Return this account's home folder."""
+    try:
+        return os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return "/"

@@ -1,0 +1,64 @@
+"""One-time links: whoever opens the address is logged in once, as one person, for a short while.
+
+A link is a file in the hub's state folder: its name is the token's SHA-256, so the folder gives no link away,
+and using a link is deleting its file, so it can't be used twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIFETIME_SECONDS = 30 * 60.0
+_TOKEN = re.compile(r"[\w-]{43}")
+
+
+def mint(state: Path, person: str, next_url: str, *, lifetime_seconds: float = LIFETIME_SECONDS) -> str:
+    """Return the path of a new link, below the hub's address, that logs `person` in and goes on to `next_url`."""
+    folder = _folder(state)
+    _sweep(folder)
+    token = secrets.token_urlsafe(32)
+    content = json.dumps({"person": person, "expires": time.time() + lifetime_seconds})
+    part = folder / f"{_digest(token)}.part"
+    part.write_text(content)
+    part.rename(folder / _digest(token))
+    return f"/hub/link/{token}?next={quote(next_url, safe='/')}"
+
+
+def use(state: Path, token: str) -> str | None:
+    """Return whom the link logs in, and end the link; None when it was used, has expired or never was."""
+    if not _TOKEN.fullmatch(token):
+        return None
+    path = _folder(state) / _digest(token)
+    try:
+        link = json.loads(path.read_text())
+        path.unlink()  # of two who open it at once, one is told that it is gone
+    except FileNotFoundError:
+        return None
+    return str(link["person"]) if time.time() < link["expires"] else None
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _folder(state: Path) -> Path:
+    folder = state / "links"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _sweep(folder: Path) -> None:
+    for path in folder.iterdir():
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LIFETIME_SECONDS:
+                path.unlink()

@@ -1,0 +1,59 @@
+"""Ports of the hub: the public one that was asked for, and internal ones that stay the same while they are free."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING
+
+from cnai.errors import HubError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a process could listen on this port of the loopback interface now."""
+    with socket.socket() as probe:
+        # Without it, a port whose last connection ended a minute ago counts as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def claim(port: int) -> int:
+    """Return the public port, or raise with what to do."""
+    if not 1024 <= port <= 65535:
+        raise HubError(f"port {port} can't be used; choose one between 1024 and 65535 with CNAI_PORT")
+    if not is_free(port):
+        raise HubError(f"port {port} is in use by another program; choose another one: CNAI_PORT={port + 1} make run")
+    return port
+
+
+def internal(state: Path, names: tuple[str, ...]) -> dict[str, int]:
+    """Return one free port per name, the same as last time where possible.
+
+    Notebook servers outlive a hub that crashed and look for it at its old address.
+    """
+    path = state / "ports.json"
+    known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+    chosen: dict[str, int] = {}
+    for name in names:
+        port = known.get(name, 0)
+        chosen[name] = port if port and is_free(port) else _any_free(set(chosen.values()))
+    path.write_text(json.dumps(chosen))
+    return chosen
+
+
+def _any_free(taken: set[int]) -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            port: int = probe.getsockname()[1]
+        if port not in taken:
+            return port

@@ -1,0 +1,141 @@
+"""Profiles: what the catalog offers on this machine, what a person chose of it, and what that means for a server.
+
+Pure functions. The spawn page, its form and the hub's REST API all end in `choose`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cnai.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cnai.catalog import Catalog, Flavor, Image
+
+_KEYS = ("image", "flavor")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One line of the spawn page; `refusal` says why it can't be chosen here."""
+
+    name: str
+    title: str
+    summary: str
+    refusal: str = ""
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the spawn page shows: an image and a flavor, chosen independently."""
+
+    images: tuple[Option, ...]
+    flavors: tuple[Option, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """An image and a flavor that were chosen together."""
+
+    image: Image
+    flavor: Flavor
+
+
+def offer(catalog: Catalog, machine: Flavor, last: Mapping[str, Any] | None = None) -> Offer:
+    """Return what a person may choose on this machine, with their last choice chosen while it still holds."""
+    profile = _chosen(catalog, machine, last or {})
+    image, flavor = (profile.image, profile.flavor) if profile else (None, None)
+    return Offer(
+        images=tuple(Option(each.name, each.title, each.description, chosen=each == image) for each in catalog.images),
+        flavors=tuple(
+            Option(each.name, each.title, _summary(each), refusal(each, machine), chosen=each == flavor)
+            for each in catalog.flavors
+        ),
+    )
+
+
+def choose(options: Mapping[str, Any], catalog: Catalog, machine: Flavor) -> Profile:
+    """Return the profile that these options ask for, or raise with a sentence; what is left out has its default."""
+    for key, value in options.items():
+        if key not in _KEYS:
+            raise UsageError(f"unknown option {key!r}; allowed: {', '.join(_KEYS)}")
+        if not isinstance(value, str):
+            raise UsageError(f"{key} must be the name of one {key}; given: {value!r}")
+    flavor = catalog.flavor(options["flavor"]) if options.get("flavor") else default_flavor(catalog, machine)
+    if why := refusal(flavor, machine):
+        fitting = ", ".join(fit.name for fit in catalog.that_fit(machine)) or "none"
+        raise UsageError(f"flavor {flavor.name!r} can't be started here: {why}; this machine holds: {fitting}")
+    image = catalog.image(options["image"]) if options.get("image") else default_image(catalog)
+    return Profile(image, flavor)
+
+
+def from_form(form: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return a submitted form as `user_options`; what can't be is left for `choose` to refuse."""
+    options = {key: values[0] if len(values) == 1 else values for key, values in form.items()}
+    options.pop("_xsrf", None)
+    return options
+
+
+def default_image(catalog: Catalog) -> Image:
+    """Return the image that is started when none was named."""
+    return next((image for image in catalog.images if image.default), catalog.images[0])
+
+
+def default_flavor(catalog: Catalog, machine: Flavor) -> Flavor:
+    """Return the flavor that is started when none was named: the catalog's default, else the largest that fits."""
+    fitting = catalog.that_fit(machine)
+    if not fitting:
+        has = f"{machine.cpu:g} CPU, {machine.memory_gib:.1f} GiB"
+        raise UsageError(f"this machine ({has}) holds no flavor of the catalog; add a smaller one (CNAI_CATALOG)")
+    without_gpus = [flavor for flavor in fitting if not flavor.gpus]
+    return next(
+        (flavor for flavor in fitting if flavor.default),
+        max(without_gpus or fitting, key=lambda flavor: (flavor.cpu, flavor.memory_gib)),
+    )
+
+
+def refusal(flavor: Flavor, machine: Flavor) -> str:
+    """Say why this machine can't hold a flavor; empty when it can."""
+    if flavor.gpus and not machine.gpus:
+        return "this machine has no GPU"
+    if flavor.gpus > machine.gpus:
+        return f"this machine has {machine.gpus} GPU{'s' if machine.gpus > 1 else ''}"
+    if flavor.cpu > machine.cpu:
+        return f"this machine has {machine.cpu:g} CPU{'s' if machine.cpu > 1 else ''}"
+    if flavor.memory_gib > machine.memory_gib:
+        return f"this machine has {machine.memory_gib:.1f} GiB of memory"
+    return ""
+
+
+def environment(profile: Profile, visible_gpus: str | None = None) -> dict[str, str]:
+    """Return what a server of this profile finds in its environment.
+
+    A local process isn't held to its share, so these are the limits that the libraries respect:
+    the first GPUs of `visible_gpus` (what the hub itself may see), and the threads of OpenMP.
+    """
+    seen = visible_gpus.split(",") if visible_gpus else [str(number) for number in range(profile.flavor.gpus)]
+    return {
+        "CNAI_IMAGE": profile.image.name,
+        "CNAI_FLAVOR": profile.flavor.name,
+        "CUDA_VISIBLE_DEVICES": ",".join(seen[: profile.flavor.gpus]),
+        "OMP_NUM_THREADS": str(max(1, int(profile.flavor.cpu))),
+    }
+
+
+def _chosen(catalog: Catalog, machine: Flavor, last: Mapping[str, Any]) -> Profile | None:
+    for options in (last, {}):
+        try:
+            return choose(options, catalog, machine)
+        except UsageError:
+            continue
+    return None
+
+
+def _summary(flavor: Flavor) -> str:
+    product = f" ({flavor.gpu_product})" if flavor.gpus and flavor.gpu_product else ""
+    price = f", {flavor.price_per_hour:g} per hour" if flavor.price_per_hour else ""
+    return f"{flavor}{product}{price}"

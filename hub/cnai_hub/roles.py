@@ -1,0 +1,36 @@
+"""Roles: who may do what on a hub of one machine.
+
+A viewer (`guest`) opens apps that were shared with them, and nothing else: no server, no token.
+A creator (the person) has servers and publishes. JupyterHub's own `admin` role stays as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CREATORS = "creators"
+WORKBENCH = "workbench"
+
+
+def roles(person: str) -> list[dict[str, Any]]:
+    """Return the roles of a local hub."""
+    return [
+        {
+            # JupyterHub gives this role to everybody; without `self` there is no server and no token.
+            "name": "user",
+            "description": "Opens apps",
+            "scopes": ["read:users!user", "users:shares!user"],
+        },
+        {
+            "name": "creator",
+            "description": "Has servers and publishes apps",
+            "groups": [CREATORS],
+            "scopes": ["self", "shares!user", "read:users:name", "read:groups:name"],
+        },
+        {
+            "name": WORKBENCH,
+            "description": "Starts what the first run needs",
+            "services": [WORKBENCH],
+            "scopes": [f"servers!user={person}", f"access:servers!user={person}", f"read:users!user={person}"],
+        },
+    ]
