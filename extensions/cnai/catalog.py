@@ -138,24 +138,26 @@ def _item(cls: type[_Item], table: dict[str, Any]) -> _Item:
     for key, f in known.items():
         if key not in table and f.default is MISSING:
             raise _BadKey("", f"{key!r} is missing")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    return cls(**values)
+
+
+_ACCEPTED: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "tuple": (list,),
+}
 
 
 def _check(key: str, value: Any, annotation: str) -> None:
-    wanted: dict[str, tuple[type, ...]] = {
-        "str": (str,),
-        "bool": (bool,),
-        "int": (int,),
-        "tuple": (list,),
-        "float": (int, float),
-    }
-    if not isinstance(value, wanted[re.split(r"\W", annotation)[0]]) or (
-        isinstance(value, bool) and annotation != "bool"
-    ):
-        raise _BadKey(key, f"{key} must be {annotation.split('[')[0].replace('tuple', 'a list')}; given: {value!r}")
+    kind = re.split(r"\W", annotation)[0]
+    if not isinstance(value, _ACCEPTED[kind]) or (isinstance(value, bool) and kind != "bool"):
+        raise _BadKey(key, f"{key} must be {kind.replace('tuple', 'a list')}; given: {value!r}")
     if isinstance(value, int | float) and value < 0:
         raise _BadKey(key, f"{key} must be 0 or more; given: {value}")
-    if key == "name" and not _NAME.fullmatch(value):
+    if isinstance(value, str) and key == "name" and not _NAME.fullmatch(value):
         raise _BadKey(key, f"name must be lowercase letters, digits and '-', at most 30; given: {value!r}")
 
 
@@ -180,7 +182,8 @@ def this_machine() -> Flavor:
 
 def _count_gpus() -> int:
     try:
-        listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=10, check=True)
+        command = ["nvidia-smi", "--list-gpus"]
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return 0
     return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())

@@ -11,7 +11,8 @@ CnaiError
 ├── ResultError          the target returned something that can't travel back
 └── HubError             the hub is missing, or refused
 
-Each message says what was given, what is allowed and what to do. Notebooks show it as one line, without a traceback of ours.
+Each message says what was given, what is allowed and what to do. Notebooks show it as one line, without a traceback
+of ours.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class StoreError(CnaiError):
 class RunFailed(CnaiError):
     """A rank raised, died or stalled.
 
-    `traceback` holds the user's own lines, `log_tail` the rank's last output and `hint` cause and fix of a known pattern.
+    `traceback` holds the user's own lines, `log_tail` the rank's last output, `hint` cause and fix of a known pattern.
     """
 
     def __init__(

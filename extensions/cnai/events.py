@@ -55,8 +55,8 @@ class Kind(StrEnum):
 class Event:
     """One fact about a run.
 
-    `rank` is None when the fact is about the run, `step` is None when it belongs to no optimizer step, `time` is in seconds since
-    1970 (UTC).
+    `rank` is None when the fact is about the run, `step` is None when it belongs to no optimizer step, `time` is in
+    seconds since 1970 (UTC).
     """
 
     run_id: str

@@ -27,7 +27,7 @@ def engine_dir() -> Path:
 
 
 def shipped(relative: str) -> Path:
-    """Return a file that comes with cnai (`images/catalog.toml`, `templates/hub`, …), from the checkout or the installation."""
+    """Return a file that comes with cnai (`images/catalog.toml`, …), from the checkout or the installation."""
     for root in (_CHECKOUT, Path(sys.prefix) / "share" / "cnai"):
         if (path := root / relative).exists():
             return path

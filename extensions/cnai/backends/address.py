@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class AddressBackend:
     """A Dask scheduler that somebody else started, with `--preload cnai.engine.supervisor`.
 
-    Its workers need `--preload cnai.engine.node --resources "node=1"` and the store under the same path as here (`CNAI_STORE`).
+    Its workers need `--preload cnai.engine.node --resources "node=1"` and the store under the same path as here
+    (`CNAI_STORE`).
     """
 
     def __init__(self, address: str) -> None:

@@ -138,9 +138,7 @@ class _Scribe:
 
     def note(self, kind: Kind, payload: dict[str, Any], rank: int | None = None) -> None:
         """Write an event of the run itself."""
-        event = Event(
-            run_id=self._folder.run_id, generation=0, kind=kind, time=time.time(), rank=rank, payload=payload
-        )
+        event = Event(run_id=self._folder.run_id, generation=0, kind=kind, time=time.time(), rank=rank, payload=payload)
         self._journal.append(event.to_json() + "\n")
 
     def become(self, state: State, reason: str = "") -> None:

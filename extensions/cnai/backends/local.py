@@ -136,7 +136,9 @@ def _start() -> str:
     deadline = time.monotonic() + START_SECONDS
     while not (address := _address()):
         if time.monotonic() > deadline:
-            raise EngineError(f"the engine did not start within {START_SECONDS:.0f} s; its log: {engine_dir() / 'engine.log'}")
+            raise EngineError(
+                f"the engine did not start within {START_SECONDS:.0f} s; its log: {engine_dir() / 'engine.log'}"
+            )
         time.sleep(0.02)
     return address
 

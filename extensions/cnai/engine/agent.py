@@ -1,8 +1,8 @@
 """Agent: torch's elastic agent in the main thread of its own process, one per node and generation.
 
-It comes from the node's warm forkserver and forks the ranks, so neither the Dask worker nor the forkserver ever runs user code.
-Rendezvous is static with `max_restarts=0`: in torch up to 2.13 an in-place restart reads its predecessor's addresses from the
-store, and an elastic scale-up hangs. A new generation is a new agent with a new port instead.
+It comes from the node's warm forkserver and forks the ranks, so neither the Dask worker nor the forkserver ever runs
+user code. Rendezvous is static with `max_restarts=0`: in torch up to 2.13 an in-place restart reads its predecessor's
+addresses from the store, and an elastic scale-up hangs. A new generation is a new agent with a new port instead.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cnai.engine.link import Assignment
 from cnai.engine.watchdog import end_with_parent
 
 if TYPE_CHECKING:
+    from cnai.engine.link import Assignment
     from multiprocessing.connection import Connection
 
 MONITOR_SECONDS = 0.05
@@ -48,7 +48,10 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """How a rank's process ended, as its agent saw it. A negative exit code is a signal; time in seconds since 1970 (UTC)."""
+    """How a rank's process ended, as its agent saw it.
+
+    A negative exit code is a signal; time in seconds since 1970 (UTC).
+    """
 
     rank: int
     exit_code: int
@@ -125,7 +128,9 @@ def _environment(order: Order) -> None:
     if order.endpoint.startswith("127."):
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     if order.gpus is not None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
+        visible = (
+            os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
+        )
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join((visible or [str(i) for i in range(order.gpus)])[: order.gpus])
     os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(order))
     os.environ["CNAI_RUN_ID"] = order.assignment.run_id

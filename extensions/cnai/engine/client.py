@@ -82,7 +82,11 @@ class EngineClient:
         try:
             answer = self._dask.sync(getattr(self._dask.scheduler, operation), **arguments)
         except (OSError, TimeoutError) as error:
-            raise EngineError(f"the engine at {self.address} does not answer ({error}); %cnai attach starts it again") from None
+            raise EngineError(
+                f"the engine at {self.address} does not answer ({error}); %cnai attach starts it again"
+            ) from None
         if not isinstance(answer, dict):
-            raise EngineError(f"{self.address} is a Dask scheduler without cnai; start it with --preload cnai.engine.supervisor")
+            raise EngineError(
+                f"{self.address} is a Dask scheduler without cnai; start it with --preload cnai.engine.supervisor"
+            )
         return answer

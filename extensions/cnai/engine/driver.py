@@ -1,7 +1,7 @@
 """Driver: takes one run through its generations.
 
-Crash, node loss, resize, pause and recovery are one path: end this generation, at a step boundary when possible, and start
-the next one, with its own world size, port and rendezvous, from the last committed checkpoint.
+Crash, node loss, resize, pause and recovery are one path: end this generation, at a step boundary when possible, and
+start the next one, with its own world size, port and rendezvous, from the last committed checkpoint.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Driver:
         status = folder.status()
         self.state: State = status["state"]
         self._reason = ""
-        self._number = status["generation"]
+        self._number: int = status["generation"] if recovered else -1
         self._first_world = status.get("first_world_size") or self.spec.ranks.maximum
         self._world = status["world_size"] or self.spec.ranks.maximum
         self._recovered = recovered
@@ -56,7 +56,6 @@ class Driver:
         """Run until a final state."""
         try:
             if self._recovered:
-                self._number += 1
                 if self.state is not State.PAUSED:
                     self._become(State.RESTARTING, "the engine was lost and started again")
             else:
@@ -118,7 +117,9 @@ class Driver:
                 "cnai.context() can't go on where it was, only be stopped"
             )
         if verb == "scale" and value is not None and value > self._max_ranks:
-            raise Refusal(f"this run splits each step into {self._max_ranks} shards; ranks may be 1 to {self._max_ranks}")
+            raise Refusal(
+                f"this run splits each step into {self._max_ranks} shards; ranks may be 1 to {self._max_ranks}"
+            )
 
     async def _next(self) -> None:
         """Take the run one generation further, or wait while it is paused."""
@@ -133,7 +134,6 @@ class Driver:
             return
         finally:
             self._generation = None
-            self._number += 1
         self._conclude(verdict)
 
     def _grant(self) -> bool:
@@ -152,6 +152,7 @@ class Driver:
 
     async def _run_generation(self) -> Verdict:
         latest = self.folder.latest()
+        self._number += 1
         self._generation = current = Generation(
             number=self._number, world_size=self._world, spec=self.spec, supervisor=self._supervisor
         )
@@ -193,7 +194,7 @@ class Driver:
             self._become(State.RESTARTING, "asked to leave its node")
 
     def _succeed(self) -> None:
-        result = self.folder.path / f"result-gen-{self._number - 1}"
+        result = self.folder.path / f"result-gen-{self._number}"
         if result.exists():
             result.replace(self.folder.result)
         self._become(State.SUCCEEDED)
@@ -220,7 +221,7 @@ class Driver:
 
     def _log_tail(self, rank: int | None) -> str:
         try:
-            log = self.folder.log_file(self._number - 1, rank or 0).read_text(errors="replace")
+            log = self.folder.log_file(self._number, rank or 0).read_text(errors="replace")
         except OSError:
             return ""
         return "\n".join(log.splitlines()[-LOG_TAIL_LINES:])
@@ -250,10 +251,14 @@ class Driver:
 
     def _emit(self, kind: Kind, payload: dict[str, Any], rank: int | None = None) -> None:
         event = Event(
-            run_id=self.folder.run_id, generation=self._number, kind=kind, time=time.time(), rank=rank, payload=payload
+            run_id=self.folder.run_id,
+            generation=max(0, self._number),
+            kind=kind,
+            time=time.time(),
+            rank=rank,
+            payload=payload,
         )
         self._publish(event.to_json() + "\n")
 
     def _publish(self, text: str) -> None:
         self._supervisor.publish(self.folder.run_id, self._journal.append(text), text)
-

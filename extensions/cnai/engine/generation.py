@@ -84,14 +84,14 @@ class Generation:
         pending = set(reports)
         while pending:
             wish = asyncio.ensure_future(wished.wait())
-            done, _ = await asyncio.wait({*pending, wish}, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*pending, wish}, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             wish.cancel()
-            pending -= done
+            ended, pending = {task for task in pending if task.done()}, {task for task in pending if not task.done()}
             if wished.is_set():
                 wished.clear()
                 if how := granting():
                     await self._end(how)
-            if pending and any(_failed(task.result()) for task in done if task is not wish):
+            if pending and any(_failed(task.result()) for task in ended):
                 await self._end("terminate")
             await self._check_limits()
         return [task.result() for task in reports]
@@ -126,7 +126,9 @@ class Generation:
             self._give_up(f"the deadline of {deadline:g} s is over", "deadline")
             await self._end("terminate")
         elif stall is not None and now - self.last_heard > stall:
-            self._give_up(f"no step or output for {stall:g} s; the ranks' logs have the stacks of their threads", "infra")
+            self._give_up(
+                f"no step or output for {stall:g} s; the ranks' logs have the stacks of their threads", "infra"
+            )
             await self._tell("cnai_dump")
             await asyncio.sleep(DUMP_SECONDS)
             await self._end("terminate")
@@ -195,4 +197,3 @@ async def _report(node_rank: int, future: Future) -> Report:
 
 def _failed(report: Report) -> bool:
     return bool(report.failures or report.error)
-

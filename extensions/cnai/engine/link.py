@@ -47,8 +47,8 @@ class GenerationEnd(BaseException):
 class Link:
     """Sends what a rank reports and hears when its generation must end.
 
-    `emit` never blocks: beyond 20,000 waiting metrics the oldest are dropped and the next batch says how many; other events
-    never are. Thread-safe.
+    `emit` never blocks: beyond 20,000 waiting metrics the oldest are dropped and the next batch says how many; other
+    events never are. Thread-safe.
     """
 
     def __init__(self, assignment: Assignment, rank: int, connection: Connection) -> None:

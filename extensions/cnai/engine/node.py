@@ -117,7 +117,8 @@ class NodeGeneration:
     def run(self) -> Report:
         """Relay until the agent and its ranks are gone."""
         self._publish({"started": self._agent.pid})
-        word, content = "error", ""
+        word: str = "error"
+        content: Any = ""
         while self._agent.is_alive():
             ready = connection.wait([*self._downs, self._outcome, self._agent.sentinel], timeout=BATCH_SECONDS)
             self._relay([down for down in self._downs if down in ready])

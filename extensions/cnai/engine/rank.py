@@ -99,7 +99,7 @@ def _seed_and_threads() -> None:
     import numpy as np
     import torch
 
-    np.random.seed()  # noqa: NPY002  the forkserver's state would repeat in every rank of every run
+    np.random.seed()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 

@@ -1,7 +1,7 @@
 """Store: runs on disk, at a root that every node reaches under the same path.
 
-What is there is enough to rebuild a Run without the process that made it. Everything is written by rename, except the journal
-of events, which only the supervisor appends to.
+What is there is enough to rebuild a Run without the process that made it. Everything is written by rename, except the
+journal of events, which only the supervisor appends to.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ import secrets
 import shutil
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnai.engine.capture import unzip
 from cnai.errors import StoreError
 from cnai.events import Event, State
 from cnai.spec import RunSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Iterator
 
 KEEP_CHECKPOINTS = 2
 
 
 class RunFolder:
-    """One run's files: spec.json, record.json, state.json, payload, code.zip, events.jsonl, logs/, checkpoints/, result."""
+    """One run's files: spec.json, record.json, state.json, payload, code.zip, events.jsonl, logs/, and checkpoints."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -109,18 +110,9 @@ class RunFolder:
                 shutil.rmtree(old, ignore_errors=True)
 
     def code_dir(self) -> Path | None:
-        """Return the folder with the run's local modules, unpacked on first use; safe when several nodes do it at once."""
-        packed, folder = self.path / "code.zip", self.path / "code"
-        if not packed.exists():
-            return None
-        if not folder.exists():
-            fresh = self.path / f".code-{secrets.token_hex(4)}"
-            shutil.unpack_archive(packed, fresh, "zip")
-            try:
-                fresh.rename(folder)
-            except OSError:  # another node was first
-                shutil.rmtree(fresh)
-        return folder
+        """Return the folder with the run's local modules, unpacked on first use, also by several nodes at once."""
+        packed = self.path / "code.zip"
+        return unzip(packed.read_bytes(), self.path / "code") if packed.exists() else None
 
 
 class Store:
@@ -161,7 +153,9 @@ class Store:
         """Return all runs, newest first."""
         if not self.root.exists():
             return []
-        found = [RunFolder(p) for p in self.root.iterdir() if not p.name.startswith(".") and (p / "record.json").exists()]
+        found = [
+            RunFolder(p) for p in self.root.iterdir() if not p.name.startswith(".") and (p / "record.json").exists()
+        ]
         return sorted(found, key=lambda folder: folder.record["created"], reverse=True)
 
 
@@ -201,9 +195,9 @@ class Journal:
         os.close(self._fd)
 
 
-def parse(lines: bytes | str) -> list[Event]:
+def parse(lines: bytes) -> list[Event]:
     """Read whole journal lines."""
-    return [Event.from_json(line) for line in lines.splitlines()]
+    return [Event.from_json(line.decode()) for line in lines.splitlines()]
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -225,5 +219,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StoreError(f"the disk of {path} is full; free some space and try again, nothing was started") from None
-        raise StoreError(f"can't write {path}: {error.strerror}; check the folder, or set CNAI_HOME to another one") from None
+            raise StoreError(
+                f"the disk of {path} is full; free some space and try again, nothing was started"
+            ) from None
+        raise StoreError(
+            f"can't write {path}: {error.strerror}; check the folder, or set CNAI_HOME to another one"
+        ) from None

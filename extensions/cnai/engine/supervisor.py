@@ -1,4 +1,4 @@
-"""Supervisor: preload of the Dask scheduler. Owns every run of its cluster, whatever becomes of the kernel that asked for it."""
+"""Supervisor: preload of the Dask scheduler. Owns every run of its cluster, whatever becomes of the kernels."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def dask_setup(scheduler: Any) -> None:
     """Make a Dask scheduler supervise runs."""
     supervisor = Supervisor(scheduler)
     scheduler.add_plugin(supervisor)
-    scheduler.handlers.update(
-        cnai_submit=supervisor.submit, cnai_wish=supervisor.wish, cnai_status=supervisor.status
-    )
+    scheduler.handlers.update(cnai_submit=supervisor.submit, cnai_wish=supervisor.wish, cnai_status=supervisor.status)
     scheduler.loop.add_callback(supervisor.recover)
 
 

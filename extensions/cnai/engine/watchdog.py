@@ -13,8 +13,8 @@ ORPHANED = 113
 def end_with_parent() -> None:
     """Exit this process as soon as the process that started it is gone.
 
-    torch's own PR_SET_PDEATHSIG doesn't serve: it sends SIGINT, which a rank stuck in C++ ignores, and it is bound to the
-    forkserver instead of the process that asked for the child.
+    torch's own PR_SET_PDEATHSIG doesn't serve: it sends SIGINT, which a rank stuck in C++ ignores, and it is bound to
+    the forkserver instead of the process that asked for the child.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "only for children of multiprocessing"

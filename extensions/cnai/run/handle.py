@@ -89,7 +89,7 @@ class Run:
         return self._history.watch(callback)
 
     def wait(self, timeout: float | None = None) -> Run:
-        """Wait until the run has ended; raises TimeoutError after `timeout` seconds, EngineError if the engine is lost."""
+        """Wait for the end; raises TimeoutError after `timeout` seconds, EngineError if the engine is lost."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._history.changed:
             while not self.state.final:
@@ -109,13 +109,17 @@ class Run:
         if self.error is not None:
             raise self.error
         if self.state is not State.SUCCEEDED:
-            raise RunCancelled(f"run {self.id} is {self.state}{f' ({self.reason})' if self.reason else ''}; it has no result")
+            raise RunCancelled(
+                f"run {self.id} is {self.state}{f' ({self.reason})' if self.reason else ''}; it has no result"
+            )
         try:
             return rank.unpack_result(self._folder.result.read_bytes())
         except FileNotFoundError:
             return None
         except (ImportError, AttributeError) as error:
-            raise ResultError(f"the result of {self.id} can't be read here ({error}); import its module first") from None
+            raise ResultError(
+                f"the result of {self.id} can't be read here ({error}); import its module first"
+            ) from None
 
     def stop(self) -> None:
         """Ask for the end of the run, now."""

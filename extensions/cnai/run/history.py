@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class History:
     """Events of one run and what follows from them. Thread-safe.
 
-    A journal's byte position says how far we are: live batches carry theirs, so what was read from disk isn't taken twice.
+    A journal's byte position says how far we are: live batches carry theirs, so what was read from disk isn't taken
+    twice.
     """
 
     def __init__(self, folder: RunFolder) -> None:

@@ -25,24 +25,36 @@ RECORDED_PACKAGES = ("cnai", "torch", "numpy", "distributed", "cloudpickle")
 PICKLED_WITH = ("cloudpickle",)
 
 
-def train(target: Callable[..., Any] | str | Path, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **spec: Any) -> Run:
+def train(
+    target: Callable[..., Any] | str | Path,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    **spec: Any,
+) -> Run:
     """Train a function, or a script with its arguments; returns at once.
 
-    Keywords are the fields of RunSpec: ranks, nodes, flavor, image, backend, name, checkpoint_every, retries, infra_retries,
-    timeout_seconds, stall_seconds, deadline_seconds, ttl_seconds, env, debug. The debug backend runs rank 0 in this process,
-    with breakpoints, and returns at its end.
+    Keywords are the fields of RunSpec: ranks, nodes, flavor, image, backend, name, checkpoint_every, retries,
+    infra_retries, timeout_seconds, stall_seconds, deadline_seconds, ttl_seconds, env, debug. The debug backend runs
+    rank 0 in this process, with breakpoints, and returns at its end.
     """
     return _start(capture(target, args, kwargs or {}), spec)
 
 
-def train_cell(source: str, namespace: dict[str, Any], *, returns: Sequence[str] = (), cell_name: str = "", **spec: Any) -> Run:
+def train_cell(
+    source: str, namespace: dict[str, Any], *, returns: Sequence[str] = (), cell_name: str = "", **spec: Any
+) -> Run:
     """Train a notebook cell's body on each rank; `result()` is the dict of the names in `returns`."""
     from cnai.engine.capture import capture_cell
 
     return _start(capture_cell(source, namespace, returns=tuple(returns), cell_name=cell_name), spec)
 
 
-def plan(target: Callable[..., Any] | str | Path, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+def plan(
+    target: Callable[..., Any] | str | Path,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    **spec: Any,
+) -> dict[str, Any]:
     """Return what `train` would send, without sending it."""
     captured = capture(target, args, kwargs or {})
     built = build_spec(captured, spec)

@@ -42,7 +42,9 @@ def _find(wanted: str) -> RunFolder:
     if named:
         return named[0]
     if len(begin) > 1:
-        raise UsageError(f"{wanted!r} is the beginning of {len(begin)} runs: {', '.join(f.run_id for f in begin[:5])}; type more of it")
+        raise UsageError(
+            f"{wanted!r} begins {len(begin)} runs: {', '.join(f.run_id for f in begin[:5])}; type more of it"
+        )
     if begin:
         return begin[0]
     raise UnknownName("run", wanted, [folder.run_id for folder in folders[:5]], "see %cnai runs")
