@@ -246,8 +246,8 @@ def _outside(node: _Function | ast.Lambda) -> list[ast.AST]:
 
 def _inside(node: _Function | ast.Lambda) -> set[str]:
     """Return the global names that a function's body reads, by the compiler's own account of scopes."""
-    statement = ast.Expr(node) if isinstance(node, ast.Lambda) else node
-    code = compile(ast.Module([statement], []), "<flow>", "exec", dont_inherit=True)
+    tree = ast.Expression(node) if isinstance(node, ast.Lambda) else ast.Module([node], [])
+    code = compile(tree, "<flow>", "eval" if isinstance(node, ast.Lambda) else "exec", dont_inherit=True)
     return set().union(*(globals_read(inner) for inner in code.co_consts if hasattr(inner, "co_code")))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from contextlib import contextmanager
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 def main_globals() -> dict[str, Any]:
     """Return the globals of the current `__main__`; payloads refer to this function by name."""
     return vars(sys.modules["__main__"])
+
+
+def cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """Rebuild a function that `functools.lru_cache` wraps, with an empty cache."""
+    return functools.lru_cache(**parameters)(function)
 
 
 @contextmanager

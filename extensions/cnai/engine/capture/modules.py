@@ -77,7 +77,7 @@ def _imports_of(file: Path) -> Iterator[str]:
 def _files_of(name: str, path: list[str]) -> Iterator[tuple[str, Path]]:
     """Yield the files of a top-level module by the names under which they are imported."""
     try:
-        spec = PathFinder.find_spec(name, path) or getattr(sys.modules.get(name), "__spec__", None)
+        spec = PathFinder.find_spec(name, path)
     except (ImportError, ValueError):
         return
     if spec is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cnai.spec import Target
+
+
+_CACHED = type(functools.cache(lambda: None))
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Give code a file name that says something to its author (`Cell [12]`) instead of the kernel's own."""
+        if isinstance(obj, _CACHED) and obj.__module__ == "__main__":
+            # By itself it is a reference to a name that a rank doesn't have.
+            return frozen.cached, (obj.__wrapped__, obj.cache_parameters())
         if type(obj) is not CodeType:
             return super().reducer_override(obj)
         self.codes.setdefault(obj.co_filename, []).append(obj)

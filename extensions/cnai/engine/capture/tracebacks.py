@@ -6,7 +6,7 @@ import itertools
 import traceback
 from typing import TYPE_CHECKING
 
-from cnai.engine.capture import sources
+from cnai.engine.capture import frozen, sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,8 @@ def _clean(exception: traceback.TracebackException) -> None:
 
 def _from_user(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
     """Drop our own frames, and all that comes before the user's first one."""
-    frames = [frame for frame in frames if not sources.is_own(frame.filename)]
+    start = max((number for number, frame in enumerate(frames, 1) if frame.filename == frozen.__file__), default=0)
+    frames = [frame for frame in frames[start:] if not sources.is_own(frame.filename)]
     first = next((number for number, frame in enumerate(frames) if not sources.is_library(frame.filename)), 0)
     for frame in frames:
         frame.filename = _shown(frame.filename)
