@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from cnai import paths
+from cnai_hub.apps.environment import without_hub
 from cnai_hub.apps.releases import Store, slug_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def install(c: Any, state: Path, *, creators: str = "creators", owner: str | Non
     """
     hub_url = _hub_url(c)
     environment = {
+        # Notebooks are tried in the environment that the person started the hub in.
+        **without_hub(os.environ),
         "CNAI_HOME": str(state),
         "CNAI_HUB_URL": hub_url,
         "CNAI_APPS_CREATORS": creators,
@@ -62,15 +65,15 @@ def install(c: Any, state: Path, *, creators: str = "creators", owner: str | Non
     )
     _everyone_may(c, _ACCESS)
     c.Spawner.environment.update({"CNAI_HUB_URL": hub_url})
-    c.Spawner.server_token_scopes = _server_token_scopes
 
 
 def app_command(server_name: str, owner: str) -> list[str] | None:
-    """Return the command that serves the current release, None for a server that is not an app."""
+    """Return the command that serves the current release, None for a server that is no published app."""
     slug = slug_of(server_name)
-    if slug is None:
+    store = Store(paths.home() / "apps")
+    if slug is None or store.get(owner, slug) is None:
         return None
-    return [sys.executable, "-m", "cnai_hub.apps.server", str(Store(paths.home() / "apps").folder(owner, slug))]
+    return [sys.executable, "-m", "cnai_hub.apps.server", str(store.folder(owner, slug))]
 
 
 def app_environment(server_name: str, owner: str) -> dict[str, str]:  # noqa: ARG001 - as app_command
@@ -80,18 +83,12 @@ def app_environment(server_name: str, owner: str) -> dict[str, str]:  # noqa: AR
     return {"CNAI_HOME": str(paths.home()), "JUPYTERHUB_ACTIVITY_INTERVAL": "60"}
 
 
-def _server_token_scopes(spawner: Any) -> list[str]:
-    """Return what a server's own token may do: a person's servers may publish, an app server may not."""
-    own = ["users:activity!user", "access:servers!server"]
-    return own if slug_of(spawner.name) else [*own, _ACCESS]
-
-
 def _everyone_may(c: Any, scope: str) -> None:
     """Add a scope to the role `user`, which every user has."""
     roles = c.JupyterHub.load_roles
     for role in roles if isinstance(roles, list) else []:
         if role["name"] == "user":
-            role["scopes"] = [*role["scopes"], scope]
+            role["scopes"] = [*(kept for kept in role["scopes"] if kept != scope), scope]
             return
     roles.append({"name": "user", "scopes": ["self", scope]})
 

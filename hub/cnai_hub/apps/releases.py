@@ -1,8 +1,8 @@
 """Releases: frozen versions of published notebooks, on disk.
 
-    apps/<owner>/<slug>/app.json                 the app: title, date, which release is current, who may open it
-    apps/<owner>/<slug>/releases/<n>/release.json  what release n was made of: notebook, files, Python, packages
-    apps/<owner>/<slug>/releases/<n>/files/        the snapshot that is served; read-only
+    apps/<owner>/<slug>/app.json                   the app: title, dates, which release is current, who may open it
+    apps/<owner>/<slug>/releases/<n>/release.json  what release n is made of: notebook, files, Python, packages
+    apps/<owner>/<slug>/releases/<n>/files/        the snapshot that is served, read-only
 
 A release is written to a new folder; replacing `app.json` by rename makes it current. Whatever happens before that
 leaves the old release current.
@@ -10,28 +10,74 @@ leaves the old release current.
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+import shutil
+import stat
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PREFIX = "app-"
+KEPT_RELEASES = 4
+
 # JupyterHub allows server names of 30 characters: lowercase letters, digits, single hyphens.
 _SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
-_LONGEST_SLUG = 30 - len(PREFIX)
+LONGEST_SLUG = 30 - len(PREFIX)
 
 
 def valid_slug(slug: str) -> bool:
     """Tell whether an app may have this name."""
-    return len(slug) <= _LONGEST_SLUG and _SLUG.fullmatch(slug) is not None
+    return len(slug) <= LONGEST_SLUG and _SLUG.fullmatch(slug) is not None
 
 
 def slug_of(server_name: str) -> str | None:
     """Return the app that a server's name stands for, None if it's not an app's name."""
     slug = server_name.removeprefix(PREFIX)
     return slug if server_name.startswith(PREFIX) and valid_slug(slug) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """One frozen version. `files` are all paths of the snapshot, `packages` the versions it was tried with."""
+
+    number: int
+    notebook: str
+    author: str
+    created: float
+    files: tuple[str, ...] = ()
+    python: str = ""
+    packages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """A published notebook. `share` is whom the author named, `viewers` are the users it meant when last looked up."""
+
+    owner: str
+    slug: str
+    title: str
+    created: float
+    published: float
+    current: int
+    share: tuple[str, ...] = ()
+    viewers: tuple[str, ...] = ()
+
+    @property
+    def server_name(self) -> str:
+        """Name of the server that serves it."""
+        return PREFIX + self.slug
+
+    def may_open(self, user: str) -> bool:
+        """Tell whether this user may open the app."""
+        return user == self.owner or user in self.viewers
 
 
 class Store:
@@ -43,3 +89,102 @@ class Store:
     def folder(self, owner: str, slug: str) -> Path:
         """Return an app's folder, whether it exists or not."""
         return self.root / quote(owner, safe="@").replace(".", "%2E") / slug
+
+    def get(self, owner: str, slug: str) -> App | None:
+        """Return an app, None if nothing of that name is published."""
+        return read_app(self.folder(owner, slug)) if valid_slug(slug) else None
+
+    def apps(self) -> list[App]:
+        """Return all apps, the latest published first."""
+        found = [read_app(file.parent) for file in self.root.glob("*/*/app.json")]
+        return sorted((app for app in found if app), key=lambda app: app.published, reverse=True)
+
+    @contextmanager
+    def staging(self, owner: str, slug: str) -> Iterator[Path]:
+        """Give an empty folder for a release that is being made; what is left there at the end is discarded."""
+        releases = self.folder(owner, slug) / "releases"
+        releases.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left_over in releases.glob(".new-*"):  # its publisher was killed
+            remove_tree(left_over)
+        stage = releases / f".new-{os.getpid()}-{time.monotonic_ns()}"
+        stage.mkdir(mode=0o700)
+        try:
+            yield stage
+        finally:
+            remove_tree(stage)
+            if not (releases.parent / "app.json").exists():
+                remove_tree(releases.parent)
+
+    def commit(self, stage: Path, app: App, release: Release) -> None:
+        """Make a staged release the current one; `app.current` and `release.number` are its number."""
+        folder = self.folder(app.owner, app.slug)
+        (stage / "release.json").write_text(json.dumps(asdict(release), indent=1))
+        freeze(stage)
+        stage.rename(folder / "releases" / str(release.number))
+        self.write(app)
+        numbers = sorted(release_numbers(folder))
+        for number in numbers[:-KEPT_RELEASES]:
+            remove_tree(folder / "releases" / str(number))
+
+    def write(self, app: App) -> None:
+        """Replace an app's record."""
+        folder = self.folder(app.owner, app.slug)
+        part = folder / ".app.json.part"
+        part.write_text(json.dumps(asdict(app), indent=1))
+        part.replace(folder / "app.json")
+
+    def next_number(self, owner: str, slug: str) -> int:
+        """Return the number of the next release."""
+        return max(release_numbers(self.folder(owner, slug)), default=0) + 1
+
+    def remove(self, owner: str, slug: str) -> None:
+        """Delete an app with all its releases."""
+        folder = self.folder(owner, slug)
+        (folder / "app.json").unlink(missing_ok=True)  # first, so that what is half deleted is not served
+        remove_tree(folder)
+
+
+def read_app(folder: Path) -> App | None:
+    """Read an app's record, None if there is none."""
+    record = _read(folder / "app.json")
+    if record is None:
+        return None
+    return App(**record | {"share": tuple(record["share"]), "viewers": tuple(record["viewers"])})
+
+
+def read_release(folder: Path, number: int) -> Release | None:
+    """Read the record of one release of the app in `folder`, None if there is none."""
+    record = _read(folder / "releases" / str(number) / "release.json")
+    return Release(**record | {"files": tuple(record["files"])}) if record else None
+
+
+def owner_of(folder: Path) -> str:
+    """Return whose app a folder holds."""
+    return unquote(folder.parent.name)
+
+
+def release_numbers(folder: Path) -> list[int]:
+    """Return the numbers of all releases of the app in `folder`."""
+    return [int(path.name) for path in (folder / "releases").glob("*") if path.name.isdigit()]
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return record
+
+
+def freeze(folder: Path) -> None:
+    """Take away everybody's right to write (root keeps it)."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder, also one that is frozen."""
+    for path in [folder, *folder.rglob("*")] if folder.exists() else []:
+        if path.is_dir():
+            path.chmod(stat.S_IRWXU)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,143 @@
+"""The apps service's JSON API, for `%cnai publish` and its like: tokens only, no cookies.
+
+GET    api/apps         {"apps": [...]}, what the token's user may open
+POST   api/apps         publish; answers with lines of JSON: {"progress": text}…, then {"app": …} or {"error": text}
+DELETE api/apps/<slug>  unpublish
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.services.auth import HubAuthenticated, UserNotAllowed
+from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError, RequestHandler
+
+from cnai.errors import CnaiError, UnknownName, UsageError
+from cnai_hub.apps import TERMINAL, snapshot
+from cnai_hub.apps.pages import app_path
+
+if TYPE_CHECKING:
+    from jupyterhub.services.auth import HubAuth
+
+    from cnai_hub.apps.publisher import Publisher
+    from cnai_hub.apps.releases import App
+    from cnai_hub.apps.snapshot import Snapshot
+
+_BEAT_SECONDS = 3.0
+
+log = logging.getLogger(__name__)
+
+
+class Api(HubAuthenticated, RequestHandler):
+    """Handler for programs."""
+
+    def initialize(self, publisher: Publisher, token_auth: HubAuth) -> None:
+        """Receive what the service shares among its handlers."""
+        self.publisher, self.hub_auth = publisher, token_auth
+
+    def check_xsrf_cookie(self) -> None:
+        """Check nothing: whoever has a token didn't get it from a cookie."""
+
+    async def prepare(self) -> None:
+        """Let in whoever brings a token that may call this service."""
+        model = await self.hub_auth.get_user(self, sync=False)
+        try:
+            self.current_user = self.check_hub_user(model) if model else None
+        except UserNotAllowed:
+            self.current_user = None
+        if self.current_user is None:
+            raise HTTPError(403, "this needs a token that may call the apps service")
+
+    async def me(self) -> str:
+        """Return the user whom the token speaks for."""
+        name = str(self.current_user["name"])
+        if self.current_user["kind"] == "user":
+            return name
+        if name == TERMINAL and (owner := os.environ.get("CNAI_APPS_TERMINAL_OWNER")):
+            return owner
+        raise HTTPError(403, f"service {name} may not publish")
+
+    async def author(self) -> str:
+        """Return the user whom the token speaks for, who must be one that may publish."""
+        me, creators = await self.me(), os.environ["CNAI_APPS_CREATORS"]
+        if creators not in (await self.publisher.groups_of(me)):
+            raise HTTPError(403, f"{me} may open apps, but not publish; only members of {creators!r} may")
+        return me
+
+    async def model(self, app: App) -> dict[str, Any]:
+        """Return what clients are told about an app."""
+        return {
+            "slug": app.slug,
+            "title": app.title,
+            "author": app.owner,
+            "created": app.created,
+            "published": app.published,
+            "version": app.current,
+            "share": list(app.share),
+            "state": await self.publisher.state_of(app),
+            "url": os.environ["CNAI_HUB_URL"] + app_path(app),
+        }
+
+    def write_error(self, status_code: int, **about: Any) -> None:  # noqa: ARG002 - tornado's signature
+        """Send the reason as JSON."""
+        error = about.get("exc_info", (None, None))[1]
+        text = error.log_message if isinstance(error, HTTPError) and error.log_message else self._reason
+        if isinstance(error, CnaiError):
+            self.set_status(404 if isinstance(error, UnknownName) else 400 if isinstance(error, UsageError) else 502)
+            text = str(error)
+        self.finish({"error": text})
+
+
+class Apps(Api):
+    """All apps."""
+
+    async def get(self) -> None:
+        """List what the token's user may open."""
+        me = await self.me()
+        apps = [app for app in self.publisher.store.apps() if app.may_open(me)]
+        self.finish({"apps": [await self.model(app) for app in apps]})
+
+    async def post(self) -> None:
+        """Publish a notebook."""
+        author = await self.author()
+        wanted = snapshot.read(self.request.body)
+        self.set_header("Content-Type", "application/x-ndjson")
+        facts: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        work = asyncio.create_task(self._publish(author, wanted, facts))
+        fact: dict[str, Any] = {"progress": "checking"}
+        try:
+            while "progress" in fact:
+                self.write(json.dumps(fact) + "\n")
+                await self.flush()
+                with suppress(TimeoutError):  # then the same again: silence would look like a dead service
+                    fact = await asyncio.wait_for(facts.get(), _BEAT_SECONDS)
+            await self.finish(json.dumps(fact) + "\n")
+        except StreamClosedError:
+            log.info("%s went away while publishing %s", author, wanted.slug)
+        finally:
+            work.cancel()
+
+    async def _publish(self, author: str, wanted: Snapshot, facts: asyncio.Queue[dict[str, Any]]) -> None:
+        try:
+            app = await self.publisher.publish(author, wanted, lambda text: facts.put_nowait({"progress": text}))
+            facts.put_nowait({"app": await self.model(app)})
+        except CnaiError as error:
+            facts.put_nowait({"error": str(error), "usage": isinstance(error, UsageError)})
+        except Exception:
+            log.exception("publishing %s/%s", author, wanted.slug)
+            facts.put_nowait({"error": "the apps service failed; the hub's log says why", "usage": False})
+
+
+class OneApp(Api):
+    """One of the token's user's own apps."""
+
+    async def delete(self, slug: str) -> None:
+        """Unpublish it."""
+        await self.publisher.unpublish(await self.author(), slug)
+        self.set_status(204)

@@ -1,0 +1,141 @@
+"""What the apps service asks the hub for: people, servers, shares."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+import httpx
+
+from cnai.errors import HubError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ServerState = Literal["running", "starting", "stopping", "stopped"]
+
+_POLL_SECONDS = 0.3
+_PATIENCE_SECONDS = 180.0
+
+
+class Hub:
+    """The hub's REST API, with the rights of the service that the token belongs to."""
+
+    def __init__(self, api_url: str, token: str) -> None:
+        headers = {"Authorization": f"token {token}"}
+        # trust_env: a proxy from the environment has no business between two processes of one machine.
+        self._http = httpx.AsyncClient(base_url=api_url, headers=headers, timeout=60, trust_env=False)
+
+    async def groups_of(self, user: str) -> set[str] | None:
+        """Return the groups a user is in, None if there is no such user."""
+        model = await self._get(f"/users/{_q(user)}")
+        return set(model["groups"]) if model else None
+
+    async def members_of(self, group: str) -> set[str] | None:
+        """Return the users in a group, None if there is no such group."""
+        model = await self._get(f"/groups/{_q(group)}")
+        return set(model["users"]) if model else None
+
+    async def state_of(self, owner: str, server: str) -> ServerState:
+        """Return what a server does."""
+        model = await self._get(_server(owner, server))
+        pending = (model or {}).get("pending")
+        if pending:
+            return "stopping" if pending == "stop" else "starting"
+        return "running" if model and model.get("ready") else "stopped"
+
+    async def create(self, owner: str, server: str, title: str) -> None:
+        """Make sure that a server exists."""
+        body = {"display_name": title, "user_options": {}}
+        await self._ask("PUT", _server(owner, server), body, fine=(409,))
+
+    async def start(self, owner: str, server: str, title: str) -> None:
+        """Begin to start a server; nothing happens if it runs or starts already."""
+        if await self.state_of(owner, server) != "stopped":
+            return
+        body = {"display_name": title, "user_options": {}}
+        reply = await self._ask("POST", _server(owner, server), body, fine=(400,))
+        if reply.is_error and await self.state_of(owner, server) == "stopped":  # else somebody else was quicker
+            raise HubError(f"the app's server did not start: {_reason(reply)}")
+
+    async def stop(self, owner: str, server: str, *, remove: bool = False) -> None:
+        """Stop a server and wait until it has; with `remove` until it's gone, and its shares with it."""
+        await self._ask("DELETE", _server(owner, server), {"remove": True} if remove else None, fine=(404,))
+        await self._until(owner, server, "stopped")
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while remove and await self._get(_server(owner, server)):
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def wait_ready(self, owner: str, server: str, progress: Callable[[str], None]) -> None:
+        """Wait until a server that was started answers; HubError if it doesn't come up."""
+        state = await self._until(owner, server, "running", "stopped", progress=progress)
+        if state == "stopped":
+            raise HubError("the app's server did not start; the hub's log says why")
+
+    async def shared_with(self, owner: str, server: str) -> set[str]:
+        """Return the users who may open a server besides its owner."""
+        shares = await self._pages(f"/shares/{_q(owner)}/{_q(server)}")
+        return {share["user"]["name"] for share in shares if share["user"]}
+
+    async def share(self, owner: str, server: str, users: set[str]) -> None:
+        """Let exactly these users open a server, and only open: who may start one may choose what it starts."""
+        before = await self.shared_with(owner, server)
+        for user in sorted(before - users):
+            await self._ask("PATCH", f"/shares/{_q(owner)}/{_q(server)}", {"user": user})
+        access = [f"access:servers!server={owner}/{server}"]
+        for user in sorted(users - before):
+            await self._ask("POST", f"/shares/{_q(owner)}/{_q(server)}", {"user": user, "scopes": access})
+
+    async def _until(
+        self, owner: str, server: str, *wanted: ServerState, progress: Callable[[str], None] | None = None
+    ) -> ServerState:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while (state := await self.state_of(owner, server)) not in wanted:
+                    if progress:
+                        progress(f"the app's server is {state}")
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            raise HubError(f"the app's server is still {state} after {_PATIENCE_SECONDS:g} s") from None
+        return state
+
+    async def _pages(self, path: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
+        while True:
+            # With this type every list comes in pages of the same form.
+            model = await self._get(f"{path}?offset={len(items)}", accept="application/jupyterhub-pagination+json")
+            items += model["items"] if model else []
+            if not model or not model["_pagination"]["next"]:
+                return items
+
+    async def _get(self, path: str, accept: str = "application/json") -> dict[str, Any] | None:
+        reply = await self._ask("GET", path, fine=(404,), accept=accept)
+        model: dict[str, Any] | None = None if reply.status_code == 404 else reply.json()
+        return model
+
+    async def _ask(
+        self, method: str, path: str, body: Any = None, *, fine: tuple[int, ...] = (), accept: str = "application/json"
+    ) -> httpx.Response:
+        try:
+            reply = await self._http.request(method, path, json=body, headers={"Accept": accept})
+        except httpx.HTTPError as error:
+            raise HubError(f"the hub does not answer ({type(error).__name__})") from None
+        if reply.is_error and reply.status_code not in fine:
+            raise HubError(f"the hub refused ({reply.status_code}): {_reason(reply)}")
+        return reply
+
+
+def _server(owner: str, server: str) -> str:
+    return f"/users/{_q(owner)}/servers/{_q(server)}"
+
+
+def _q(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _reason(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return reply.reason_phrase

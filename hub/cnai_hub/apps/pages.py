@@ -1,0 +1,136 @@
+"""Pages of the apps service: what I may open, and buttons to open and unpublish. For browsers, logged in by the hub."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from jupyterhub.services.auth import HubOAuthenticated, UserNotAllowed
+from tornado.web import HTTPError, RequestHandler
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from cnai_hub.apps.publisher import Publisher
+    from cnai_hub.apps.releases import App
+
+# The page is ours alone: nothing is loaded from elsewhere, and a title can't become a script.
+_POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+def app_path(app: App) -> str:
+    """Return an app's address below the hub's."""
+    return f"user/{quote(app.owner, safe='@~')}/{app.server_name}/"
+
+
+class Page(HubOAuthenticated, RequestHandler):
+    """Handler for people: a cookie from the hub's login, XSRF checked on everything that changes something."""
+
+    def initialize(self, publisher: Publisher, templates: jinja2.Environment) -> None:
+        """Receive what the service shares among its handlers."""
+        self.publisher, self.templates = publisher, templates
+        self.nonce = secrets.token_urlsafe(16)
+
+    async def prepare(self) -> None:
+        """Let in whom the hub lets in, send others to its login."""
+        model = await self.hub_auth.get_user(self, sync=False)
+        try:
+            self.current_user = self.check_hub_user(model) if model else None
+        except UserNotAllowed:
+            raise HTTPError(403, reason="You may not open the apps page") from None
+        if self.current_user is None:
+            if self.request.method != "GET":
+                raise HTTPError(403)
+            self.redirect(self.get_login_url())
+
+    def set_default_headers(self) -> None:
+        """Forbid what the page doesn't need."""
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+
+    @property
+    def me(self) -> str:
+        """Name of who is looking."""
+        return str(self.current_user["name"])
+
+    def app_or_404(self, owner: str, slug: str) -> App:
+        """Return an app that I may open; whether others exist is nobody's business."""
+        app = self.publisher.store.get(owner, slug)
+        if app is None or not app.may_open(self.me):
+            raise HTTPError(404, reason="There is no such app, or it is not shared with you")
+        return app
+
+    def show(self, template: str, **names: Any) -> None:
+        """Send a page."""
+        base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
+        self.set_header("Content-Security-Policy", _POLICY.format(nonce=self.nonce))
+        page = self.templates.get_template(template).render(
+            base_url=f"{base}hub/", prefix=base, apps_url=self.settings["prefix"], nonce=self.nonce, **names
+        )
+        self.finish(page)
+
+    def write_error(self, status_code: int, **_: Any) -> None:  # noqa: ARG002 - tornado's signature
+        """Send one sentence."""
+        self.show("apps.html", user=None, apps=[], problem=f"{self._reason}.", xsrf="")
+
+
+class Index(Page):
+    """The list of apps."""
+
+    async def get(self, owner: str = "", slug: str = "") -> None:
+        """Show what I may open; with owner and slug, open that one at once."""
+        if slug:
+            self.app_or_404(owner, slug)
+        apps = [app for app in self.publisher.store.apps() if app.may_open(self.me)]
+        rows = [await self._row(app) for app in apps]
+        xsrf = self.xsrf_token.decode()
+        self.show("apps.html", user=self.me, apps=rows, xsrf=xsrf, opening=f"{owner}/{slug}" if slug else "")
+
+    async def _row(self, app: App) -> dict[str, Any]:
+        return {
+            "key": f"{app.owner}/{app.slug}",
+            "title": app.title,
+            "author": app.owner,
+            "published": app.published,
+            "version": app.current,
+            "state": await self.publisher.state_of(app),
+            "mine": app.owner == self.me,
+            "share": app.share if app.owner == self.me else (),
+        }
+
+
+class State(Page):
+    """What an app's server does, for the page's script."""
+
+    async def get(self, owner: str, slug: str) -> None:
+        """Send the state, and where the app is."""
+        app = self.app_or_404(owner, slug)
+        base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
+        self.finish({"state": await self.publisher.state_of(app), "url": base + app_path(app)})
+
+
+class Open(Page):
+    """The open button: starts a stopped app."""
+
+    async def post(self, owner: str, slug: str) -> None:
+        """Begin to start the app."""
+        await self.publisher.open(self.app_or_404(owner, slug))
+        self.set_status(202)
+
+
+class Unpublish(Page):
+    """The unpublish button, for authors."""
+
+    async def post(self, owner: str, slug: str) -> None:
+        """Remove my app."""
+        app = self.app_or_404(owner, slug)
+        if app.owner != self.me:
+            raise HTTPError(403, reason="Only its author may unpublish an app")
+        await self.publisher.unpublish(owner, slug)
+        self.set_status(204)
