@@ -54,7 +54,7 @@ def warm_up() -> None:
 def dask_setup(worker: Any) -> None:
     """Make a Dask worker a node."""
     warm_up()
-    worker.handlers.update(cnai_end=end, cnai_dump=dump, cnai_port=port)
+    worker.handlers.update(cnai_end=end, cnai_dump=dump, cnai_port=port, cnai_about=about)
 
 
 def run_agent(order: Order) -> Report:
@@ -85,6 +85,13 @@ async def dump(run_id: str, generation: int) -> None:
     """Have each rank write the stacks of its threads into its log."""
     if running := _running.get((run_id, generation)):
         running.signal_ranks(signal.SIGUSR1)
+
+
+async def about() -> dict[str, Any]:
+    """Return this node's pid and its memory without the ranks', in MiB."""
+    import psutil
+
+    return {"pid": os.getpid(), "memory_mib": round(psutil.Process().memory_info().rss / 2**20, 1)}
 
 
 async def port(host: str) -> int:

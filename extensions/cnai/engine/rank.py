@@ -38,6 +38,7 @@ def main(order: Order, ups: list[Connection]) -> None:
             up.close()
     link = Link(order.assignment, rank, ups[local_rank])
     install(link)
+    link.announce(pid=os.getpid())
     try:
         value = _run(folder)
     except GenerationEnd:

@@ -72,8 +72,7 @@ class Supervisor(SchedulerPlugin):
     async def status(self) -> dict[str, Any]:
         """Return the nodes and the runs that are going on."""
         nodes = [
-            {"address": w.address, "pid": w.extra.get("pid"), "memory_mib": w.metrics.get("memory", 0) / 2**20}
-            for w in self.scheduler.workers.values()
+            {"address": address, **await self.scheduler.rpc(address).cnai_about()} for address in self.scheduler.workers
         ]
         runs = {run_id: str(driver.state) for run_id, driver in self._drivers.items()}
         return {"address": self.scheduler.address, "pid": os.getpid(), "nodes": nodes, "runs": runs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT_BYTES = 64 * 1024
-"""Most of one rank's output that becomes events per reading; the log file has all of it."""
+SKIP_BYTES = 1024 * 1024
+"""A rank that prints more than this between two readings has all but the last 64 KiB left out of its events, not of the file."""
 
 
 class Tail:
@@ -22,6 +24,7 @@ class Tail:
         self._path, self._run_id, self._generation, self._rank = path, run_id, generation, rank
         self._file: FileIO | None = None
         self._rest = b""
+        self._skipped = 0
 
     def read(self) -> str:
         """Return the new output as a log event's JSON line, "" if there is none."""
@@ -48,14 +51,18 @@ class Tail:
                 self._file = self._path.open("rb", buffering=0)
             except FileNotFoundError:
                 return b""
+        waiting = os.fstat(self._file.fileno()).st_size - self._file.tell()
+        if waiting > SKIP_BYTES:
+            self._file.seek(-LIMIT_BYTES, os.SEEK_END)
+            self._skipped += waiting - LIMIT_BYTES
         return self._file.read()
 
     def _event(self, text: bytes) -> str:
         if not text:
             return ""
-        if len(text) > LIMIT_BYTES:
-            note = f"… {len(text) - LIMIT_BYTES} bytes left out here, see {self._path}\n"
-            text = note.encode() + text[-LIMIT_BYTES:]
+        if self._skipped:
+            note = f"… {self._skipped} bytes left out here, see {self._path}\n"
+            text, self._skipped = note.encode() + text, 0
         event = Event(
             run_id=self._run_id,
             generation=self._generation,

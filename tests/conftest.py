@@ -1,0 +1,44 @@
+"""What all tests share: a home of their own, and an engine that is gone afterwards."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def engine_home(tmp_path_factory):
+    """A CNAI_HOME with its own engine, ended by pid after the last test."""
+    home = tmp_path_factory.mktemp("cnai")
+    before = {key: os.environ.get(key) for key in ("CNAI_HOME", "CNAI_STORE")}
+    os.environ["CNAI_HOME"] = str(home)
+    os.environ.pop("CNAI_STORE", None)
+    yield home
+    from cnai.backends import local
+
+    os.environ["CNAI_HOME"] = str(home)
+    local.stop()
+    for key, value in before.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+
+
+@pytest.fixture
+def engine(engine_home, monkeypatch):
+    """A running local engine."""
+    monkeypatch.setenv("CNAI_HOME", str(engine_home))
+    monkeypatch.delenv("CNAI_STORE", raising=False)
+    from cnai.backends import local
+
+    return local.connect()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty CNAI_HOME, without an engine."""
+    monkeypatch.setenv("CNAI_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("CNAI_STORE", raising=False)
+    return tmp_path / "home"
