@@ -67,10 +67,16 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
     import dask
 
     dask.config.set(DASK)
-    from distributed import Scheduler
+    from distributed import Scheduler, Security
 
     scheduler = Scheduler(
-        host=HOST, port=0, dashboard=False, preload=["cnai.engine.supervisor"], idle_timeout=f"{IDLE_SECONDS}s"
+        host=HOST,
+        port=0,
+        protocol="tls",
+        security=Security.temporary(),
+        dashboard=False,
+        preload=["cnai.engine.supervisor"],
+        idle_timeout=f"{IDLE_SECONDS}s",
     )
     async with scheduler:
         stop = asyncio.Event()
@@ -91,7 +97,12 @@ def _write_status(scheduler: Scheduler) -> None:
     fresh = engine_dir() / ".engine.json"
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"address": scheduler.address, "pid": os.getpid()}, file)
+        tls = {
+            "ca": scheduler.security.tls_ca_file,
+            "key": scheduler.security.tls_scheduler_key,
+            "cert": scheduler.security.tls_scheduler_cert,
+        }
+        json.dump({"address": scheduler.address, "pid": os.getpid(), "tls": tls}, file)
     fresh.replace(engine_dir() / "engine.json")
 
 
@@ -119,29 +130,33 @@ def node_main(scheduler_pid: int) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     node.warm_up()
-    address = _wait_for_scheduler(scheduler_pid)
-    asyncio.run(_work(address))
+    status = _wait_for_scheduler(scheduler_pid)
+    asyncio.run(_work(status))
 
 
-def _wait_for_scheduler(pid: int) -> str:
+def _wait_for_scheduler(pid: int) -> dict[str, Any]:
     while os.getppid() == pid:
         with contextlib.suppress(OSError, ValueError):
             status: dict[str, Any] = json.loads((engine_dir() / "engine.json").read_text())
             if status["pid"] == pid:
-                return str(status["address"])
+                return status
         time.sleep(0.02)
     sys.exit("the scheduler is gone")
 
 
-async def _work(address: str) -> None:
+async def _work(status: dict[str, Any]) -> None:
     import dask
 
     dask.config.set(DASK)
     from distributed import Worker
 
+    from cnai.backends.local import security
+
     slots = 1 if catalog.this_machine().gpus else RUNS_AT_ONCE
     worker = Worker(
-        address,
+        status["address"],
+        security=security(status),
+        protocol="tls",
         nthreads=slots,
         resources={"node": slots},
         memory_limit=0,

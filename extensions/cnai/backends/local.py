@@ -24,6 +24,8 @@ from cnai.paths import engine_dir, store_root
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from distributed import Security
+
     from cnai.spec import RunSpec
 
 START_SECONDS = 60.0
@@ -75,8 +77,23 @@ def connect() -> EngineClient:
         if _connection is not None:
             _connection.close()
             _connection = None
-        _connection = EngineClient(_address() or _start())
+        _connection = EngineClient(_address() or _start(), security(_status()))
         return _connection
+
+
+def security(status: dict[str, Any]) -> Security:
+    """Return the credentials of a running engine: without them nobody else on this machine can use it."""
+    from distributed import Security
+
+    ca, key, cert = (status["tls"][part] for part in ("ca", "key", "cert"))
+    return Security(
+        require_encryption=True,
+        tls_ca_file=ca,
+        tls_client_key=key,
+        tls_client_cert=cert,
+        tls_worker_key=key,
+        tls_worker_cert=cert,
+    )
 
 
 def running() -> bool:
@@ -85,7 +102,7 @@ def running() -> bool:
 
 
 def status_file() -> Path:
-    """Return the file with the running engine's address and pid, readable for its owner only."""
+    """Return the file with the running engine's address, pid and credentials, readable for its owner only."""
     return engine_dir() / "engine.json"
 
 

@@ -19,14 +19,16 @@ DOWN = "cnai"
 class EngineClient:
     """Connected to a Dask scheduler with our supervisor. Thread-safe; listeners are called on Dask's own thread."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, security: distributed.Security | None = None) -> None:
         from distributed import Client
 
         self.address = address
         self._listeners: dict[str, list[Callable[[int, str], None]]] = {}
         self._lock = threading.Lock()
         try:
-            self._dask: distributed.Client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+            self._dask: distributed.Client = Client(
+                address, security=security, timeout=CONNECT_SECONDS, set_as_default=False
+            )
         except (OSError, ValueError) as error:
             raise EngineError(
                 f"no Dask scheduler answers at {address} ({error}); check the address, or use --backend local"

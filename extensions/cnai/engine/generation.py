@@ -64,7 +64,7 @@ class Generation:
     def announced(self, rank: int, abilities: dict[str, Any]) -> None:
         """Note what a rank's code can do."""
         if rank == 0:
-            self._graceful = self._graceful or bool(abilities.get("graceful"))
+            self._graceful = abilities.get("graceful", self._graceful)
 
     async def run(
         self, assignment: Assignment, record: dict[str, Any], wished: asyncio.Event, granting: Callable[[], str]

@@ -53,7 +53,7 @@ def main(order: Order, ups: list[Connection]) -> None:
         if rank == 0:
             write(folder.path / f"result-gen-{order.assignment.generation}", pack_result(value))
         link.say("finished")
-    _destroy_process_group()
+    _tidy_up()
     link.close()
 
 
@@ -104,9 +104,12 @@ def _seed_and_threads() -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
-def _destroy_process_group() -> None:
+def _tidy_up() -> None:
     import torch.distributed as dist
 
+    from cnai.engine import context
+
+    context.close()
     if dist.is_initialized():
         with contextlib.suppress(Exception):  # a peer that left first is no failure of this rank
             dist.destroy_process_group()

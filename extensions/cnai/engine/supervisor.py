@@ -50,7 +50,12 @@ class Supervisor(SchedulerPlugin):
         """Return a Dask client of the scheduler that this process is."""
         async with self._connecting:
             if self._client is None:
-                self._client = await Client(self.scheduler.address, asynchronous=True, set_as_default=False)
+                self._client = await Client(
+                    self.scheduler.address,
+                    security=self.scheduler.security,
+                    asynchronous=True,
+                    set_as_default=False,
+                )
             return self._client
 
     async def submit(self, run_id: str, root: str) -> dict[str, Any]:
