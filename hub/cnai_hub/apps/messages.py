@@ -78,9 +78,6 @@ def for_viewers(parts: list[bytes], sign: Callable[[list[bytes]], bytes]) -> lis
 class ViewerConnection(ZMQChannelsWebsocketConnection):
     """Websocket of a viewer's page to their kernel."""
 
-    touched: Callable[[], None] = staticmethod(lambda: None)
-    """Called for each admitted message: somebody uses the app."""
-
     def handle_incoming_message(self, incoming_msg: str | bytes) -> None:
         """Pass on what a viewer may send.
 
@@ -93,7 +90,7 @@ class ViewerConnection(ZMQChannelsWebsocketConnection):
             self.log.warning("refused from a viewer: %s", reason)
             return
         if channel in self.channels:
-            self.touched()
+            self.websocket_handler.settings["touched"]()
             self.session.send(self.channels[channel], message, buffers=message.pop("buffers"))
 
     def handle_outgoing_message(self, stream: str, outgoing_msg: list[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -23,9 +24,16 @@ _POLICY = (
 )
 
 
+_NOBODY = {"user": "", "author": False, "apps": [], "xsrf": "", "opening": "", "problem": ""}
+
+
 def app_path(app: App) -> str:
     """Return an app's address below the hub's."""
     return f"user/{quote(app.owner, safe='@~')}/{app.server_name}/"
+
+
+def _key(owner: str, slug: str) -> str:
+    return f"{quote(owner, safe='@~')}/{slug}"
 
 
 class Page(HubOAuthenticated, RequestHandler):
@@ -66,18 +74,16 @@ class Page(HubOAuthenticated, RequestHandler):
             raise HTTPError(404, reason="There is no such app, or it is not shared with you")
         return app
 
-    def show(self, template: str, **names: Any) -> None:
-        """Send a page."""
+    def show(self, **names: Any) -> None:
+        """Send the page."""
         base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
         self.set_header("Content-Security-Policy", _POLICY.format(nonce=self.nonce))
-        page = self.templates.get_template(template).render(
-            base_url=f"{base}hub/", prefix=base, apps_url=self.settings["prefix"], nonce=self.nonce, **names
-        )
-        self.finish(page)
+        known = {"base_url": f"{base}hub/", "apps_url": self.settings["prefix"], "nonce": self.nonce}
+        self.finish(self.templates.get_template("apps.html").render(_NOBODY | known | names))
 
     def write_error(self, status_code: int, **_: Any) -> None:  # noqa: ARG002 - tornado's signature
         """Send one sentence."""
-        self.show("apps.html", user=None, apps=[], problem=f"{self._reason}.", xsrf="")
+        self.show(problem=f"{self._reason}.")
 
 
 class Index(Page):
@@ -89,15 +95,22 @@ class Index(Page):
             self.app_or_404(owner, slug)
         apps = [app for app in self.publisher.store.apps() if app.may_open(self.me)]
         rows = [await self._row(app) for app in apps]
-        xsrf = self.xsrf_token.decode()
-        self.show("apps.html", user=self.me, apps=rows, xsrf=xsrf, opening=f"{owner}/{slug}" if slug else "")
+        self.show(
+            apps=rows,
+            user=self.me,
+            author=os.environ["CNAI_APPS_CREATORS"] in await self.publisher.groups_of(self.me),
+            xsrf=self.xsrf_token.decode(),
+            opening=_key(owner, slug) if slug else "",
+        )
 
     async def _row(self, app: App) -> dict[str, Any]:
+        published = datetime.fromtimestamp(app.published, UTC)
         return {
-            "key": f"{app.owner}/{app.slug}",
+            "key": _key(app.owner, app.slug),
             "title": app.title,
             "author": app.owner,
-            "published": app.published,
+            "date": published.isoformat(timespec="seconds"),
+            "day": f"{published:%d %B %Y}".lstrip("0"),
             "version": app.current,
             "state": await self.publisher.state_of(app),
             "mine": app.owner == self.me,

@@ -1,0 +1,83 @@
+"""The gate of an app server: nobody passes whom the hub doesn't let in, and nobody reaches another viewer's kernel."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub import __version__ as hub_version
+from jupyterhub.singleuser.extension import JupyterHubIdentityProvider, JupyterHubOAuthCallbackHandler
+from tornado.web import HTTPError, RequestHandler
+
+if TYPE_CHECKING:
+    from jupyterhub.services.auth import HubOAuth
+
+
+class HubIdentity(JupyterHubIdentityProvider):
+    """Who a request comes from, as the hub says."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Voila passes the two for its own login by token, which this replaces; `token` can't be set here.
+        kwargs.pop("login_handler_class", None)
+        kwargs.pop("token", None)
+        super().__init__(**kwargs)
+
+    def get_handlers(self) -> list[tuple[Any, ...]]:
+        """Return the route that the hub's login comes back to."""
+        route = f"{self.hub_auth.base_url}oauth_callback"
+        return [(route, JupyterHubOAuthCallbackHandler, {"hub_auth": self.hub_auth})]
+
+
+def identity(hub_auth: HubOAuth) -> type[HubIdentity]:
+    """Return the class for Voila, which makes the instance itself."""
+
+    class Identity(HubIdentity):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs, hub_auth=hub_auth)
+
+    return Identity
+
+
+class Gate(RequestHandler):
+    """Goes in front of a handler: login and right to open this app first, then the handler's own preparations.
+
+    Voila asks for a login on its pages only; its handlers of files, templates, themes and extensions ask nobody.
+    """
+
+    async def prepare(self) -> None:
+        """Let through, send to the login, or refuse."""
+        user = await self.settings["identity_provider"].get_user(self)
+        if user is None:
+            if not self._is_navigation():
+                raise HTTPError(403)
+            self.redirect(self.get_login_url())
+            return
+        self.current_user = user
+        self._keep_to_own_kernel(user.username)
+        self.settings["touched"]()
+        prepared = super().prepare()
+        if prepared is not None:
+            await prepared
+
+    def set_default_headers(self) -> None:
+        """Tell the hub's version, which it compares with its own."""
+        super().set_default_headers()
+        self.set_header("X-JupyterHub-Version", hub_version)
+
+    def _is_navigation(self) -> bool:
+        headers = self.request.headers
+        mode = headers.get("Sec-Fetch-Mode", "navigate")
+        return self.request.method == "GET" and mode == "navigate" and "Upgrade" not in headers
+
+    def _keep_to_own_kernel(self, viewer: str) -> None:
+        """Refuse when a kernel of somebody else is named in the path, as the handler will read it (decoded)."""
+        kernels = self.settings["kernel_manager"]
+        for argument in [*self.path_args, *self.path_kwargs.values()]:
+            if kernels.viewer_of(argument) not in (None, viewer):
+                raise HTTPError(403, "this is another viewer's session")
+
+
+@cache
+def gated(handler: type[RequestHandler]) -> type[RequestHandler]:
+    """Return a handler class behind the gate."""
+    return type(f"Gated{handler.__name__}", (Gate, handler), {})
