@@ -111,10 +111,7 @@ def _add(parser: argparse.ArgumentParser, verb: Verb) -> argparse.ArgumentParser
     for argument in verb.arguments:
         _add_argument(parser, argument)
     if verb.words:
-        words = parser.add_argument(
-            "words", nargs="*", type=_untouched, metavar="WORD", help="NAME=VALUE, or a script's arguments"
-        )
-        words.kind = "word"  # type: ignore[attr-defined]
+        parser.add_argument("words", nargs="*", metavar="WORD", help="NAME=VALUE, or a script's arguments")
     return parser
 
 

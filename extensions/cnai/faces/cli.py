@@ -1,0 +1,90 @@
+"""The `cnai` command: the grammar in a shell. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from cnai.errors import CnaiError, UsageError
+from cnai.grammar import HelpAsked, build, parse
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # curves and dots in a C locale
+    words = sys.argv[1:] if words is None else words
+    try:
+        return _run(parse(words))
+    except HelpAsked as asked:
+        print(asked)
+        return 0
+    except CnaiError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        return _say(error, USAGE if isinstance(error, UsageError) else FAILED)
+    except KeyboardInterrupt as interrupt:
+        return _say(interrupt, INTERRUPTED)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _run(request: Namespace) -> int:
+    from cnai.faces import verbs
+    from cnai.faces.follow import follow_logs
+
+    if request.verb == "logs" and request.follow:
+        follow_logs(verbs.find(request), rank=request.rank, tail=request.tail)
+        return 0
+    outcome = verbs.perform(request, None)
+    if request.verb in {"train", "attach"} and not isinstance(outcome, str):
+        return _follow(outcome)
+    print(outcome if request.verb == "logs" else _for_shell(outcome))
+    return 0
+
+
+def _follow(run: Any) -> int:
+    from cnai.events import State
+    from cnai.faces.follow import Detached, follow
+
+    try:
+        follow(run)
+    except KeyboardInterrupt:
+        raise Detached(run.id) from None
+    if run.error is not None:
+        return _say(run.error, FAILED)
+    return 0 if run.state is State.SUCCEEDED else FAILED
+
+
+def _say(error: BaseException, code: int) -> int:
+    print(_for_shell(error), file=sys.stderr)
+    return code
+
+
+def _for_shell(text: object) -> str:
+    """Name our own commands as a shell does, without the percent signs of a magic."""
+    return str(text).replace("%%cnai", "cnai").replace("%cnai", "cnai")
+
+
+def _complete() -> None:
+    import argcomplete
+
+    from cnai.faces.completion import equip
+
+    argcomplete.autocomplete(equip(build()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Magics: `%cnai` and `%%cnai`. A magic parses, calls the function of the API and returns what that returns."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import needs_local_scope, no_var_expand
+
+from cnai.errors import UsageError
+from cnai.events import State
+from cnai.grammar import HelpAsked, parse, split
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from cnai.run import Run
+
+
+@no_var_expand  # braces belong to Python literals: opt={"lr": 0.1}
+@needs_local_scope
+class CnaiMagic:
+    """Train over many ranks and publish apps: %cnai --help lists the verbs, %cnai train --help tells about one."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self.__doc__ = type(self).__doc__
+        self.__name__ = "cnai"
+
+    def __call__(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
+        """Do what a line or a cell says."""
+        from cnai.faces import verbs
+
+        prog = "%cnai" if cell is None else "%%cnai"
+        try:
+            request = parse(split(line), prog)
+        except HelpAsked as asked:
+            sys.stdout.write(f"{asked}\n")
+            return None
+        namespace = {**self._shell.user_ns, **(local_ns or {})}
+        if cell is not None:
+            return self._train_cell(request, f"%%cnai {line}\n{cell}", namespace)
+        if request.verb == "logs" and request.follow:
+            return self._follow_logs(request)
+        outcome = verbs.perform(request, namespace)
+        if request.verb == "attach" and request.read_only:
+            self._show(outcome, controls=False)
+        if getattr(request, "wait", None) and outcome is not None and hasattr(outcome, "wait"):
+            return self._wait(outcome)
+        return outcome
+
+    def _train_cell(self, request: Namespace, source: str, namespace: dict[str, Any]) -> Run:
+        from cnai.faces import verbs
+
+        if request.verb != "train":
+            raise UsageError(
+                f"%%cnai takes train; given: {request.verb}; type %cnai {request.verb} in a line of its own"
+            )
+        run = verbs.train_cell(request, source, namespace, f"Cell [{self._shell.execution_count}]")
+        if not (request.wait or request.returns):
+            return run
+        self._wait(run)
+        if request.returns:
+            self._shell.push(run.result())
+        return run
+
+    def _wait(self, run: Run) -> Run:
+        """Show the run until it ends; an interrupt only ends the waiting."""
+        from cnai.faces.follow import Detached, follow
+
+        try:
+            if self._in_notebook:
+                self._show(run)
+                run.wait()
+            else:
+                follow(run)
+        except KeyboardInterrupt:
+            raise Detached(run.id) from None
+        if run.state is not State.SUCCEEDED:
+            run.result()  # raises what happened
+        return run
+
+    def _follow_logs(self, request: Namespace) -> None:
+        from cnai.faces import verbs
+        from cnai.faces.follow import Detached, follow_logs
+
+        run = verbs.find(request)
+        try:
+            follow_logs(run, rank=request.rank, tail=request.tail)
+        except KeyboardInterrupt:
+            raise Detached(run.id) from None
+
+    def _show(self, run: Run, *, controls: bool = True) -> None:
+        if self._in_notebook:
+            from cnai.faces import widgets
+
+            widgets.show(run, controls=controls, once=True)
+
+    @property
+    def _in_notebook(self) -> bool:
+        return getattr(self._shell, "kernel", None) is not None

@@ -1,0 +1,170 @@
+"""Verbs: each takes a parsed request and calls the function of the same name that Python code would call."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from cnai.errors import UsageError
+from cnai.faces.targets import resolve
+from cnai.faces.text import Text, runs_table
+from cnai.grammar import SPEC_FLAGS
+from cnai.spec import RunSpec
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping
+
+    from cnai.run import Run
+
+LIMIT = 20
+
+
+def perform(request: Namespace, namespace: Mapping[str, Any] | None) -> Any:
+    """Do what was asked; `namespace` holds the notebook's names, None on the command line."""
+    if request.verb == "train":
+        return train(request, namespace)
+    return _VERBS[request.verb](request)
+
+
+def train(request: Namespace, namespace: Mapping[str, Any] | None) -> Run | Text:
+    """Start a run of a function or a script; with --dry-run only tell what would be sent."""
+    if request.returns:
+        raise UsageError("--return belongs to a cell: %%cnai train --return loss,model; a function returns its result")
+    if not request.target:
+        raise UsageError("train needs a target: a function of the notebook, or a script (a path that ends in .py)")
+    from cnai import run
+
+    target, args, kwargs = resolve(request.target, request.words, namespace)
+    if request.dry_run:
+        return Text(_readable(run.plan(target, args, kwargs, **spec_of(request))))
+    return run.train(target, args, kwargs, **spec_of(request))
+
+
+def train_cell(request: Namespace, source: str, namespace: dict[str, Any], cell_name: str) -> Run:
+    """Start a run of a cell; `source` has the magic as its first line, so that line numbers are the cell's."""
+    given = [word for word in (request.target, *request.words) if word]
+    if given:
+        raise UsageError(
+            f"the cell itself is the target of %%cnai train; given: {' '.join(given)}; assign it in the cell"
+        )
+    if request.dry_run:
+        raise UsageError("--dry-run shows functions and scripts; give the function: %cnai train fit --dry-run")
+    from cnai import run
+
+    return run.train_cell(source, namespace, returns=request.returns or (), cell_name=cell_name, **spec_of(request))
+
+
+def spec_of(request: Namespace) -> dict[str, Any]:
+    """Return the flags that were given as keywords of `cnai.train`."""
+    given = {flag.dest: getattr(request, flag.dest) for flag in SPEC_FLAGS if getattr(request, flag.dest) is not None}
+    if "env" in given:
+        given["env"] = dict(given["env"])
+    return given
+
+
+def find(request: Namespace) -> Run:
+    """Return the run that a request names, by default the latest."""
+    from cnai import run
+
+    return run.attach(request.run or "latest")
+
+
+def _runs(request: Namespace) -> Any:
+    from cnai import run
+
+    limit = LIMIT if request.limit is None else request.limit
+    if limit < 1:
+        raise UsageError(f"--limit must be 1 or more; given: {limit}")
+    return runs_table(run.runs()[:limit])
+
+
+def _logs(request: Namespace) -> Text:
+    for flag in ("rank", "tail"):
+        if (given := getattr(request, flag)) is not None and given < 0:
+            raise UsageError(f"--{flag} must be 0 or more; given: {given}")
+    return Text(find(request).logs(rank=request.rank, tail=request.tail).rstrip("\n"))
+
+
+def _stop(request: Namespace) -> Text:
+    run = find(request)
+    run.stop()
+    return Text(f"{run.id}: stopping")
+
+
+def _pause(request: Namespace) -> Text:
+    run = find(request)
+    run.pause()
+    return Text(f"{run.id}: pausing; %cnai resume goes on")
+
+
+def _resume(request: Namespace) -> Text:
+    run = find(request)
+    run.resume()
+    return Text(f"{run.id}: resuming")
+
+
+def _scale(request: Namespace) -> Text:
+    if request.ranks < 1:
+        raise UsageError(f"ranks must be a number from 1; given: {request.ranks}")
+    run = find(request)
+    run.scale(request.ranks)
+    return Text(f"{run.id}: going on with {request.ranks} rank{'s' * (request.ranks > 1)}")
+
+
+def _cluster(request: Namespace) -> Text:
+    from cnai import run
+
+    if request.action == "stop":
+        return Text("the local engine is stopped" if run.cluster_stop() else "no local engine was running")
+    status = run.cluster_start() if request.action == "start" else run.cluster_status()
+    return Text(_readable(status) if status else "no local engine is running; it starts with the first run")
+
+
+def _publish(request: Namespace) -> Any:
+    from cnai.faces import apps
+
+    return apps.publish(
+        request.notebook,
+        share=request.share or (),
+        title=request.title,
+        slug=request.slug,
+        include=tuple(request.include or ()),
+    )
+
+
+def _unpublish(request: Namespace) -> Text:
+    from cnai.faces import apps
+
+    apps.unpublish(request.app)
+    return Text(f"{request.app}: taken away")
+
+
+def _apps(_: Namespace) -> Any:
+    from cnai.faces import apps
+
+    return apps.apps()
+
+
+def _readable(facts: Any) -> str:
+    """Return nested facts as indented lines."""
+    return json.dumps(facts, indent=2, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(value.to_json()) if isinstance(value, RunSpec) else str(value)
+
+
+_VERBS = {
+    "attach": find,
+    "runs": _runs,
+    "logs": _logs,
+    "stop": _stop,
+    "pause": _pause,
+    "resume": _resume,
+    "scale": _scale,
+    "cluster": _cluster,
+    "publish": _publish,
+    "unpublish": _unpublish,
+    "apps": _apps,
+}
