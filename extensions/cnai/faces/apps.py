@@ -99,15 +99,13 @@ def unpublish(slug: str) -> None:
     """Take back an app: nobody can open it any more, its releases are deleted. The notebook stays."""
     reply = _ask("DELETE", f"api/apps/{_checked(slug)}")
     if reply.status_code == 404:
-        raise UnknownName("app", slug, [app.slug for app in apps() if app.share or app.author])
+        raise UnknownName("app", slug, [model["slug"] for model in _models() if model["mine"]])
     _fine(reply)
 
 
 def apps() -> list[App]:
     """Return all apps that I may open, the latest published first."""
-    reply = _ask("GET", "api/apps")
-    _fine(reply)
-    return [_app(model) for model in reply.json()["apps"]]
+    return [_app(model) for model in _models()]
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
@@ -117,7 +115,7 @@ def read_notebook(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} does not exist; notebooks in that folder: {', '.join(near) or 'none'}")
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content["cells"], content["nbformat"]  # noqa: B018 - whatever lacks them is something else
+        content["cells"], content["nbformat"]
     except (ValueError, KeyError, TypeError, OSError):
         raise UsageError(f"{path} is not a notebook; give a file that JupyterLab saved as .ipynb") from None
     return content
@@ -155,6 +153,13 @@ def _files(path: Path, content: dict[str, Any], include: Iterable[str | Path]) -
     names = [include] if isinstance(include, str | Path) else include
     wanted = {*modules(folder, content), *included(folder, names)}
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(wanted)}
+
+
+def _models() -> list[dict[str, Any]]:
+    reply = _ask("GET", "api/apps")
+    _fine(reply)
+    models: list[dict[str, Any]] = reply.json()["apps"]
+    return models
 
 
 def _app(model: dict[str, Any]) -> App:

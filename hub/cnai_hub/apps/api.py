@@ -76,6 +76,7 @@ class Api(HubAuthenticated, RequestHandler):
             "slug": app.slug,
             "title": app.title,
             "author": app.owner,
+            "mine": app.owner == await self.me(),
             "created": app.created,
             "published": app.published,
             "version": app.current,
