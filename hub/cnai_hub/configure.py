@@ -117,16 +117,18 @@ def _servers(c: Any) -> None:
 
 def _pages(c: Any) -> None:
     c.JupyterHub.template_paths = [str(paths.shipped("templates/hub"))]
-    c.JupyterHub.template_vars = {"guest": GUEST}
+    # A callable gets whoever looks at the page; the `user` of a server's pages is whose server it is.
+    c.JupyterHub.template_vars = {"viewer": lambda viewer: viewer}
     c.JupyterHub.default_url = _landing
 
 
 def _landing(handler: Any) -> str:
     """Return where people arrive: those without servers of their own at the apps."""
     user = handler.current_user
-    if user is None or "servers" in handler.parsed_scopes:
+    # Scopes would say it better, but while somebody logs in they are still those of nobody.
+    if user is None or user.admin or roles.CREATORS in {group.name for group in user.groups}:
         return ""
-    return f"{handler.settings['base_url']}services/{apps.SERVICE}/"
+    return f"{handler.base_url}services/{apps.SERVICE}/"
 
 
 def _people(c: Any, person: str, secrets: credentials.Credentials) -> None:

@@ -11,6 +11,10 @@ from typing import Any
 CREATORS = "creators"
 WORKBENCH = "workbench"
 
+# What a server's own token may do: report that it is alive and let its owner in; a notebook server may also publish.
+APP_SCOPES = ["users:activity!user", "access:servers!server"]
+SERVER_SCOPES = [*APP_SCOPES, "access:services!service=apps"]
+
 
 def roles(person: str) -> list[dict[str, Any]]:
     """Return the roles of a local hub."""

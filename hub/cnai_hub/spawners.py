@@ -12,7 +12,7 @@ from traitlets import default
 
 from cnai import catalog, paths
 from cnai.errors import CnaiError
-from cnai_hub import apps, profiles
+from cnai_hub import apps, profiles, roles
 from cnai_hub.account import account_home, account_name
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ class CatalogSpawner(SimpleLocalProcessSpawner):
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Callable[[CatalogSpawner, dict[str, Any]], None]:
         return CatalogSpawner._apply
+
+    @default("server_token_scopes")
+    def _default_server_token_scopes(self) -> list[str]:
+        return roles.APP_SCOPES if self.is_app else roles.SERVER_SCOPES
 
     @default("env_keep")
     def _default_env_keep(self) -> list[str]:
