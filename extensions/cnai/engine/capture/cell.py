@@ -16,13 +16,14 @@ _MAGIC = re.compile(r"\s*(?:[%!?]|[\w\s,.\[\]'\"]+=\s*[%!])|.*\?\s*$")
 
 
 def capture_cell(
-    source: str, namespace: dict[str, Any], *, returns: tuple[str, ...] = (), cell_name: str = "Cell"
+    source: str, namespace: dict[str, Any], *, returns: tuple[str, ...] = (), cell_name: str = ""
 ) -> payload.Captured:
     """Freeze a cell's body with the names that it reads from the notebook before it writes them.
 
     A first line that starts with `%%` counts as line 1 and is not run. Raises SyntaxError as Python does. Names
     that nobody knows fail in the rank, where Python would.
     """
+    cell_name = cell_name or "Cell"
     reads, writes = flow.names(_parsed(source, cell_name))
     for name in returns:
         if name not in writes:

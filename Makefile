@@ -1,0 +1,40 @@
+# Everything a person does here. `make` lists it; each target sets up what it needs, the second time at once.
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint format docs bench lock install install-dev clean
+BIN := .venv/bin
+SETUP := @sh tools/python.sh tools/setup.py
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+run: install ## start the workbench: hub, notebooks, apps; Ctrl-C ends it
+	@$(BIN)/python -m cnai_hub.workbench run
+
+demo: install ## do the workbench's main job once, show the times, stop everything
+	@$(BIN)/python -m cnai_hub.workbench demo
+
+test: lint ## lint, then all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install-dev ## style, types, floors, generated pages
+	@$(BIN)/python tools/lint.py
+
+format: install-dev ## format the code and write the generated pages
+	@$(BIN)/ruff check -q --fix . && $(BIN)/ruff format -q . && $(BIN)/python tools/lint.py --write
+
+bench: install-dev ## compare with other launchers, write docs/benchmarks.md
+	@$(BIN)/python -m bench $(ARGS)
+
+install: ## set up .venv and the proxy
+	$(SETUP) run
+
+install-dev:
+	$(SETUP) dev
+
+lock: install-dev ## write locks/*.lock anew (UPGRADE=1 takes newer versions)
+	@$(BIN)/python tools/lock.py
+
+clean: ## remove what was set up here; nobody's notebooks or runs
+	rm -rf .venv node_modules build dist .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,111 @@
+"""The tree is what the README and the design say: map, menu, floors, sizes, words."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cnai
+from cnai.grammar import verbs
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import tree  # noqa: E402
+
+TRACKED = [
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+]
+MODULES = [path for path in TRACKED if path.suffix == ".py" and path.exists()]
+TEXTS = [path for path in TRACKED if path.suffix not in {".png", ".lock"} and path.is_file()]
+PAGES = [path for path in TEXTS if path.suffix == ".md"]
+
+
+def test_the_menu():
+    assert cnai.__all__ == [
+        "CnaiError", "Context", "Run", "RunSpec", "attach", "context", "load_ipython_extension", "runs", "train",
+        "unload_ipython_extension",
+    ]  # fmt: skip
+    assert {name: getattr(cnai, name) for name in cnai.__all__}
+    assert dir(cnai) == cnai.__all__
+    with pytest.raises(AttributeError, match="module 'cnai' has no attribute 'trian'"):
+        _ = cnai.trian
+
+
+@pytest.mark.parametrize("statement", ["import cnai", "import IPython; from cnai.faces import load_ipython_extension"])
+def test_importing_loads_nothing_heavy(statement):
+    code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "dask", "distributed", "kubernetes", "ipywidgets", "anywidget", "numpy", "psutil"} & set(
+        loaded
+    )
+
+
+def test_the_map_in_the_readme_is_current():
+    assert tree.tree() in (ROOT / "README.md").read_text()
+
+
+def test_the_map_knows_every_folder():
+    folders = {path.relative_to(ROOT).parts[0] for path in TRACKED if len(path.relative_to(ROOT).parts) > 1}
+    assert {folder for folder in folders if folder[0] != "."} <= {name.partition("/")[0] for name in tree.FOLDERS}
+
+
+def test_docs_name_every_verb():
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    assert [verb for verb in verbs.VERBS if f"\n## {verb}\n" not in reference] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_no_module_is_too_long():
+    shipped = [
+        path for path in MODULES if path.is_relative_to(ROOT / "extensions") or path.is_relative_to(ROOT / "hub")
+    ]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in shipped}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+    assert sorted(lengths.values())[len(lengths) // 2] <= 150
+
+
+def test_every_module_says_what_it_is():
+    assert [
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        if not path.is_relative_to(ROOT / "tests")
+        and not ast.get_docstring(ast.parse(path.read_text()))
+        and path.stat().st_size
+    ] == []
+
+
+def test_no_module_is_called_after_nothing():
+    assert [path for path in MODULES if path.stem in {"utils", "util", "common", "helpers", "misc"}] == []
+
+
+# Split, so that this file doesn't contain them.
+FORBIDDEN = ["TO" + "DO", "FIX" + "ME", "/wo" + "rk/", "pypi" + ".org", "npm" + "js.org", "pythonhosted" + ".org"]
+
+
+@pytest.mark.parametrize("word", FORBIDDEN)
+def test_words_that_stay_out(word):
+    assert [str(path.relative_to(ROOT)) for path in TEXTS if word in path.read_text(errors="ignore")] == []
+
+
+def test_locks_pin_every_package_by_hash_and_name_no_host():
+    for lock in (ROOT / "locks").glob("*.lock"):
+        text = lock.read_text()
+        assert "://" not in text
+        for entry in re.split(r"\n(?=\S)", text.strip()):
+            assert re.match(r"[A-Za-z0-9_.-]+==\S+ .*--hash=sha256:", entry, re.DOTALL), entry
+    assert '"resolved"' not in (ROOT / "package-lock.json").read_text()

@@ -1,0 +1,27 @@
+"""Write the locks anew: every package pinned with its hashes, no host named. $UPGRADE takes newer versions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON = ["--universal", "--generate-hashes", "--no-annotate", "--no-header", "--python-version", "3.11", "-q"]
+EXTRAS = {"run": ["torch", "hub", "notebooks", "node"], "dev": ["dev", "node"]}
+TOOLS = "uv\nhatchling\neditables\n"
+
+
+def main() -> None:
+    """Resolve run, dev and tools."""
+    upgrade = ["--upgrade"] if os.environ.get("UPGRADE") else []
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "compile", *COMMON, *upgrade]
+    for name, extras in EXTRAS.items():
+        chosen = [word for extra in extras for word in ("--extra", extra)]
+        subprocess.run([*uv, *chosen, "pyproject.toml", "-o", f"locks/{name}.lock"], cwd=ROOT, check=True)
+    subprocess.run([*uv, "-", "-o", "locks/tools.lock"], cwd=ROOT, check=True, input=TOOLS, text=True)
+
+
+if __name__ == "__main__":
+    main()
