@@ -27,7 +27,8 @@ IDLE_SECONDS = float(os.environ.get("CNAI_IDLE_SECONDS", "3600"))
 HOST = "127.0.0.1"
 RUNS_AT_ONCE = 8
 """On a machine without GPUs; runs that hold GPUs go one after the other."""
-RESTART_SECONDS = 1.0
+RESTART_SECONDS = 2.0
+"""A node lives at least this long before the next one starts, so that one that can't start doesn't take the machine."""
 
 DASK = {
     "distributed.scheduler.allowed-failures": 0,  # a lost node is the supervisor's to judge, at once
@@ -94,6 +95,8 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
 
 
 def _write_status(scheduler: Scheduler) -> None:
+    import psutil
+
     fresh = engine_dir() / ".engine.json"
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
@@ -102,7 +105,8 @@ def _write_status(scheduler: Scheduler) -> None:
             "key": scheduler.security.tls_scheduler_key,
             "cert": scheduler.security.tls_scheduler_cert,
         }
-        json.dump({"address": scheduler.address, "pid": os.getpid(), "tls": tls}, file)
+        started = psutil.Process().create_time()
+        json.dump({"address": scheduler.address, "pid": os.getpid(), "started": started, "tls": tls}, file)
     fresh.replace(engine_dir() / "engine.json")
 
 
@@ -110,10 +114,11 @@ async def _keep_node(process: subprocess.Popen[bytes]) -> None:
     """Start the node again when it dies; end it with this task."""
     try:
         while True:
+            started = time.monotonic()
             while process.poll() is None:
                 await asyncio.sleep(0.05)
             logger.warning("the node ended with exit code %s; starting another one", process.returncode)
-            await asyncio.sleep(RESTART_SECONDS)
+            await asyncio.sleep(max(0.0, started + RESTART_SECONDS - time.monotonic()))
             process = _start_node()
     finally:
         process.terminate()

@@ -107,13 +107,17 @@ def status_file() -> Path:
 
 
 def _status() -> dict[str, Any]:
-    """Return address and pid of the running engine, {} if none runs."""
+    """Return address, pid and credentials of the running engine, {} if none runs."""
+    import psutil
+
     try:
         status: dict[str, Any] = json.loads(status_file().read_text())
-        os.kill(status["pid"], 0)
-    except (OSError, ValueError, KeyError):
+        process = psutil.Process(status["pid"])
+        # Started at another time: another process, which got the pid of a dead engine. A zombie is dead too.
+        alive = process.create_time() == status["started"] and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, KeyError, psutil.Error):
         return {}
-    return status
+    return status if alive else {}
 
 
 def _address() -> str:

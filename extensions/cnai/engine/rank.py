@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cnai.engine import capture
 from cnai.engine.link import GenerationEnd, Link, install
 from cnai.engine.store import RunFolder, write
+from cnai.engine.verdicts import is_echo
 from cnai.engine.watchdog import end_with_parent
 from cnai.errors import ResultError
 from cnai.events import Kind
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from cnai.engine.agent import Order
 
+ECHO_SECONDS = 0.3
+"""A rank that lost a peer stays this long: the agent names one failed rank only, and must find the peer's death first."""
 RESULT_FORMAT = "cnai-result-1"
 
 
@@ -46,8 +49,11 @@ def main(order: Order, ups: list[Connection]) -> None:
     except SystemExit as leave:
         _leave(link, leave)
     except BaseException as error:  # noqa: BLE001  whatever the target raised is the run's diagnosis
-        link.emit(Kind.DIAGNOSIS, diagnosis(error, debug=order.debug))
+        told = diagnosis(error, debug=order.debug)
+        link.emit(Kind.DIAGNOSIS, told)
         link.close()
+        if is_echo(told["summary"]):
+            time.sleep(ECHO_SECONDS)
         _exit(1)
     else:
         if rank == 0:

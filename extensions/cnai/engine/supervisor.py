@@ -33,6 +33,11 @@ def dask_setup(scheduler: Any) -> None:
     scheduler.loop.add_callback(supervisor.recover)
 
 
+async def dask_teardown(scheduler: Any) -> None:
+    """Hang up before the scheduler does, or the supervisor's own client tries to connect again."""
+    await scheduler.plugins[Supervisor.name].close()
+
+
 class Supervisor(SchedulerPlugin):
     """All runs of one cluster. Lives on the scheduler's event loop."""
 
@@ -58,9 +63,15 @@ class Supervisor(SchedulerPlugin):
                 )
             return self._client
 
+    async def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.close()
+
     async def submit(self, run_id: str, root: str) -> dict[str, Any]:
         """Begin a run that the caller has written into the store."""
-        self._drive(Driver(self, Store(Path(root)).folder(run_id)))
+        if run_id not in self._drivers:  # asked again after a lost answer
+            self._drive(Driver(self, Store(Path(root)).folder(run_id)))
         return {}
 
     async def wish(self, run_id: str, verb: str, value: int | None = None) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _cause(reports: Sequence[Report], diagnoses: Mapping[int, Mapping[str, Any]]
         if failure.rank not in diagnoses
     ]
     causes.sort(key=lambda item: item[0])
-    own = [cause for _, cause in causes if not _COLLECTIVE.search(cause.summary)]
+    own = [cause for _, cause in causes if not is_echo(cause.summary)]
     if own:
         return own[0]
     lost = [report.error for report in reports if report.error and "SignalException" not in report.error]
@@ -133,7 +133,7 @@ def _exception(rank: int, diagnosis: Mapping[str, Any]) -> Cause:
     return Cause(
         summary=f"rank {rank}: {summary}",
         # Losing a peer isn't the user's fault; it becomes the cause only when nobody else failed.
-        fault="infra" if _COLLECTIVE.search(summary) else "user",
+        fault="infra" if is_echo(summary) else "user",
         rank=rank,
         traceback=str(diagnosis.get("traceback", "")),
     )
@@ -143,6 +143,11 @@ def _exit(rank: int, exit_code: int, signal_name: str) -> Cause:
     if signal_name:
         return Cause(summary=f"rank {rank} was ended by {signal_name}", fault="infra", rank=rank)
     return Cause(summary=f"rank {rank} left with exit code {exit_code}", fault="user", rank=rank)
+
+
+def is_echo(summary: str) -> bool:
+    """Tell whether an exception only says that another rank is gone or late."""
+    return bool(_COLLECTIVE.search(summary))
 
 
 def hint(text: str) -> str:

@@ -140,7 +140,14 @@ class Run:
     def _wish(self, verb: str, value: int | None = None) -> None:
         if self.state.final:
             raise UsageError(f"run {self.id} is {self.state} already; nothing to {verb}")
-        self.connect().wish(self.id, verb, value)
+        self.ask(lambda engine: engine.wish(self.id, verb, value))
+
+    def ask(self, question: Callable[[EngineClient], None]) -> None:
+        """Ask the engine; one that was just lost is started again and asked again."""
+        try:
+            question(self.connect())
+        except EngineError:
+            question(self.connect())
 
     def connect(self) -> EngineClient:
         """Follow the run live, starting the engine again if it was lost; returns the line to it."""

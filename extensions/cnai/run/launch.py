@@ -106,7 +106,7 @@ def _start(captured: Captured, given: dict[str, Any]) -> Run:
         return Run(debug.run(store, spec, _record(captured, limits), captured))
     folder = store.create(spec, _record(captured, limits), captured.payload, captured.code_zip)
     run = Run(folder)
-    run.connect().submit(run.id, str(store.root))
+    run.ask(lambda engine: engine.submit(run.id, str(store.root)))
     for warning in captured.warnings:
         _warn(warning)
     return run
