@@ -131,7 +131,7 @@ class Context:
         """Return models on the device in DistributedDataParallel (it gets the keywords), and the rest gated.
 
         What is prepared is in the checkpoints: models, optimizers, schedulers, and whatever else has `state_dict` and
-        `load_state_dict`. A model that is in DDP already, is sharded with `fully_shard` or learns nothing isn't wrapped.
+        `load_state_dict`. A model that is in DDP, is sharded with `fully_shard` or learns nothing is left as it is.
         """
         if self._loop.running:
             raise UsageError("ctx.prepare must come before the loop")

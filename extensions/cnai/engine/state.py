@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
@@ -102,7 +103,7 @@ def _load(path: Path, tensors: dict[str, Any], group: dist.ProcessGroup | None) 
         # Partial: a parameter that never had a gradient has no optimizer state yet.
         planner = DefaultLoadPlanner(allow_partial_load=True)
         load(state, checkpoint_id=path, planner=planner, process_group=group, no_dist=group is None)
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # torch derives its own from BaseException
         raise StoreError(f"checkpoint {path} does not fit what was prepared, or is damaged: {cause(error)}") from error
     tensors.update({key: state[key] for key in tensors})
     return cast("dict[str, Any]", torch.load(io.BytesIO(state["rest"]), map_location="cpu", weights_only=False))
