@@ -39,10 +39,8 @@ class Tail:
     def finish(self) -> str:
         """Return what is left, also without an end of line, and close the file."""
         last = self._rest + self._new_bytes()
-        self._rest = b""
         if self._file is not None:
             self._file.close()
-            self._file = None
         return self._event(last)
 
     def _new_bytes(self) -> bytes:

@@ -32,6 +32,7 @@ class Run:
         self.spec: RunSpec = folder.spec
         self.record: dict[str, Any] = folder.record
         self._history = History(folder)
+        self._history.read()
         self._engine: EngineClient | None = None
 
     @property
@@ -157,10 +158,6 @@ class Run:
             engine.listen(self.id, self._history.hear)
         self._history.read()
         return engine
-
-    def refresh(self) -> None:
-        """Take what the journal has."""
-        self._history.read()
 
     def _check_engine(self) -> None:
         self._history.read()

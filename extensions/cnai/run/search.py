@@ -10,10 +10,7 @@ from cnai.run.handle import Run
 
 def runs() -> list[Run]:
     """Return all runs, newest first."""
-    found = [Run(folder) for folder in Store(store_root()).folders()]
-    for run in found:
-        run.refresh()
-    return found
+    return [Run(folder) for folder in Store(store_root()).folders()]
 
 
 def attach(run: str = "latest") -> Run:
@@ -22,7 +19,6 @@ def attach(run: str = "latest") -> Run:
     Starts the engine again if it was lost; what was going on there goes on from its last checkpoint.
     """
     found = Run(_find(run))
-    found.refresh()
     if not found.state.final:
         found.connect()
     return found
