@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -133,10 +134,27 @@ class CatalogSpawner(SimpleLocalProcessSpawner):
         """Run nothing between fork and exec; the working folder is `popen_kwargs['cwd']`."""
 
     async def start(self) -> tuple[str, int]:
-        """Start the process; its folder is the person's notebooks."""
+        """Start the process in the person's notebooks, and wait until it listens."""
         self.popen_kwargs = {"cwd": self.notebook_dir or str(paths.home())}
         address: tuple[str, int] = await super().start()
+        # JupyterHub would look for it less and less often, and see it seconds after it is there.
+        while not await _listens(*address):
+            status = await self.poll()
+            if status is not None:
+                what = "the app" if self.is_app else "the server"
+                sentence = f"{what} ended while it started (exit code {status}); the hub's log says why"
+                raise SpawnException(sentence, reason="exited", status_code=500)
+            await asyncio.sleep(0.05)
         return address
+
+
+async def _listens(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _options_form(spawner: CatalogSpawner) -> str:

@@ -1,0 +1,109 @@
+"""The launcher's client of hub, notebook server and apps service."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx
+
+from cnai.errors import HubError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATIENCE_SECONDS = 180.0
+# What a browser sends when somebody follows a link; JupyterHub looks at it.
+_NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+
+
+class HubClient:
+    """The hub's REST API as the launcher may use it: the person's servers, and what is in them."""
+
+    def __init__(self, url: str, person: str, token: str) -> None:
+        self.url, self.person, self.token = url, person, token
+        self.headers = {"Authorization": f"token {token}"}
+        # trust_env: a proxy from the environment has no business between two processes of one machine.
+        self._http = httpx.Client(base_url=url, headers=self.headers, timeout=_PATIENCE_SECONDS, trust_env=False)
+
+    def answers(self) -> bool:
+        """Tell whether the hub is there, with its services."""
+        with suppress(httpx.HTTPError):
+            return self._http.get("/hub/health").status_code == 200
+        return False
+
+    def start(self, server: str = "", options: dict[str, str] | None = None) -> None:
+        """Begin to start a server of the person; nothing happens if it runs or starts already."""
+        path = f"servers/{server}" if server else "server"
+        if not self.server(server).get("pending") and not self.server(server).get("ready"):
+            self._ask("POST", f"/hub/api/users/{self._person}/{path}", {"user_options": options or {}})
+
+    def server(self, server: str = "") -> dict[str, Any]:
+        """Return what the hub says about a server of the person; {} while it doesn't run."""
+        model = self._ask("GET", f"/hub/api/users/{self._person}").json()
+        found: dict[str, Any] = model["servers"].get(server, {})
+        return found
+
+    def wait_ready(self, server: str = "") -> None:
+        """Wait until a server answers."""
+        wait_until(lambda: self.server(server).get("ready"), f"server {server or 'of ' + self.person} does not answer")
+
+    def in_server(self, method: str, path: str, body: Any = None) -> Any:
+        """Call the Jupyter API of the person's server."""
+        answer = self._ask(method, f"/user/{self._person}/api/{path}", body)
+        return answer.json() if answer.content else None
+
+    @property
+    def websocket_url(self) -> str:
+        """Address of the person's server for websockets."""
+        return f"{self.url.replace('http', 'ws', 1)}/user/{self._person}"
+
+    @property
+    def _person(self) -> str:
+        return quote(self.person, safe="@~")
+
+    def _ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise HubError(f"the hub does not answer ({type(error).__name__}); its log says why") from None
+        if answer.is_error:
+            raise HubError(f"the hub refused {method} {path} ({answer.status_code}): {_reason(answer)}")
+        return answer
+
+
+def follow(link: str) -> httpx.Response:
+    """Open a link in a browser that nobody has used."""
+    with _browser() as browser:
+        return browser.get(link)
+
+
+def visit(url: str, path: str, name: str, password: str) -> httpx.Response:
+    """Open a page as somebody does who has to log in first."""
+    with _browser() as browser:
+        browser.get(f"{url}/hub/login")
+        form = {"username": name, "password": password, "_xsrf": browser.cookies.get("_xsrf", path="/hub/") or ""}
+        return browser.post(f"{url}/hub/login", params={"next": path}, data=form)
+
+
+def _browser() -> httpx.Client:
+    return httpx.Client(headers=_NAVIGATION, follow_redirects=True, timeout=_PATIENCE_SECONDS, trust_env=False)
+
+
+def wait_until(found: Callable[[], Any], otherwise: str) -> Any:
+    """Call `found` until it returns something true, and return that."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not (value := found()):
+        if time.monotonic() > deadline:
+            raise HubError(f"{otherwise} after {_PATIENCE_SECONDS:g} s")
+        time.sleep(0.1)
+    return value
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.reason_phrase

@@ -1,0 +1,86 @@
+"""The hub as a child of its launcher: starts with it, ends with it, and takes proxy, servers and apps along."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cnai import paths
+from cnai.errors import HubError
+from cnai_hub import processes
+from cnai_hub.client import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cnai_hub.client import HubClient
+
+_STOP_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+def start(state: Path, port: int, client: HubClient) -> subprocess.Popen[bytes]:
+    """Start the hub and wait until it answers; what a crash left of an earlier one ends first."""
+    processes.end(processes.left_by_a_crash(paths.home()))
+    log = state / "hub.log"
+    with suppress(FileNotFoundError):
+        log.replace(state / "hub.log.old")
+    hub = _start(log, port)
+    try:
+        wait_until(lambda: _answers(hub, client, log), "the hub does not answer")
+    except BaseException:
+        stop(hub)
+        raise
+    return hub
+
+
+def stop(hub: subprocess.Popen[bytes]) -> None:
+    """End the hub with proxy, servers and apps, then the engine, then whatever else a notebook has started."""
+    hub.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        hub.wait(_STOP_SECONDS)
+    hub.kill()
+    hub.wait()
+    _stop_engine()
+    processes.end(processes.marked(paths.home()))
+
+
+def _start(log: Path, port: int) -> subprocess.Popen[bytes]:
+    home, libc = paths.home(), ctypes.CDLL(None)
+    environment = {**os.environ, "CNAI_HOME": str(home), "CNAI_PORT": str(port), processes.MARK: str(home)}
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "jupyterhub", "-f", str(paths.shipped("hub/jupyterhub_config.py"))],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C in the terminal is for the launcher, which ends things in order.
+            start_new_session=True,
+            # Else a launcher that was killed would leave a hub that nobody sees (prctl(2), Linux).
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+        )
+
+
+def _answers(hub: subprocess.Popen[bytes], client: HubClient, log: Path) -> bool:
+    if hub.poll() is not None:
+        raise HubError(_last_words(log))
+    # The proxy answers before the hub has started its services; this line is the hub's own word that all is there.
+    return "JupyterHub is now running" in log.read_text(errors="replace") and client.answers()
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    ours = [line.removeprefix("cnai: ") for line in lines if line.startswith("cnai: ")]
+    return ours[-1] if ours else f"the hub ended while it started; its log says why: {log}"
+
+
+def _stop_engine() -> None:
+    if (paths.engine_dir() / "engine.json").exists():
+        command = [sys.executable, "-m", "cnai.faces.cli", "cluster", "stop"]
+        subprocess.run(command, capture_output=True, timeout=_STOP_SECONDS, check=False)

@@ -1,0 +1,94 @@
+"""Processes of one workbench: only one per home, and none left when it ends.
+
+Everything that the hub starts carries `CNAI_WORKBENCH=<home>` in its environment, whichever way it was started.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+import psutil
+
+from cnai.errors import HubError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MARK = "CNAI_WORKBENCH"
+_PATIENCE_SECONDS = 15.0
+
+
+@contextmanager
+def only_one(state: Path, url: str) -> Iterator[None]:
+    """Hold the home's lock, or raise with who holds it; the lock ends with this process, however it ends."""
+    path = state / "workbench.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HubError(_who(lock, state)) from None
+        lock.truncate(0)
+        json.dump({"pid": os.getpid(), "url": url}, lock)
+        lock.flush()
+        yield
+        lock.truncate(0)
+
+
+def running(state: Path) -> dict[str, Any] | None:
+    """Return pid and url of the workbench that runs in this home."""
+    try:
+        with (state / "workbench.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        known: dict[str, Any] = json.loads((state / "workbench.lock").read_text() or "{}")
+        return known or None
+    except OSError:
+        pass
+    return None
+
+
+def _who(lock: IO[str], state: Path) -> str:
+    lock.seek(0)
+    known = json.loads(lock.read() or "{}")
+    where = f" at {known['url']} (pid {known['pid']})" if known else ""
+    return f"the workbench of {state.parent} runs already{where}; use it, or end it with Ctrl-C where it was started"
+
+
+def marked(home: Path) -> list[psutil.Process]:
+    """Return the processes that a hub of this home started."""
+    others = (process for process in psutil.process_iter() if process.pid != os.getpid())
+    return [process for process in others if _environment(process).get(MARK) == str(home)]
+
+
+def left_by_a_crash(home: Path) -> list[psutil.Process]:
+    """Return hub, proxy and services that outlived their launcher; people's servers are taken over by the next hub."""
+    return [process for process in marked(home) if "JUPYTERHUB_USER" not in _environment(process)]
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """Ask processes to end, and kill those that don't."""
+    for process in processes:
+        _signal(process.terminate)
+    _, alive = psutil.wait_procs(processes, timeout=_PATIENCE_SECONDS)
+    for process in alive:
+        _signal(process.kill)
+    psutil.wait_procs(alive, timeout=_PATIENCE_SECONDS)
+
+
+def _signal(send: Any) -> None:
+    try:
+        send()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return {} if process.status() == psutil.STATUS_ZOMBIE else process.environ()
+    except psutil.Error:
+        return {}
