@@ -250,7 +250,8 @@ class Context:
 
     def _publish(self, step: int, values: dict[str, float]) -> None:
         if self._link is not None:
-            self._link.emit(Kind.METRIC, values, step=step)
+            # Before any step: reports of code without a loop are numbered by those who draw them.
+            self._link.emit(Kind.METRIC, values, step=step or None)
             return
         for name, value in values.items():
             self.history.setdefault(name, []).append((step, value))
