@@ -1,0 +1,65 @@
+"""Widgets: views of runs in notebooks and apps."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from IPython import get_ipython
+from IPython.display import publish_display_data
+
+if TYPE_CHECKING:
+    from cnai.faces.widgets.view import RunView
+    from cnai.run import Run
+
+KEPT_VIEWS = 20
+"""Views of ended runs that stay connected, for pages that were closed while the run ended and are opened again."""
+
+_views: list[RunView] = []
+_shown: set[tuple[str, int]] = set()
+
+
+def show(run: Run, *, controls: bool = True, once: bool = False) -> None:
+    """Show a run in the output of this cell: live while it goes on, as a picture afterwards.
+
+    With `once` the next `show` of this run in the same cell does nothing: the magic shows a run while it waits and then
+    returns it. In an app nobody but its author has buttons.
+    """
+    here = (run.id, get_ipython().execution_count)
+    if not once and here in _shown:
+        _shown.discard(here)
+        return
+    if once:
+        _shown.add(here)
+    display_id = f"cnai-{secrets.token_hex(8)}"
+    if run.state.final:
+        publish_display_data(saved_bundle(run), transient={"display_id": display_id})
+        return
+    in_app = bool(os.environ.get("CNAI_APP"))
+    view = _view(run, controls=controls and not in_app)
+    view.show(display_id, keep=not in_app)
+
+
+def saved_bundle(run: Run) -> dict[str, str]:
+    """Return a run as it is now for the notebook's file."""
+    from cnai.faces.widgets.page import saved
+
+    return saved(run)
+
+
+def _view(run: Run, *, controls: bool) -> RunView:
+    """Return the view of a run, the same one for all outputs that show it."""
+    from cnai.faces.widgets.view import RunView
+
+    for view in _views:
+        if view.run is run and view.may_control == controls:
+            return view
+    fresh = RunView(run, controls=controls)
+    fresh.follow()
+    ended = [view for view in _views if view.run.state.final]
+    for view in ended[: max(0, len(ended) - KEPT_VIEWS)]:
+        _views.remove(view)
+        view.close()
+    _views.append(fresh)
+    return fresh

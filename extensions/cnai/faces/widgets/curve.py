@@ -1,0 +1,51 @@
+"""Curve: a metric of any length as a bounded number of points that keeps its spikes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MOST_POINTS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Neighboring reports as one: where they are, their mean, and between which values they lie."""
+
+    step: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What is drawn of one metric. `gaps` are steps whose value is not finite; `last` is the last value reported."""
+
+    points: tuple[Point, ...]
+    gaps: tuple[int, ...]
+    last: float
+
+
+def curve(steps: Sequence[int], values: Sequence[float], most: int = MOST_POINTS) -> Curve:
+    """Return at most `most` points; the lowest and the highest value are always among their bounds."""
+    length = min(len(steps), len(values))
+    count = min(length, most)
+    points, gaps = [], []
+    for begin, end in pairwise(length * bucket // count for bucket in range(count + 1)) if count else ():
+        step = steps[0 if begin == 0 else length - 1 if end == length else (begin + end - 1) // 2]
+        some = values[begin:end]
+        mean = math.fsum(some) / len(some) if all(map(math.isfinite, some)) else math.nan
+        if not math.isfinite(mean):
+            gaps.append(step)
+            some = [value for value in some if math.isfinite(value)]
+            if not some:
+                continue
+            mean = math.fsum(some) / len(some)
+        points.append(Point(step, mean, min(some), max(some)))
+    return Curve(tuple(points), tuple(gaps), values[length - 1] if length else math.nan)

@@ -1,0 +1,95 @@
+// The live view: puts the pieces of HTML that the kernel sends into their places, keeps the clock going, sends clicks.
+
+function element(tag, name, parent, text = "") {
+  const made = document.createElement(tag);
+  made.className = name;
+  made.textContent = text;
+  parent.append(made);
+  return made;
+}
+
+function clockText(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  const two = (part) => String(part).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+function addControls(model, parent) {
+  const bar = element("span", "cnai-controls", parent);
+  const button = (label, title, message) => {
+    const made = element("button", "cnai-button", bar, label);
+    made.type = "button";
+    made.title = title;
+    made.addEventListener("click", () => model.send(message()));
+    return made;
+  };
+  const ranks = () => model.get("controls").ranks;
+  const pause = button("Pause", "checkpoint and free the machine", () => ({ do: "pause" }));
+  const resume = button("Resume", "go on from the last checkpoint", () => ({ do: "resume" }));
+  const fewer = button("−", "one rank fewer", () => ({ do: "scale", ranks: ranks() - 1 }));
+  const count = element("span", "cnai-count", bar);
+  const more = button("+", "one rank more", () => ({ do: "scale", ranks: ranks() + 1 }));
+  const stop = button("Stop", "end the run; its checkpoints stay", () => ({ do: "stop" }));
+  stop.classList.add("cnai-stop");
+  return () => {
+    const able = model.get("controls");
+    bar.hidden = !("ranks" in able);
+    pause.hidden = !able.pause;
+    resume.hidden = !able.resume;
+    count.textContent = `${able.ranks} rank${able.ranks === 1 ? "" : "s"}`;
+    fewer.disabled = !(able.ranks > 1);
+  };
+}
+
+function render({ model, el }) {
+  const root = element("div", "cnai-run", el);
+  const top = element("div", "cnai-head", root);
+  const head = element("span", "cnai-what", top);
+  const clock = element("span", "cnai-clock", top);
+  const refreshControls = addControls(model, top);
+  const notice = element("div", "cnai-notice", root);
+  const error = element("div", "", root);
+  const charts = element("div", "cnai-charts", root);
+  const log = element("div", "cnai-log", root);
+  const readOut = hover(charts);
+  let told = performance.now();
+
+  const draw = {
+    head: () => (head.innerHTML = model.get("head")),
+    error: () => (error.innerHTML = model.get("error")),
+    charts: () => {
+      charts.innerHTML = model.get("charts");
+      readOut();
+    },
+    log: () => {
+      const before = log.firstElementChild;
+      const atEnd = !before || before.scrollTop + before.clientHeight >= before.scrollHeight - 8;
+      const position = before?.scrollTop ?? 0;
+      log.innerHTML = model.get("log");
+      const now = log.firstElementChild;
+      if (now) now.scrollTop = atEnd ? now.scrollHeight : position;
+    },
+    notice: () => (notice.textContent = model.get("notice")),
+    controls: refreshControls,
+    clock: () => {
+      told = performance.now();
+      tick();
+    },
+  };
+  const tick = () => {
+    const { seconds = 0, running = false } = model.get("clock");
+    clock.textContent = clockText(seconds + (running ? (performance.now() - told) / 1000 : 0));
+  };
+  for (const [name, redraw] of Object.entries(draw)) {
+    model.on(`change:${name}`, redraw);
+    redraw();
+  }
+  const timer = setInterval(tick, 1000);
+  return () => {
+    clearInterval(timer);
+    for (const [name, redraw] of Object.entries(draw)) model.off(`change:${name}`, redraw);
+  };
+}
+
+export default { render };
