@@ -38,7 +38,7 @@ def train(request: Namespace, namespace: Mapping[str, Any] | None) -> Run | Text
     target, args, kwargs = resolve(request.target, request.words, namespace)
     if request.dry_run:
         return Text(_readable(run.plan(target, args, kwargs, **spec_of(request))))
-    return run.train(target, args, kwargs, **spec_of(request))
+    return run.train(target, args, kwargs, reuse=bool(request.reuse), **spec_of(request))
 
 
 def train_cell(request: Namespace, source: str, namespace: dict[str, Any], cell_name: str) -> Run:
@@ -48,8 +48,9 @@ def train_cell(request: Namespace, source: str, namespace: dict[str, Any], cell_
         raise UsageError(
             f"the cell itself is the target of %%cnai train; given: {' '.join(given)}; assign it in the cell"
         )
-    if request.dry_run:
-        raise UsageError("--dry-run shows functions and scripts; give the function: %cnai train fit --dry-run")
+    if request.dry_run or request.reuse:
+        given = "--dry-run" if request.dry_run else "--reuse"
+        raise UsageError(f"{given} is for functions and scripts; give the function: %cnai train fit {given}")
     from cnai import run
 
     return run.train_cell(source, namespace, returns=request.returns or (), cell_name=cell_name, **spec_of(request))

@@ -86,6 +86,7 @@ _ALL = (
                 dest="returns",
             ),
             _WAIT,
+            flag("reuse", "", "take the last successful run of the same code with the same arguments, if there is one"),
             flag("dry-run", "", "show what would be sent, send nothing"),
         ),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import platform
 import threading
@@ -14,6 +15,7 @@ from cnai import backends
 from cnai.errors import UsageError
 from cnai.paths import store_root
 from cnai.run.handle import Run
+from cnai.run.search import finished
 from cnai.spec import Interval, Ranks, RunSpec
 
 if TYPE_CHECKING:
@@ -22,22 +24,35 @@ if TYPE_CHECKING:
     from cnai.engine.capture import Captured
 
 RECORDED_PACKAGES = ("cnai", "torch", "numpy", "distributed", "cloudpickle")
-PICKLED_WITH = ("cloudpickle",)
 
 
 def train(
     target: Callable[..., Any] | str | Path,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    *,
+    reuse: bool = False,
     **spec: Any,
 ) -> Run:
     """Train a function, or a script with its arguments; returns at once.
 
-    Keywords are the fields of RunSpec: ranks, nodes, flavor, image, backend, name, checkpoint_every, retries,
-    infra_retries, timeout_seconds, stall_seconds, deadline_seconds, ttl_seconds, env, debug. The debug backend runs
-    rank 0 in this process, with breakpoints, and returns at its end.
+    With `reuse` it returns the last successful run of the same code with the same arguments, if there is one. Values
+    that the code takes from the notebook are not compared. Keywords are the fields of RunSpec: ranks, nodes, flavor,
+    image, backend, name, checkpoint_every, retries, infra_retries, timeout_seconds, stall_seconds, deadline_seconds,
+    ttl_seconds, env, debug. The debug backend runs rank 0 in this process, with breakpoints, and returns at its end.
     """
-    return _start(capture(target, args, kwargs or {}), spec)
+    captured = capture(target, args, kwargs or {})
+    inputs = _inputs(captured, args, kwargs or {})
+    if reuse and (found := finished(captured.target.name, inputs)) is not None:
+        return found
+    return _start(captured, spec, inputs)
+
+
+def _inputs(captured: Captured, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Return a hash of the code and its arguments."""
+    import cloudpickle
+
+    return hashlib.sha256(captured.code_hash.encode() + cloudpickle.dumps((tuple(args), dict(kwargs)))).hexdigest()[:32]
 
 
 def train_cell(
@@ -93,18 +108,18 @@ def build_spec(captured: Captured, given: dict[str, Any]) -> RunSpec:
     return RunSpec(target=captured.target, **fields)
 
 
-def _start(captured: Captured, given: dict[str, Any]) -> Run:
+def _start(captured: Captured, given: dict[str, Any], inputs: str = "") -> Run:
     from cnai.engine.store import Store
 
     spec = build_spec(captured, given)
     backend = backends.get(spec.backend)
     limits = backend.check(spec)
-    store = Store(store_root())
+    store, record = Store(store_root()), _record(captured, limits, inputs)
     if spec.backend == "debug":
         from cnai.backends import debug
 
-        return Run(debug.run(store, spec, _record(captured, limits), captured))
-    folder = store.create(spec, _record(captured, limits), captured.payload, captured.code_zip)
+        return Run(debug.run(store, spec, record, captured))
+    folder = store.create(spec, record, captured.payload, captured.code_zip)
     run = Run(folder)
     run.ask(lambda engine: engine.submit(run.id, str(store.root)))
     for warning in captured.warnings:
@@ -112,11 +127,12 @@ def _start(captured: Captured, given: dict[str, Any]) -> Run:
     return run
 
 
-def _record(captured: Captured, limits: dict[str, Any]) -> dict[str, Any]:
+def _record(captured: Captured, limits: dict[str, Any], inputs: str) -> dict[str, Any]:
     return {
         "who": os.environ.get("JUPYTERHUB_USER") or getpass.getuser(),
         "cwd": str(Path.cwd()),
         "code_hash": captured.code_hash,
+        "inputs_hash": inputs,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
         "image": os.environ.get("CNAI_IMAGE", ""),

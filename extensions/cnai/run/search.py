@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cnai.engine.store import RunFolder, Store
 from cnai.errors import UnknownName, UsageError
+from cnai.events import State
 from cnai.paths import store_root
 from cnai.run.handle import Run
 
@@ -22,6 +23,15 @@ def attach(run: str = "latest") -> Run:
     if not found.state.final:
         found.connect()
     return found
+
+
+def finished(target: str, inputs: str) -> Run | None:
+    """Return the newest successful run of a target with the same code and arguments."""
+    for folder in Store(store_root()).folders():
+        same = folder.record.get("inputs_hash") == inputs and folder.spec.target.name == target
+        if same and folder.status()["state"] is State.SUCCEEDED:
+            return Run(folder)
+    return None
 
 
 def _find(wanted: str) -> RunFolder:

@@ -95,8 +95,8 @@ def captured(target: Target, packed: Pack, folders: Iterable[str], warnings: Ite
     """Add the local modules that the packed code uses."""
     code_zip, left_out = modules.freeze(packed.codes, folders)
     digest = hashlib.sha256(code_zip)
-    for name, text in sorted(packed.sources.items()):
-        digest.update(f"\0{name}\0{text}".encode())
+    for text in sorted(packed.sources.values()):  # a cell's number is not part of its code
+        digest.update(f"\0{text}".encode())
     return Captured(target, packed.payload(), code_zip, digest.hexdigest()[:32], (*warnings, *left_out))
 
 
