@@ -7,15 +7,13 @@ import logging
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cnai import paths
 from cnai.errors import CnaiError, HubError
 from cnai_hub import apps, credentials, ports, proxy, roles
 from cnai_hub.account import person_name
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GUEST = "guest"
 DEFAULT_PORT = 8000
@@ -104,13 +102,11 @@ def _servers(c: Any) -> None:
     c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
     c.Spawner.notebook_dir = str(paths.home() / "notebooks")
     c.Spawner.default_url = "/lab"
-    # Otherwise JupyterLab asks its makers for news and updates, and package registries for extensions.
-    c.Spawner.args = [
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--LabApp.extension_manager=readonly",
-        *(["--allow-root"] if os.geteuid() == 0 else []),
-    ]
+    c.Spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
+    # Else JupyterLab asks its makers for news and updates, and package registries for extensions.
+    quiet = str(Path(__file__).parent / "jupyter")
+    given = os.environ.get("JUPYTER_CONFIG_PATH")
+    c.Spawner.environment = {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (quiet, given)))}
     c.Spawner.start_timeout = c.Spawner.http_timeout = 120
     c.LocalProcessSpawner.interrupt_timeout = c.LocalProcessSpawner.term_timeout = 10
 
@@ -146,11 +142,12 @@ def _mark(c: Any) -> None:
 
 
 def seed(folder: Path, state: Path) -> None:
-    """Copy each notebook that comes with cnai once; what the person changed or deleted stays so."""
+    """Copy each notebook and module that comes with cnai once; what the person changed or deleted stays so."""
     folder.mkdir(parents=True, exist_ok=True)
     memory = state / "seeded.json"
     seeded: list[str] = json.loads(memory.read_text()) if memory.exists() else []
-    fresh = [path for path in sorted(paths.shipped("notebooks").glob("*.ipynb")) if path.name not in seeded]
+    shipped = [path for path in sorted(paths.shipped("notebooks").iterdir()) if path.suffix in {".ipynb", ".py"}]
+    fresh = [path for path in shipped if path.name not in seeded]
     for path in fresh:
         if not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
