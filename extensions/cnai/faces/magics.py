@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import needs_local_scope, no_var_expand
@@ -58,7 +59,10 @@ class CnaiMagic:
             raise UsageError(
                 f"%%cnai takes train; given: {request.verb}; type %cnai {request.verb} in a line of its own"
             )
-        run = verbs.train_cell(request, source, namespace, f"Cell [{self._shell.execution_count}]")
+        try:
+            run = verbs.train_cell(request, source, namespace, f"Cell [{self._shell.execution_count}]")
+        except SyntaxError as error:
+            raise UsageError("".join(traceback.format_exception_only(error)).rstrip()) from None
         if not (request.wait or request.returns):
             return run
         self._wait(run)

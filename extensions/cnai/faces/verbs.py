@@ -49,8 +49,8 @@ def train_cell(request: Namespace, source: str, namespace: dict[str, Any], cell_
             f"the cell itself is the target of %%cnai train; given: {' '.join(given)}; assign it in the cell"
         )
     if request.dry_run or request.reuse:
-        given = "--dry-run" if request.dry_run else "--reuse"
-        raise UsageError(f"{given} is for functions and scripts; give the function: %cnai train fit {given}")
+        flag = "--dry-run" if request.dry_run else "--reuse"
+        raise UsageError(f"{flag} is for functions and scripts; give the function: %cnai train fit {flag}")
     from cnai import run
 
     return run.train_cell(source, namespace, returns=request.returns or (), cell_name=cell_name, **spec_of(request))

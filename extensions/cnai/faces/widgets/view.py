@@ -16,6 +16,7 @@ from cnai.faces.text import elapsed
 from cnai.faces.widgets.page import page, saved, source
 
 if TYPE_CHECKING:
+    from cnai.events import Event
     from cnai.run import Run
 
 SECONDS_BETWEEN = 0.2
@@ -43,15 +44,19 @@ class RunView(anywidget.AnyWidget):
         super().__init__()
         self.run, self.may_control = run, controls
         self._display_ids: list[str] = []
+        self._news, self._painting, self._ended = threading.Event(), threading.Lock(), False
         self.paint()
         self.on_msg(self._clicked)
 
     def show(self, display_id: str, *, keep: bool) -> None:
         """Publish an output that shows this view; with `keep` it becomes a picture when the run ends."""
-        bundle = {**saved(self.run), WIDGET: {"version_major": 2, "version_minor": 0, "model_id": self.model_id}}
-        publish_display_data(bundle, transient={"display_id": display_id})
-        if keep:
-            self._display_ids.append(display_id)
+        with self._painting:
+            bundle: dict[str, Any] = dict(saved(self.run))
+            if not (self._ended and keep):
+                bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+            publish_display_data(bundle, transient={"display_id": display_id})
+            if keep:
+                self._display_ids.append(display_id)
 
     def paint(self) -> None:
         """Take over what the run is like now."""
@@ -67,21 +72,37 @@ class RunView(anywidget.AnyWidget):
         threading.Thread(target=self._follow, name=f"cnai-view-{self.run.id}", daemon=True).start()
 
     def _follow(self) -> None:
-        news = threading.Event()
-        forget = self.run.watch(lambda _: news.set())
+        forget = self.run.watch(self._hear)
         state = self.run.state
-        while not state.final:
-            heard = news.wait(CHECK_SECONDS)
-            news.clear()
+        while not self._ended:
+            heard = self._news.wait(CHECK_SECONDS)
+            self._news.clear()
             if not heard and (trouble := _trouble(self.run)):
                 self.notice = trouble
             if self.run.state is not state:
                 state, self.notice = self.run.state, ""
             begun = time.monotonic()
-            self.paint()
+            with self._painting:
+                if not self._ended:
+                    self.paint()
             # Drawing may take a tenth of the time, so that a kernel with very long curves stays quick.
             time.sleep(max(SECONDS_BETWEEN, 9 * (time.monotonic() - begun)))
         forget()
+
+    def _hear(self, _: list[Event]) -> None:
+        """Note that there is news. The end is shown before anybody who waits for the run goes on.
+
+        A notebook that is executed by a program takes what comes while a cell runs, and nothing afterwards.
+        """
+        if self.run.state.final:
+            with self._painting:
+                if not self._ended:
+                    self._ended = True
+                    self._end()
+        self._news.set()
+
+    def _end(self) -> None:
+        self.notice = ""
         self.paint()
         for display_id in self._display_ids:
             publish_display_data(saved(self.run), transient={"display_id": display_id}, update=True)
