@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from faces.kernels import Kernel
+
+FIT = """
+import math, time
+def fit(steps=20, pause=0.0, fail_at=None, noise=0.0):
+    import cnai
+    ctx = cnai.context()
+    for step in range(steps):
+        if step == fail_at:
+            raise ValueError("loss exploded")
+        ctx.report(loss=math.exp(-step / 10))
+        if step % 10 == 0:
+            print("at", step, flush=True)
+        time.sleep(pause)
+    return steps
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel(engine_home, tmp_path_factory):
+    """A kernel with the extension and a function to train."""
+    env = {**os.environ, "CNAI_HOME": str(engine_home), "IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))}
+    kernel = Kernel(tmp_path_factory.mktemp("work"), env)
+    assert kernel.run("%load_ext cnai").status == "ok"
+    assert kernel.run(FIT).status == "ok"
+    yield kernel
+    kernel.close()
+
+
+@pytest.fixture(scope="session")
+def terminal():
+    """IPython in this process, as in a terminal."""
+    from IPython.testing.globalipapp import get_ipython, start_ipython
+
+    shell = start_ipython() or get_ipython()
+    shell.run_line_magic("load_ext", "cnai")
+    return shell
+
+
+@pytest.fixture
+def shell(terminal, home, tmp_path, monkeypatch):
+    """The terminal's IPython in an empty folder, with names of its own."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(terminal.user_ns)
+    yield terminal
+    terminal.user_ns.clear()
+    terminal.user_ns.update(before)
