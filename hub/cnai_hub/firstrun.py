@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai import catalog, paths
 from cnai.errors import HubError
@@ -24,16 +24,13 @@ if TYPE_CHECKING:
 
 NOTEBOOK = "01-first-run.ipynb"
 SLUG = "first-run"
+_MARKER = "first-run-done"
 _PUBLISH_SECONDS = 600.0
 
 
-def done(state: Path) -> dict[str, Any] | None:
-    """Return what the first run left, None if it is still to do."""
-    try:
-        found: dict[str, Any] = json.loads((state / "first-run.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found
+def done(state: Path) -> bool:
+    """Tell whether the first run was done in this home."""
+    return (state / _MARKER).exists()
 
 
 def do(hub: HubClient, secrets: Credentials, state: Path, steps: Steps) -> None:
@@ -49,7 +46,7 @@ def do(hub: HubClient, secrets: Credentials, state: Path, steps: Steps) -> None:
         _publish()
     with steps.step("the app answers guest"):
         check_app(hub, secrets)
-    (state / "first-run.json").write_text(json.dumps({"app": SLUG}))
+    (state / _MARKER).touch()
 
 
 def check_app(hub: HubClient, secrets: Credentials) -> None:
@@ -83,7 +80,7 @@ def check_notebook(link: str) -> None:
         raise HubError(f"{NOTEBOOK} was saved without a picture; its outputs are: {', '.join(sorted(kinds)) or 'none'}")
 
 
-def start_again(hub: HubClient, server: str) -> str:
+def start_again(hub: HubClient, server: str = "") -> str:
     """Start a server that ran before; return why it can't be."""
     try:
         hub.start(server)

@@ -40,13 +40,14 @@ def start(state: Path, port: int, client: HubClient) -> subprocess.Popen[bytes]:
 
 
 def stop(hub: subprocess.Popen[bytes]) -> None:
-    """End the hub with proxy, servers and apps, then the engine, then whatever else a notebook has started."""
+    """End the hub with proxy, servers and apps, the engine, then whatever else a notebook has started."""
+    engine = _stopping_engine()
     hub.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        hub.wait(_STOP_SECONDS)
-    hub.kill()
-    hub.wait()
-    _stop_engine()
+    for process in filter(None, (hub, engine)):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        process.kill()
+        process.wait()
     processes.end(processes.marked(paths.home()))
 
 
@@ -80,7 +81,8 @@ def _last_words(log: Path) -> str:
     return ours[-1] if ours else f"the hub ended while it started; its log says why: {log}"
 
 
-def _stop_engine() -> None:
-    if (paths.engine_dir() / "engine.json").exists():
-        command = [sys.executable, "-m", "cnai.faces.cli", "cluster", "stop"]
-        subprocess.run(command, capture_output=True, timeout=_STOP_SECONDS, check=False)
+def _stopping_engine() -> subprocess.Popen[bytes] | None:
+    if not (paths.engine_dir() / "engine.json").exists():
+        return None
+    command = [sys.executable, "-m", "cnai.faces.cli", "cluster", "stop"]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -11,7 +11,6 @@ import shutil
 import signal
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import paths
 from cnai.errors import CnaiError, HubError
-from cnai_hub import credentials, firstrun, hubprocess, links, ports, processes
+from cnai_hub import apps, credentials, firstrun, hubprocess, links, ports, processes
 from cnai_hub.account import person_name
 from cnai_hub.client import HubClient
 from cnai_hub.configure import GUEST, chosen_port, state_dir
@@ -54,8 +53,13 @@ class Workbench:
 def run() -> int:
     """Run until Ctrl-C."""
     with _workbench(chosen_port()) as workbench:
-        app = _next_time(workbench) if firstrun.done(workbench.state) else _first_time(workbench)
-        _print_links(workbench, app=app)
+        (_next_time if firstrun.done(workbench.state) else _first_time)(workbench)
+        app = f"app-{firstrun.SLUG}"
+        published = apps.app_command(app, workbench.client.person) is not None
+        _print_links(workbench, app=published)
+        # Nobody need wait for it: its link shows that it starts.
+        if published and (problem := firstrun.start_again(workbench.client, app)):
+            workbench.steps.say(f"The app does not start: {problem}")
         workbench.hub.wait()
         raise HubError(f"the hub ended; its log says why: {workbench.state / 'hub.log'}")
 
@@ -111,24 +115,18 @@ def _workbench(port: int) -> Iterator[Workbench]:
                 hubprocess.stop(hub)
 
 
-def _first_time(workbench: Workbench) -> bool:
-    """Do the main job; tell whether there is an app now."""
+def _first_time(workbench: Workbench) -> None:
     try:
         firstrun.do(workbench.client, workbench.secrets, workbench.state, workbench.steps)
     except CnaiError as error:
         workbench.steps.say(f"    {error}\n    The workbench runs all the same; the next start tries this again.")
-        return False
-    return True
 
 
-def _next_time(workbench: Workbench) -> bool:
-    """Start what ran before; tell whether the app is there."""
-    names = ("", f"app-{firstrun.SLUG}")
-    with workbench.steps.step("your notebook server and the app"), ThreadPoolExecutor() as pool:
-        problems = list(pool.map(lambda name: firstrun.start_again(workbench.client, name), names))
-    for problem in filter(None, problems):
+def _next_time(workbench: Workbench) -> None:
+    with workbench.steps.step("your notebook server"):
+        problem = firstrun.start_again(workbench.client)
+    if problem:
         workbench.steps.say(f"    {problem}")
-    return not problems[1]
 
 
 def _opens(person: str) -> str:

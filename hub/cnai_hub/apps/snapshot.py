@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import nbformat
-
 from cnai.errors import UsageError
 from cnai_hub.apps.releases import LONGEST_SLUG, valid_slug
 
@@ -33,6 +31,8 @@ class Snapshot:
 
     def write(self, folder: Path) -> None:
         """Write all files to a new folder."""
+        import nbformat
+
         folder.mkdir()
         for relative, content in self.files.items():
             path = folder / relative
@@ -85,6 +85,8 @@ def _read(request: dict[str, Any]) -> Snapshot:
 
 def clean(content: Any, name: str, title: str) -> Any:
     """Return a notebook without outputs and without what only its author's machine knows."""
+    import nbformat  # takes a second, and the hub waits for this service to start
+
     try:
         with warnings.catch_warnings(action="ignore"):  # cells without ids get some
             notebook = nbformat.reads(json.dumps(content), as_version=4)
