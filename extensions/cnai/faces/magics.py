@@ -46,10 +46,13 @@ class CnaiMagic:
         if request.verb == "logs" and request.follow:
             return self._follow_logs(request)
         outcome = verbs.perform(request, namespace)
-        if request.verb == "attach" and request.read_only:
+        if isinstance(outcome, str) or request.verb not in {"train", "attach"}:
+            return outcome
+        controls = not getattr(request, "read_only", None)
+        if request.wait:
+            return self._wait(outcome, controls=controls)
+        if not controls:
             self._show(outcome, controls=False)
-        if getattr(request, "wait", None) and outcome is not None and hasattr(outcome, "wait"):
-            return self._wait(outcome)
         return outcome
 
     def _train_cell(self, request: Namespace, source: str, namespace: dict[str, Any]) -> Run:
@@ -70,13 +73,13 @@ class CnaiMagic:
             self._shell.push(run.result())
         return run
 
-    def _wait(self, run: Run) -> Run:
+    def _wait(self, run: Run, *, controls: bool = True) -> Run:
         """Show the run until it ends; an interrupt only ends the waiting."""
         from cnai.faces.follow import Detached, follow
 
         try:
             if self._in_notebook:
-                self._show(run)
+                self._show(run, controls=controls)
                 run.wait()
             else:
                 follow(run)
@@ -96,7 +99,7 @@ class CnaiMagic:
         except KeyboardInterrupt:
             raise Detached(run.id) from None
 
-    def _show(self, run: Run, *, controls: bool = True) -> None:
+    def _show(self, run: Run, *, controls: bool) -> None:
         if self._in_notebook:
             from cnai.faces import widgets
 

@@ -45,6 +45,9 @@ class RunView(anywidget.AnyWidget):
         self.run, self.may_control = run, controls
         self._display_ids: list[str] = []
         self._news, self._painting, self._ended = threading.Event(), threading.Lock(), False
+        # ipykernel 7.4 hands clicks to the thread that drew last, the main one, which a waiting cell keeps busy;
+        # the page sends them to a subshell, where they are heard at once.
+        self.comm._reply_subshell_for = lambda _, asked: asked
         self.paint()
         self.on_msg(self._clicked)
 
