@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -32,7 +33,16 @@ def configure(c: Any, *, home: str | Path | None = None, port: int | None = None
             os.environ["CNAI_HOME"] = str(home)
         _configure(c, port or chosen_port(), person or person_name())
     except (CnaiError, OSError) as error:
-        raise SystemExit(f"cnai: {error}") from None
+        raise SystemExit(f"cnai: {explain(error)}") from None
+
+
+def explain(error: CnaiError | OSError) -> str:
+    """Return what went wrong as one line, with what to do about a disk that takes no more."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return f"{error.strerror} below {paths.home()}; make room there, or choose another folder with CNAI_HOME"
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error)
 
 
 def chosen_port() -> int:

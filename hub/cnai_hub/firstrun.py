@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cnai import catalog, paths
 from cnai.errors import HubError
 from cnai_hub import profiles
+from cnai_hub.apps.environment import without_hub
 from cnai_hub.client import follow, visit
 from cnai_hub.configure import GUEST
 from cnai_hub.execution import run_notebook
@@ -61,9 +62,8 @@ def check_app(hub: HubClient, secrets: Credentials) -> None:
 def _publish() -> None:
     notebook = paths.home() / "notebooks" / NOTEBOOK
     command = [sys.executable, "-m", "cnai.faces.cli", "publish", str(notebook), "--slug", SLUG, "--share", GUEST]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTERHUB_")}
     ended = subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=_PUBLISH_SECONDS, check=False
+        command, capture_output=True, text=True, env=without_hub(os.environ), timeout=_PUBLISH_SECONDS, check=False
     )
     if ended.returncode:
         raise HubError(f"publishing failed: {(ended.stderr or ended.stdout).strip().splitlines()[-1]}")

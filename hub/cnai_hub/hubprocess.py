@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cnai import paths
 from cnai.errors import HubError
 from cnai_hub import processes
+from cnai_hub.apps.environment import without_hub
 from cnai_hub.client import wait_until
 
 if TYPE_CHECKING:
@@ -53,11 +54,12 @@ def stop(hub: subprocess.Popen[bytes]) -> None:
 
 def _start(log: Path, port: int) -> subprocess.Popen[bytes]:
     home, libc = paths.home(), ctypes.CDLL(None)
-    environment = {**os.environ, "CNAI_HOME": str(home), "CNAI_PORT": str(port), processes.MARK: str(home)}
+    environment = {"CNAI_HOME": str(home), "CNAI_PORT": str(port), processes.MARK: str(home)}
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "jupyterhub", "-f", str(paths.shipped("hub/jupyterhub_config.py"))],
-            env=environment,
+            # It may itself run in a terminal of a notebook server.
+            env={**without_hub(os.environ), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

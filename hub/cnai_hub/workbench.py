@@ -21,7 +21,7 @@ from cnai.errors import CnaiError, HubError
 from cnai_hub import apps, credentials, firstrun, hubprocess, links, ports, processes
 from cnai_hub.account import person_name
 from cnai_hub.client import HubClient
-from cnai_hub.configure import GUEST, chosen_port, state_dir
+from cnai_hub.configure import GUEST, chosen_port, explain, state_dir
 from cnai_hub.steps import Steps
 
 if TYPE_CHECKING:
@@ -158,13 +158,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=commands, help="run until Ctrl-C | demo once | link for another login")
     command = commands[parser.parse_args(arguments).command]
     for each in _ENDING:
-        signal.signal(each, _interrupted)
+        if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:  # nohup(1) means it
+            signal.signal(each, _interrupted)
     try:
         return command()
     except KeyboardInterrupt:
         return 0 if command is run else 130
     except (CnaiError, OSError) as error:
-        sys.stderr.write(f"cnai: {error}\n")
+        sys.stderr.write(f"cnai: {explain(error)}\n")
         return 1
 
 
