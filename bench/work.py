@@ -1,0 +1,137 @@
+"""The work that every peer does: two DDP ranks on gloo, one thread each, a small network and so much matmul a step."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+SIZE = 256
+
+
+def train(out: str, steps: int = 20, burn: int = 0) -> float:
+    """Train and let rank 0 write when each thing happened; joins the default group if nobody did."""
+    import torch.distributed as dist
+
+    mine = not dist.is_initialized()
+    if mine:
+        dist.init_process_group("gloo")
+    try:
+        return _train(out, steps, burn)
+    finally:
+        # With the model gone: destroying a group that DDP still uses now and then aborts.
+        if mine:
+            dist.destroy_process_group()
+
+
+def _train(out: str, steps: int, burn: int) -> float:
+    import torch
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    torch.set_num_threads(1)
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    model = DistributedDataParallel(network())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    generator = torch.Generator().manual_seed(rank)
+    durations, first = [], 0.0
+    for _ in range(steps):
+        x, y = batch(generator)
+        start = time.perf_counter()
+        compute(burn)
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        durations.append(time.perf_counter() - start)
+        first = first or time.time()
+    if rank == 0:
+        write(out, first, durations)
+    return loss.item()
+
+
+def train_with_context(out: str, steps: int, burn: int) -> None:
+    """Do the same through `cnai.context()`: checkpoints in the background and two reports in each step."""
+    import torch
+
+    import cnai
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    ctx = cnai.context()
+    net = network()
+    model, optimizer = ctx.prepare(net, torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9))
+    generator = torch.Generator().manual_seed(ctx.rank)
+    durations, first, start = [], 0.0, time.perf_counter()
+    for _ in ctx.loop(steps):
+        x, y = batch(generator)
+        compute(burn)
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        ctx.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        ctx.report(loss=loss, accuracy=0.5)
+        # From step to step, so that what the context does between two steps is in.
+        durations.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        first = first or time.time()
+    if ctx.rank == 0:
+        write(out, first, durations)
+
+
+def network():
+    """Return the model."""
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(128, SIZE), nn.ReLU(), nn.Linear(SIZE, SIZE), nn.ReLU(), nn.Linear(SIZE, 10))
+
+
+def batch(generator):
+    """Return random inputs and labels."""
+    import torch
+
+    return torch.randn(64, 128, generator=generator), torch.randint(0, 10, (64,), generator=generator)
+
+
+_square = None
+
+
+def compute(burn: int) -> None:
+    """Multiply two matrices so many times: time that a core really works, unlike a sleep."""
+    global _square
+    if not burn:
+        return
+    import torch
+
+    if _square is None:
+        _square = torch.randn(SIZE, SIZE)
+    for _ in range(burn):
+        torch.mm(_square, _square)
+
+
+def write(out: str, first: float, durations: list[float]) -> None:
+    """Leave the numbers where the session finds them, complete or not at all."""
+    fresh = Path(f"{out}.{os.getpid()}")
+    fresh.write_text(json.dumps({"first": first, "durations": durations}))
+    fresh.replace(out)
+
+
+def calibrate(milliseconds: float) -> int:
+    """Return how many multiplications last so long on one core of this machine."""
+    import torch
+
+    torch.set_num_threads(1)
+    compute(200)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        compute(200)
+        times.append((time.perf_counter() - start) / 200)
+    return max(1, round(milliseconds / 1e3 / min(times)))
+
+
+if __name__ == "__main__":
+    train(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,66 @@
+"""The page of the benchmarks says what was measured, and compares like with like."""
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from bench import page, work  # noqa: E402
+from bench.meter import Meter  # noqa: E402
+from bench.peers import PEERS  # noqa: E402
+
+FIGURES = re.findall(r'figure\("([a-z0-9_]+)"\)', Path(page.__file__).read_text())
+FIGURES += [f"hundred_runs_more_{name}" for name in ("processes", "notebook_files", "engine_files", "ports")]
+
+
+def rows(slower: float):
+    for number in range(2):
+        for peer in PEERS.values():
+            factor = slower if peer.name.startswith("cnai") else 1.0
+            for kind in ("cold", "warm", "5 ms", "50 ms"):
+                measured = {column: factor * (number + 1) for column in ("first", "total", "cpu", "step_ms")}
+                yield {"peer": peer.name, "kind": kind, "round": number, "load": 0.5, **measured}
+
+
+def render(slower: float) -> str:
+    figures = [{"name": name, "median": 0.0, "low": 0.0, "high": 0.0} for name in FIGURES]
+    return page.render(list(rows(slower)), figures, {5: 14, 50: 140}, 2, 60.0)
+
+
+@pytest.mark.parametrize(("slower", "reached"), [(0.04, "yes"), (0.5, "no")])
+def test_goals_are_ratios_to_torchrun(slower, reached):
+    goal = next(line for line in render(slower).splitlines() if line.startswith("| warm launch"))
+    assert goal == f"| warm launch → first step ÷ torchrun | {slower:g} | ≤ 0.05 | {reached} |"
+
+
+def test_step_ratios_are_taken_within_a_round():
+    assert "| cnai | 50 ms | 3.00 (2.00-4.00) | 2.00 (2.00-2.00) |" in render(2.0)
+
+
+def test_every_launcher_is_in_the_tables():
+    text = render(1.0)
+    assert all(
+        f"| {peer.name} | {kind} |" in text for peer in PEERS.values() for kind in ("cold", "warm", "5 ms", "50 ms")
+    )
+
+
+def test_the_meter_counts_work_of_children():
+    import subprocess
+
+    meter = Meter()
+    try:
+        before = meter.seconds()
+        subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"], check=True)
+        assert meter.seconds() > before + 0.05
+    finally:
+        meter.close()
+
+
+def test_calibration_is_longer_for_longer_steps():
+    assert work.calibrate(50) > work.calibrate(5) >= 1
+    start = time.perf_counter()
+    work.compute(1)
+    assert time.perf_counter() > start
