@@ -54,6 +54,10 @@ function render({ model, el }) {
   const log = element("div", "cnai-log", root);
   const readOut = hover(charts);
   let told = performance.now();
+  let atEnd = true; // of the log, until somebody scrolls away from it
+  log.addEventListener("scroll", ({ target }) => {
+    atEnd = target.scrollTop + target.clientHeight >= target.scrollHeight - 8;
+  }, true);
 
   const draw = {
     head: () => (head.innerHTML = model.get("head")),
@@ -63,12 +67,10 @@ function render({ model, el }) {
       readOut();
     },
     log: () => {
-      const before = log.firstElementChild;
-      const atEnd = !before || before.scrollTop + before.clientHeight >= before.scrollHeight - 8;
-      const position = before?.scrollTop ?? 0;
+      const position = log.firstElementChild?.scrollTop ?? 0;
       log.innerHTML = model.get("log");
-      const now = log.firstElementChild;
-      if (now) now.scrollTop = atEnd ? now.scrollHeight : position;
+      const text = log.firstElementChild;
+      if (text) text.scrollTop = atEnd ? text.scrollHeight : position;
     },
     notice: () => (notice.textContent = model.get("notice")),
     controls: refreshControls,
@@ -86,6 +88,7 @@ function render({ model, el }) {
     redraw();
   }
   const timer = setInterval(tick, 1000);
+  requestAnimationFrame(draw.log); // only what is on the page can be scrolled
   return () => {
     clearInterval(timer);
     for (const [name, redraw] of Object.entries(draw)) model.off(`change:${name}`, redraw);

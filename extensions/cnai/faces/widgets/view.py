@@ -76,6 +76,7 @@ class RunView(anywidget.AnyWidget):
 
     def _follow(self) -> None:
         forget = self.run.watch(self._hear)
+        self._connect()
         state = self.run.state
         while not self._ended:
             heard = self._news.wait(CHECK_SECONDS)
@@ -91,6 +92,14 @@ class RunView(anywidget.AnyWidget):
             # Drawing may take a tenth of the time, so that a kernel with very long curves stays quick.
             time.sleep(max(SECONDS_BETWEEN, 9 * (time.monotonic() - begun)))
         forget()
+
+    def _connect(self) -> None:
+        """Hear of the run at once, also if it comes from a list of runs, which nobody follows."""
+        try:
+            if not self.run.state.final:
+                self.run.connect()
+        except CnaiError as error:
+            self.notice = str(error)
 
     def _hear(self, _: list[Event]) -> None:
         """Note that there is news. The end is shown before anybody who waits for the run goes on.
