@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 import cnai
+import tree
 from cnai.grammar import verbs
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-import tree  # noqa: E402
 
 TRACKED = [
     ROOT / name

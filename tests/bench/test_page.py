@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from bench import page, work  # noqa: E402
-from bench.meter import Meter  # noqa: E402
-from bench.peers import PEERS  # noqa: E402
+from bench import page, work
+from bench.meter import Meter
+from bench.peers import PEERS
 
 FIGURES = re.findall(r'figure\("([a-z0-9_]+)"\)', Path(page.__file__).read_text())
 FIGURES += [f"hundred_runs_more_{name}" for name in ("processes", "notebook_files", "engine_files", "ports")]
@@ -21,7 +20,7 @@ def rows(slower: float):
         for peer in PEERS.values():
             factor = slower if peer.name.startswith("cnai") else 1.0
             for kind in ("cold", "warm", "5 ms", "50 ms"):
-                measured = {column: factor * (number + 1) for column in ("first", "total", "cpu", "step_ms")}
+                measured = dict.fromkeys(("first", "total", "cpu", "step_ms"), factor * (number + 1))
                 yield {"peer": peer.name, "kind": kind, "round": number, "load": 0.5, **measured}
 
 
