@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from cnai.engine.watchdog import end_with_parent
 
 if TYPE_CHECKING:
-    from cnai.engine.link import Assignment
     from multiprocessing.connection import Connection
+
+    from cnai.engine.link import Assignment
 
 MONITOR_SECONDS = 0.05
 RENDEZVOUS_SECONDS = 60

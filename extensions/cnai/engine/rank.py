@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cnai.engine.agent import Order
 
 ECHO_SECONDS = 0.3
-"""A rank that lost a peer stays this long: the agent names one failed rank only, and must find the peer's death first."""
+"""A rank that lost a peer stays this long: the agent names one failed rank, and must find the peer's death first."""
 RESULT_FORMAT = "cnai-result-1"
 
 

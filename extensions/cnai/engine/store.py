@@ -21,8 +21,8 @@ from cnai.events import Event, State
 from cnai.spec import RunSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 KEEP_CHECKPOINTS = 2
 

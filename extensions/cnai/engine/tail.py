@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LIMIT_BYTES = 64 * 1024
 SKIP_BYTES = 1024 * 1024
-"""A rank that prints more than this between two readings has all but the last 64 KiB left out of its events, not of the file."""
+"""A rank that prints more than this between two readings has all but the last 64 KiB left out of events."""
 
 
 class Tail:
