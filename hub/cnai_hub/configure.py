@@ -56,6 +56,11 @@ def chosen_port() -> int:
 def state_dir() -> Path:
     """Return the folder with the hub's state and secrets; nobody else may look into it."""
     folder = paths.home() / "hub"
+    # They mean something else in the address of a database (%, ?) and in JupyterHub's folder names ({, }).
+    if wrong := sorted(set(str(folder)) & set("%?{}")):
+        raise HubError(
+            f"{folder.parent} can't be cnai's folder, because of {' '.join(wrong)}; choose one with CNAI_HOME"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder

@@ -31,11 +31,11 @@ def run_notebook(hub: HubClient, path: str, progress: Callable[[int, int], None]
     wanted = {"path": path, "name": path, "type": "notebook", "kernel": {"name": _kernel_name(notebook)}}
     session = hub.in_server("POST", "sessions", wanted)
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
-    try:
-        asyncio.run(_run_cells(hub, session["kernel"]["id"], cells, progress))
-    finally:
-        body = {"type": "notebook", "format": "json", "content": notebook}
-        hub.in_server("PUT", f"contents/{quote(path)}", body)
+    problem = asyncio.run(_run_cells(hub, session["kernel"]["id"], cells, progress))
+    body = {"type": "notebook", "format": "json", "content": notebook}
+    hub.in_server("PUT", f"contents/{quote(path)}", body)
+    if problem:
+        raise problem
 
 
 def _kernel_name(notebook: dict[str, Any]) -> str:
@@ -44,7 +44,8 @@ def _kernel_name(notebook: dict[str, Any]) -> str:
 
 async def _run_cells(
     hub: HubClient, kernel: str, cells: list[dict[str, Any]], progress: Callable[[int, int], None]
-) -> None:
+) -> HubError | None:
+    """Run cells until one raises, and return that."""
     request = HTTPRequest(f"{hub.websocket_url}/api/kernels/{kernel}/channels", headers=hub.headers)
     socket = await websocket_connect(request, max_message_size=_LONGEST_MESSAGE)
     outputs = Outputs()
@@ -53,8 +54,11 @@ async def _run_cells(
             progress(number, len(cells))
             await _run_cell(socket, cell, outputs)
         progress(len(cells), len(cells))
+    except HubError as error:
+        return error
     finally:
         socket.close()
+    return None
 
 
 async def _run_cell(socket: WebSocketClientConnection, cell: dict[str, Any], outputs: Outputs) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cnai_hub.steps import Steps
 
 NOTEBOOK = "01-first-run.ipynb"
-SLUG = "first-run"
+SLUG = "01-first-run"  # what `cnai publish` makes of the name, so that publishing it again replaces it
 _MARKER = "first-run-done"
 _PUBLISH_SECONDS = 600.0
 
@@ -61,7 +61,7 @@ def check_app(hub: HubClient, secrets: Credentials) -> None:
 
 def _publish() -> None:
     notebook = paths.home() / "notebooks" / NOTEBOOK
-    command = [sys.executable, "-m", "cnai.faces.cli", "publish", str(notebook), "--slug", SLUG, "--share", GUEST]
+    command = [sys.executable, "-m", "cnai.faces.cli", "publish", str(notebook), "--share", GUEST]
     ended = subprocess.run(
         command, capture_output=True, text=True, env=without_hub(os.environ), timeout=_PUBLISH_SECONDS, check=False
     )

@@ -141,7 +141,13 @@ def _print_links(workbench: Workbench, *, app: bool) -> None:
     if app:
         say(f"  The app (for others: log in as {GUEST}, password {workbench.secrets.guest_password}):")
         say(f"    {workbench.app_link()}\n")
-    say("Ctrl-C stops everything. Another link for you: cnai-hub link")
+    say(f"Ctrl-C stops everything. Another link for you: {_command()} link")
+
+
+def _command() -> str:
+    """Return how this program is called from here: in a checkout it is in no PATH."""
+    beside = Path(sys.executable).with_name("cnai-hub")
+    return "cnai-hub" if shutil.which("cnai-hub") or not beside.exists() else str(beside)
 
 
 def _interrupted(*_: Any) -> None:

@@ -106,6 +106,12 @@ def test_a_disk_that_takes_no_more_ends_with_one_line(state, monkeypatch):
     assert str(end.value) == f"cnai: No space left on device below {state.parent}; {todo}"
 
 
+@pytest.mark.parametrize("name", ["50%", "why?", "{a}"])
+def test_a_folder_that_jupyterhub_would_misread_is_refused(state, tmp_path, name):
+    with pytest.raises(SystemExit, match="can't be cnai's folder, because of"):
+        cnai_hub.configure(Config(), home=tmp_path / name, port=free_port(), person="ada")
+
+
 @pytest.mark.parametrize("given", ["eighty", "-1", "8000.0", " "])
 def test_a_port_that_is_no_number_says_what_is_allowed(monkeypatch, given):
     monkeypatch.setenv("CNAI_PORT", given)
