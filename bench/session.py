@@ -56,6 +56,7 @@ def _launch(meter: object, peer: object, kind: str, steps: int, burn: int, out: 
         "total": total,
         "cpu": meter.seconds() - cpu,
         "step_ms": 1e3 * statistics.median(rank["durations"][steps // 5 :]),
+        "step_cpu_ms": rank["cpu_ms"],
         "load": load,
     }
 

@@ -37,7 +37,7 @@ def _train(out: str, steps: int, burn: int) -> float:
     model = DistributedDataParallel(network())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     generator = torch.Generator().manual_seed(rank)
-    durations, first = [], 0.0
+    durations, first, cpu = [], 0.0, 0.0
     for _ in range(steps):
         x, y = batch(generator)
         start = time.perf_counter()
@@ -47,9 +47,9 @@ def _train(out: str, steps: int, burn: int) -> float:
         loss.backward()
         optimizer.step()
         durations.append(time.perf_counter() - start)
-        first = first or time.time()
+        first, cpu = first or time.time(), cpu or time.process_time()
     if rank == 0:
-        write(out, first, durations)
+        write(out, first, durations, time.process_time() - cpu)
     return loss.item()
 
 
@@ -65,7 +65,7 @@ def train_with_context(out: str, steps: int, burn: int) -> None:
     net = network()
     model, optimizer = ctx.prepare(net, torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9))
     generator = torch.Generator().manual_seed(ctx.rank)
-    durations, first, start = [], 0.0, time.perf_counter()
+    durations, first, cpu, start = [], 0.0, 0.0, time.perf_counter()
     for _ in ctx.loop(steps):
         x, y = batch(generator)
         compute(burn)
@@ -77,9 +77,9 @@ def train_with_context(out: str, steps: int, burn: int) -> None:
         # From step to step, so that what the context does between two steps is in.
         durations.append(time.perf_counter() - start)
         start = time.perf_counter()
-        first = first or time.time()
+        first, cpu = first or time.time(), cpu or time.process_time()
     if ctx.rank == 0:
-        write(out, first, durations)
+        write(out, first, durations, time.process_time() - cpu)
 
 
 def network():
@@ -112,10 +112,10 @@ def compute(burn: int) -> None:
         torch.mm(_square, _square)
 
 
-def write(out: str, first: float, durations: list[float]) -> None:
+def write(out: str, first: float, durations: list[float], cpu: float) -> None:
     """Leave the numbers where the session finds them, complete or not at all."""
     fresh = Path(f"{out}.{os.getpid()}")
-    fresh.write_text(json.dumps({"first": first, "durations": durations}))
+    fresh.write_text(json.dumps({"first": first, "durations": durations, "cpu_ms": 1e3 * cpu / (len(durations) - 1)}))
     fresh.replace(out)
 
 

@@ -149,6 +149,8 @@ def test_same_code_same_hash_other_code_other_hash(notebook):
     notebook.cell("def fit(x=1): return x")
     first = capture_function(notebook["fit"]).code_hash
     assert capture_function(notebook["fit"], (2,)).code_hash == first
+    notebook.cell("def fit(x=1): return x")
+    assert capture_function(notebook["fit"]).code_hash == first
     notebook.cell("def fit(x=1): return x + 1")
     assert capture_function(notebook["fit"]).code_hash != first
 
