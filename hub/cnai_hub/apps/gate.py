@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from jupyterhub import __version__ as hub_version
 from jupyterhub.singleuser.extension import JupyterHubIdentityProvider, JupyterHubOAuthCallbackHandler
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler, StaticFileHandler
+from voila.static_file_handler import AllowListFileHandler
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubOAuth
@@ -58,6 +59,16 @@ class Gate(RequestHandler):
         prepared = super().prepare()
         if prepared is not None:
             await prepared
+
+    def check_xsrf_cookie(self) -> None:
+        """Check the token that keeps other pages from using a viewer's cookie.
+
+        Browsers fetch fonts and modules as they fetch data, but without a token. Files of Voila and JupyterLab are no
+        secret; those of the release need one.
+        """
+        shipped = isinstance(self, StaticFileHandler) and not isinstance(self, AllowListFileHandler)
+        if not (shipped and self.request.headers.get("Sec-Fetch-Site") == "same-origin"):
+            super().check_xsrf_cookie()
 
     def set_default_headers(self) -> None:
         """Tell the hub's version, which it compares with its own."""

@@ -10,11 +10,13 @@ import asyncio
 import os
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from jupyter_server.services.kernels.handlers import KernelHandler
+from jupyter_server_mathjax.app import STATIC_ASSETS_PATH
 from jupyterhub.services.auth import HubOAuth
 from jupyterhub.singleuser.extension import JupyterHubAuthorizer, JupyterHubOAuthCallbackHandler
 from traitlets import default
@@ -23,6 +25,7 @@ from voila.app import Voila
 
 from cnai import paths
 from cnai_hub.apps.activity import Activity
+from cnai_hub.apps.channels import waking
 from cnai_hub.apps.gate import gated, identity
 from cnai_hub.apps.kernels import ViewerKernels
 from cnai_hub.apps.messages import ALLOWED, ViewerConnection
@@ -57,9 +60,10 @@ class AppServer(Voila):
         return []
 
     def setup_template_dirs(self) -> None:
-        """Put our page in front of the template it extends."""
+        """Put our page in front of the template it extends, and MathJax behind Voila's own files."""
         super().setup_template_dirs()
         self.template_paths.insert(0, str(paths.shipped("templates/voila/cnai")))
+        self.static_paths.append(str(STATIC_ASSETS_PATH))
 
     def init_settings(self) -> Any:
         """Set what Voila has no option for."""
@@ -102,6 +106,7 @@ def configuration(app: App, release: Release, folder: Path, *, url: str, prefix:
     }
     return Config(
         {
+            **waking(),
             "Voila": {
                 "ip": address.hostname,
                 "port": address.port,
@@ -122,7 +127,8 @@ def configuration(app: App, release: Release, folder: Path, *, url: str, prefix:
                 "strip_sources": True,
                 "extension_allowlist": WIDGETS,
                 "multi_kernel_manager_class": ViewerKernels,
-                "page_config_hook": offline,
+                "page_config_hook": local_formulas,
+                "prelaunch_hook": partial(without_title, title=app.title),
                 "resources": {"cnai": shown},
             },
             "VoilaExecutor": {"cell_error_instruction": "Its author can find the reason by running the notebook."},
@@ -131,9 +137,23 @@ def configuration(app: App, release: Release, folder: Path, *, url: str, prefix:
     )
 
 
-def offline(page_config: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """Take the address of a content network out of the page; formulas are drawn by what Voila brings along."""
-    return {**page_config, "fullMathjaxUrl": "", "mathjaxConfig": ""}
+def local_formulas(page_config: dict[str, Any], *, base_url: str, **_: Any) -> dict[str, Any]:
+    """Take MathJax from this server; by default it comes from a content network."""
+    return {
+        **page_config,
+        "fullMathjaxUrl": f"{base_url}voila/static/MathJax.js",
+        "mathjaxConfig": "TeX-AMS-MML_HTMLorMML-full,Safe",
+    }
+
+
+def without_title(_: Any, *, notebook: Any, title: str, **__: Any) -> Any:
+    """Drop the notebook's first heading where the page's header says the same."""
+    first = next((cell for cell in notebook.cells if cell.source.strip()), None)
+    if first is not None and first.cell_type == "markdown":
+        heading, _newline, rest = first.source.lstrip().partition("\n")
+        if heading.lstrip("# ").strip() == title and heading.startswith("#"):
+            first.source = rest
+    return notebook
 
 
 def _interval() -> float:

@@ -115,13 +115,15 @@ def main() -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
+    from cnai_hub.apps.channels import waking
+
     notebook = nbformat.read(sys.argv[1], as_version=4)
     cells = len(notebook.cells)
 
     def started(cell: Any, cell_index: int) -> None:  # noqa: ARG001 - nbclient passes both by name
         _tell(cell=cell_index + 1, cells=cells)
 
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_start=started)
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_start=started, config=waking())
     try:
         # The kernel's own output would come between our lines.
         client.execute(cwd=str(Path.cwd()), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
