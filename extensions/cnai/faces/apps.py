@@ -30,7 +30,7 @@ _SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 _START = "start it with `make run`, or publish from a notebook server of a hub"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class App:
     """A published notebook, as its viewers find it. `state` is running, starting, stopping or stopped."""
 
@@ -43,7 +43,7 @@ class App:
     version: int
     share: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.title} ({self.slug}, version {self.version}, {self.state}): {self.url}"
 
     def _repr_html_(self) -> str:
@@ -55,6 +55,16 @@ class App:
             f'<p><a href="{html.escape(link)}" target="_blank" rel="noopener"><b>{title}</b></a><br>'
             f"<small>version {self.version} by {author}, {state}, shared with {shared}</small></p>"
         )
+
+
+class Apps(list[App]):
+    """Apps, one line each."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "no apps"
+
+    def _repr_html_(self) -> str:
+        return "".join(app._repr_html_() for app in self) or "<p>no apps</p>"
 
 
 def publish(
@@ -103,9 +113,9 @@ def unpublish(slug: str) -> None:
     _fine(reply)
 
 
-def apps() -> list[App]:
+def apps() -> Apps:
     """Return all apps that I may open, the latest published first."""
-    return [_app(model) for model in _models()]
+    return Apps(_app(model) for model in _models())
 
 
 def read_notebook(path: Path) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def _catalog(what: str) -> list[str]:
 
 _OFFERS: dict[str, Callable[[], list[str]]] = {
     "run": lambda: ["latest", *_folders(store_root())],
-    "app": lambda: _folders(home() / "apps"),
+    "app": lambda: sorted({record.parent.name for record in (home() / "apps").glob("*/*/app.json")}),
     "flavor": lambda: _catalog("flavors"),
     "image": lambda: _catalog("images"),
     "backend": lambda: ["local", "debug", "tcp://"],
