@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -34,12 +35,16 @@ def kernel(engine_home, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def terminal():
-    """IPython in this process, as in a terminal."""
+def terminal(engine_home):
+    """IPython in this process, as in a terminal, after its warm-up."""
     from IPython.testing.globalipapp import get_ipython, start_ipython
 
     shell = start_ipython() or get_ipython()
     shell.run_line_magic("load_ext", "cnai")
+    shell.run_cell("pass")
+    for name in ("cnai-load", "cnai-warm-up"):  # the second is started by the first
+        for thread in [thread for thread in threading.enumerate() if thread.name == name]:
+            thread.join(timeout=120)
     return shell
 
 

@@ -24,7 +24,16 @@ def main(words: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # curves and dots in a C locale
-    words = sys.argv[1:] if words is None else words
+    try:
+        code = _answer(sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _answer(words: Sequence[str]) -> int:
     try:
         return _run(parse(words))
     except HelpAsked as asked:
@@ -36,9 +45,6 @@ def main(words: Sequence[str] | None = None) -> int:
         return _say(error, USAGE if isinstance(error, UsageError) else FAILED)
     except KeyboardInterrupt as interrupt:
         return _say(interrupt, INTERRUPTED)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 def _run(request: Namespace) -> int:
