@@ -174,6 +174,31 @@ def test_mistakes_in_the_loop(code, says):
         use(code)
 
 
+@pytest.mark.parametrize("first", ["scheduler", "prepare"])
+def test_what_is_prepared_takes_effect_once_per_step(first):
+    ctx, net = cnai.context(), torch.nn.Linear(8, 3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    if first == "prepare":
+        ctx.prepare(net, optimizer)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    average = torch.optim.swa_utils.AveragedModel(net)
+    keys = scheduler.state_dict().keys()
+    ctx.prepare(*(() if first == "prepare" else (net, optimizer)), scheduler, average)
+    for x, y, _ in ctx.steps(samples(), 32):
+        before = net.weight.clone()
+        ctx.backward(F.cross_entropy(net(x), y))
+        optimizer.step()
+        assert torch.equal(before, net.weight) is not ctx.boundary
+        optimizer.zero_grad()
+        scheduler.step()
+        average.update_parameters(net)
+        assert (net.weight.grad is None) is ctx.boundary
+    assert scheduler.get_last_lr() == [0.5**STEPS_PER_EPOCH]
+    assert average.n_averaged == STEPS_PER_EPOCH
+    assert scheduler.state_dict().keys() - keys <= {"_is_initial"}
+    optimizer.step()  # outside the loop nothing is held back
+
+
 def test_an_optimizer_that_was_not_prepared():
     ctx = cnai.context()
     model = ctx.prepare(torch.nn.Linear(8, 3))
