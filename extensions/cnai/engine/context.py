@@ -190,7 +190,7 @@ class Context:
         """Report numbers or tensors with one element, without waiting.
 
         Each step gets one value per name: the mean over all ranks' samples (in `ctx.loop`: over the ranks) for which it
-        was reported. Outside a loop, and for the last few steps before a `break` or an exception, rank 0's value counts.
+        was reported. Outside a loop and in the last few steps before a `break` or an exception, rank 0's value counts.
         """
         if self._loop.running:
             self._loop.report(values)
