@@ -94,5 +94,10 @@ def test_two_checkpoints_stay(folder):
         (folder.path / relative).mkdir(parents=True)
         os.utime(folder.path / relative, (step, step))
         folder.commit_checkpoint(relative)
+        folder.prune_checkpoints()
     assert folder.latest() == folder.path / "checkpoints/gen-0/step-15"
-    assert sorted(path.name for path in (folder.path / "checkpoints/gen-0").iterdir()) == ["step-10", "step-15"]
+    being_written = folder.path / "checkpoints/gen-0/step-20"
+    being_written.mkdir()
+    folder.prune_checkpoints()
+    left = sorted(path.name for path in (folder.path / "checkpoints/gen-0").iterdir())
+    assert left == ["step-10", "step-15", "step-20"]

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import cnai
+from cnai.backends.engine import RUNS_AT_ONCE
 from cnai.errors import ResultError, RunCancelled, RunFailed, UsageError
 from cnai.events import Kind, State
 
@@ -128,6 +129,24 @@ def test_stop_ends_ranks_and_leaves_no_process(engine):
     assert not psutil.pid_exists(pid)
     with pytest.raises(UsageError, match="CANCELLED already"):
         run.stop()
+
+
+def test_runs_beyond_the_nodes_room_wait_and_can_be_stopped(engine):
+    def forever():
+        time.sleep(1000)
+
+    running = [cnai.train(forever) for _ in range(RUNS_AT_ONCE)]
+    waiting = cnai.train(forever)
+    while not all(run.state is State.RUNNING for run in running):
+        time.sleep(0.05)
+    assert waiting.state is State.PENDING
+    waiting.stop()
+    assert waiting.wait(WAIT).state is State.CANCELLED
+    last = cnai.train(add_up, (1,))
+    for run in running:
+        run.stop()
+    assert last.result(WAIT) == 1.0
+    assert {run.wait(WAIT).state for run in running} == {State.CANCELLED}
 
 
 def test_code_without_context_cannot_pause_or_scale(engine):

@@ -172,3 +172,4 @@ async def _work(status: dict[str, Any]) -> None:
     async with worker:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: os._exit(0))
         await worker.finished()
+    os._exit(0)  # threads that still wait for agents would hold this process; without it the agents end themselves

@@ -102,11 +102,20 @@ class Driver:
         for line in text.splitlines():
             # Only the few facts that the supervisor acts on are worth parsing here.
             if '"kind":"checkpoint"' in line:
-                self.folder.commit_checkpoint(Event.from_json(line).payload["path"])
-                self._budget.progress()
+                self._commit(Event.from_json(line).payload["path"])
             elif '"kind":"diagnosis"' in line and '"error":' in line:
                 event = Event.from_json(line)
                 current.diagnoses[event.rank or 0] = event.payload
+
+    def _commit(self, checkpoint: str) -> None:
+        try:
+            self.folder.commit_checkpoint(checkpoint)
+        except StoreError as full:  # the one before stays the last
+            self._emit(Kind.DIAGNOSIS, {"summary": f"checkpoint not kept: {full}"})
+            return
+        self._budget.progress()
+        # Removing large files takes long; the scheduler's loop has other things to do.
+        asyncio.get_running_loop().run_in_executor(None, self.folder.prune_checkpoints)
 
     def _refuse_unless_resumable(self, verb: str, value: int | None) -> None:
         if verb == "scale" and (value is None or value < 1):

@@ -53,12 +53,14 @@ class Generation:
         self._spec, self._supervisor = spec, supervisor
         self._graceful = False
         self._nodes: list[str] = []
+        self._futures: list[Future] = []
         self._started: set[int] = set()
         self._ending, self._ending_since = "", 0.0
 
     def started(self, node_rank: int) -> bool:
         """Note that a node's ranks start; tell whether all of them do."""
         self._started.add(node_rank)
+        self.last_heard = time.monotonic()
         return len(self._started) == len(self._nodes)
 
     def announced(self, rank: int, abilities: dict[str, Any]) -> None:
@@ -72,15 +74,15 @@ class Generation:
         """Run to the end. `granting` tells how to end for a wish, "" for not at all."""
         client = await self._supervisor.client()
         self._nodes = await self._choose_nodes()
-        futures = [self._submit(client, order) for order in await self._orders(assignment, record)]
-        await client.publish_dataset(futures, name=assignment.run_id, override=True)
+        self._futures = [self._submit(client, order) for order in await self._orders(assignment, record)]
+        await client.publish_dataset(self._futures, name=assignment.run_id, override=True)
         try:
-            return await self._watch(futures, wished, granting)
+            return await self._watch(wished, granting)
         finally:
             await client.unpublish_dataset(assignment.run_id)
 
-    async def _watch(self, futures: list[Future], wished: asyncio.Event, granting: Callable[[], str]) -> list[Report]:
-        reports = [asyncio.ensure_future(_report(number, future)) for number, future in enumerate(futures)]
+    async def _watch(self, wished: asyncio.Event, granting: Callable[[], str]) -> list[Report]:
+        reports = [asyncio.ensure_future(_report(number, future)) for number, future in enumerate(self._futures)]
         pending = set(reports)
         while pending:
             wish = asyncio.ensure_future(wished.wait())
@@ -104,6 +106,9 @@ class Generation:
             return
         self._ending, self._ending_since = how, time.monotonic()
         await self._tell("cnai_end", how=how)
+        for number, future in enumerate(self._futures):
+            if number not in self._started:  # it waits for room on its node, behind other runs
+                await future.cancel()
 
     async def _tell(self, operation: str, **arguments: Any) -> None:
         for address in self._nodes:
@@ -125,7 +130,7 @@ class Generation:
         if deadline is not None and time.time() - self._created > deadline:
             self._give_up(f"the deadline of {deadline:g} s is over", "deadline")
             await self._end("terminate")
-        elif stall is not None and now - self.last_heard > stall:
+        elif stall is not None and self._started and now - self.last_heard > stall:
             self._give_up(
                 f"no step or output for {stall:g} s; the ranks' logs have the stacks of their threads", "infra"
             )
@@ -190,6 +195,8 @@ async def _report(node_rank: int, future: Future) -> Report:
         report: Report = await future.result()
     except KilledWorker:
         return node.Report(node_rank=node_rank, error=f"node {node_rank} was lost")
+    except asyncio.CancelledError:
+        return node.Report(node_rank=node_rank, error=f"ended before it began on node {node_rank}")
     except Exception as error:  # noqa: BLE001  a node that can't start an agent is lost too
         return node.Report(node_rank=node_rank, error=f"node {node_rank}: {type(error).__name__}: {error}")
     return report

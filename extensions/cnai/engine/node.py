@@ -30,6 +30,8 @@ DRAIN_SECONDS = 5.0
 KILL_AFTER_SECONDS = agent.SHUTDOWN_SECONDS + 5
 
 _running: dict[tuple[str, int], NodeGeneration] = {}
+_ended_early: set[tuple[str, int]] = set()
+"""Asked to end before they began here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +63,11 @@ def run_agent(order: Order) -> Report:
     """Run one node's share of a generation to its end; a Dask task."""
     from distributed import get_worker
 
-    worker = get_worker()
+    worker, key = get_worker(), (order.assignment.run_id, order.assignment.generation)
+    if key in _ended_early:
+        return Report(node_rank=order.node_rank, error="ended before it began")
     identity = {"run": order.assignment.run_id, "generation": order.assignment.generation, "node": order.node_rank}
     generation = NodeGeneration(order, lambda message: worker.log_event(UP, {**identity, **message}))
-    key = (order.assignment.run_id, order.assignment.generation)
     _running[key] = generation
     try:
         return generation.run()
@@ -76,6 +79,7 @@ async def end(run_id: str, generation: int, how: str) -> bool:
     """End a generation on this node: "graceful" at a step boundary, "terminate" now, "kill" without asking."""
     running = _running.get((run_id, generation))
     if running is None:
+        _ended_early.add((run_id, generation))
         return False
     running.end(how)
     return True

@@ -99,15 +99,16 @@ class RunFolder:
             return None
 
     def commit_checkpoint(self, relative: str) -> None:
-        """Move `latest` to a complete checkpoint and remove all but the last two; only the supervisor calls it."""
-        previous = self.latest()
+        """Move `latest` to a complete checkpoint; only the supervisor calls it."""
         write(self.path / "checkpoints" / "latest", relative)
-        kept = {self.path / relative, previous}
+
+    def prune_checkpoints(self) -> None:
+        """Remove all but the last two checkpoints; one that is being written is newer than those and stays."""
+        latest = self.latest()
         found = sorted((self.path / "checkpoints").glob("gen-*/step-*"), key=lambda p: p.stat().st_mtime)
-        for old in found[:-KEEP_CHECKPOINTS]:
-            # An unfinished checkpoint of the running generation is newer than both that are kept.
-            if old not in kept:
-                shutil.rmtree(old, ignore_errors=True)
+        older = found[: found.index(latest)] if latest in found else []
+        for old in older[: 1 - KEEP_CHECKPOINTS]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def code_dir(self) -> Path | None:
         """Return the folder with the run's local modules, unpacked on first use, also by several nodes at once."""

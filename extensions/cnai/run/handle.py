@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cnai.spec import RunSpec
 
 TICK_SECONDS = 1.0
+ATTEMPTS = 3
 
 
 class Run:
@@ -145,10 +146,12 @@ class Run:
 
     def ask(self, question: Callable[[EngineClient], None]) -> None:
         """Ask the engine; one that was just lost is started again and asked again."""
-        try:
-            question(self.connect())
-        except EngineError:
-            question(self.connect())
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return question(self.connect())
+            except EngineError:
+                time.sleep(TICK_SECONDS)  # a process that was killed this moment still looks alive
+        return question(self.connect())
 
     def connect(self) -> EngineClient:
         """Follow the run live, starting the engine again if it was lost; returns the line to it."""
