@@ -79,6 +79,9 @@ def test_too_many_ranks_are_refused_and_nothing_is_lost(engine):
     wait_for(at_step(1), run)
     with pytest.raises(cnai.CnaiError, match="4 shards; ranks may be 1 to 4"):
         run.scale(5)
+    for ranks, message in ((0, "ranks must be a number from 1"), (1000, "1000 ranks are more than")):
+        with pytest.raises(cnai.CnaiError, match=message):
+            run.scale(ranks)
     run.scale(2)  # as it is already
     assert run.result(WAIT)[0] == STEPS
     assert generations(run) == [2]

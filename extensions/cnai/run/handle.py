@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cnai import backends
@@ -10,6 +11,7 @@ from cnai.engine import rank
 from cnai.errors import EngineError, ResultError, RunCancelled, UsageError
 from cnai.events import Event, Kind, State
 from cnai.run.history import History
+from cnai.spec import Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +139,7 @@ class Run:
 
     def scale(self, ranks: int) -> None:
         """Ask for another number of ranks; step, global batch and sample order stay."""
+        backends.get(self.spec.backend).check(replace(self.spec, ranks=Ranks.parse(ranks)))
         self._wish("scale", ranks)
 
     def _wish(self, verb: str, value: int | None = None) -> None:
