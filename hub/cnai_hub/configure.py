@@ -121,7 +121,11 @@ def _servers(c: Any) -> None:
     # Else JupyterLab asks its makers for news and updates, and package registries for extensions.
     quiet = str(Path(__file__).parent / "jupyter")
     given = os.environ.get("JUPYTER_CONFIG_PATH")
-    c.Spawner.environment = {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (quiet, given)))}
+    c.Spawner.environment = {
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (quiet, given))),
+        # Which tabs are open belongs to these notebooks, not to every JupyterLab of the account.
+        "JUPYTERLAB_WORKSPACES_DIR": str(paths.home() / "hub" / "workspaces"),
+    }
     c.Spawner.start_timeout = c.Spawner.http_timeout = 120
     c.LocalProcessSpawner.interrupt_timeout = c.LocalProcessSpawner.term_timeout = 10
 
