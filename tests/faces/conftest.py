@@ -7,7 +7,7 @@ import pytest
 
 from faces.kernels import Kernel
 
-FIT = """
+FIT = """\
 import math, time
 def fit(steps=20, pause=0.0, fail_at=None, noise=0.0):
     import cnai
@@ -23,13 +23,25 @@ def fit(steps=20, pause=0.0, fail_at=None, noise=0.0):
 """
 
 
+def start(engine_home, tmp_path_factory):
+    env = {**os.environ, "CNAI_HOME": str(engine_home), "IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))}
+    return Kernel(tmp_path_factory.mktemp("work"), env)
+
+
 @pytest.fixture(scope="module")
 def kernel(engine_home, tmp_path_factory):
     """A kernel with the extension and a function to train."""
-    env = {**os.environ, "CNAI_HOME": str(engine_home), "IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))}
-    kernel = Kernel(tmp_path_factory.mktemp("work"), env)
+    kernel = start(engine_home, tmp_path_factory)
     assert kernel.run("%load_ext cnai").status == "ok"
     assert kernel.run(FIT).status == "ok"
+    yield kernel
+    kernel.close()
+
+
+@pytest.fixture
+def another_kernel(engine_home, tmp_path_factory):
+    """A bare kernel of the same person."""
+    kernel = start(engine_home, tmp_path_factory)
     yield kernel
     kernel.close()
 

@@ -34,9 +34,9 @@ class Kernel:
         self.client.wait_for_ready(timeout=120)
         self.messages: list[dict] = []
 
-    @property
-    def pid(self):
-        return self._manager.provisioner.pid
+    def interrupt(self):
+        """Interrupt as the stop button of a notebook does."""
+        self._manager.interrupt_kernel()
 
     def send(self, code):
         """Start a cell without waiting for it."""

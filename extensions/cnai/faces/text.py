@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 32
+HUGE = 1e300
 
 
 class Text(str):
@@ -113,8 +114,13 @@ def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
     return "".join(_block(mean, low, high) for mean in means)
 
 
+def drawable(value: float) -> bool:
+    """Tell whether a value has a place on a curve: NaN and infinity have none, nor what sums would overflow with."""
+    return abs(value) < HUGE
+
+
 def _mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if drawable(value)]
     return math.fsum(finite) / len(finite) if finite else math.nan
 
 

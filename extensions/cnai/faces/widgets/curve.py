@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from cnai.faces.text import drawable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -40,12 +42,9 @@ def curve(steps: Sequence[int], values: Sequence[float], most: int = MOST_POINTS
     for begin, end in pairwise(length * bucket // count for bucket in range(count + 1)) if count else ():
         step = steps[0 if begin == 0 else length - 1 if end == length else (begin + end - 1) // 2]
         some = values[begin:end]
-        mean = math.fsum(some) / len(some) if all(map(math.isfinite, some)) else math.nan
-        if not math.isfinite(mean):
+        if not all(map(drawable, some)):
             gaps.append(step)
-            some = [value for value in some if math.isfinite(value)]
-            if not some:
-                continue
-            mean = math.fsum(some) / len(some)
-        points.append(Point(step, mean, min(some), max(some)))
+            some = [value for value in some if drawable(value)]
+        if some:
+            points.append(Point(step, math.fsum(some) / len(some), min(some), max(some)))
     return Curve(tuple(points), tuple(gaps), values[length - 1] if length else math.nan)
