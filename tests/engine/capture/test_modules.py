@@ -132,3 +132,19 @@ def test_unzip_appears_at_once_and_once(notebook, tmp_path):
     assert (folder / "one.py").stat().st_mtime_ns == stamp
     assert [path.name for path in folder.parent.iterdir()] == [captured.code_hash]
     assert "one" not in sys.modules
+
+
+def test_a_name_that_nobody_could_see_is_found_in_the_working_directory(notebook, in_rank, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "plugin_a.py").write_text("value = 9")
+    source = "import importlib\nx = importlib.import_module('plugin_' + 'a').value"
+    assert in_rank(capture_cell(source, {}, returns=("x",))).result == {"x": 9}
+
+
+def test_a_deleted_working_directory_is_no_problem(notebook, in_rank, tmp_path):
+    notebook.cell("def fit(): return 1")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert in_rank(capture_function(notebook["fit"])).result == 1

@@ -32,7 +32,7 @@ def freeze(codes: Iterable[CodeType], folders: Iterable[str] = ()) -> tuple[byte
     packages. Files are read now, whatever an older import left in this process. Equal files give equal bytes.
     """
     importlib.invalidate_caches()
-    path = list(dict.fromkeys([*folders, os.getcwd(), *(entry or os.getcwd() for entry in sys.path)]))  # noqa: PTH109 # text, as in sys.path
+    path = list(dict.fromkeys([*folders, _here(), *(entry or _here() for entry in sys.path)]))
     files: dict[str, Path] = {}
     waiting = {*_imported(), *(name for code in codes for name in imports(code))} - _NEVER
     done: set[str] = set()
@@ -43,6 +43,13 @@ def freeze(codes: Iterable[CodeType], folders: Iterable[str] = ()) -> tuple[byte
         files.update(found)
         waiting |= {other for file in found.values() for other in _imports_of(file)} - done - _NEVER
     return _zip(files)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 # text, as in sys.path
+    except OSError:  # deleted under the notebook
+        return "/nowhere"
 
 
 def _imported() -> set[str]:

@@ -27,19 +27,21 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     Puts the folder with the local modules first on `sys.path` at once; running puts `sys.path` and `sys.argv` back at
     its end. Tensors in what the target returns are on the CPU.
     """
-    header, _, body = data.partition(b"\n")
-    facts = json.loads(header)
+    end = data.index(b"\n")
+    facts = json.loads(data[:end])
     _check({key: facts[key] for key in ("python", "cloudpickle")}, payload.versions())
     path, argv = list(sys.path), list(sys.argv)
     if code_dir is not None:
         sys.path.insert(0, str(code_dir))
         tracebacks.hide_folder(code_dir)
-        importlib.invalidate_caches()
+    # Last, for what a target imports by a name that nobody could see, from the folder in which the notebook stands.
+    sys.path.append("")
+    importlib.invalidate_caches()
     for shown, text in facts["sources"].items():
         sources.remember(shown, text)
     main = ModuleType("__main__")
     with frozen.main_module(main):
-        target = pickle.loads(body)
+        target = pickle.loads(memoryview(data)[end + 1 :])
 
     def run() -> Any:
         try:
