@@ -150,3 +150,18 @@ def test_wishes_that_cannot_be_granted_say_why(kernel, verb):
 def pictures(kernel):
     """Return what replaced live views when their runs ended."""
     return [m["content"]["data"] for m in kernel.messages if m["msg_type"] == "update_display_data"]
+
+
+def test_what_a_target_takes_along_is_warned_of_in_one_line(kernel):
+    kernel.run("big = bytes(12_000_000)\ndef take():\n    return len(big)")
+    for _ in range(2):  # each time, not only the first
+        cell = kernel.run("run = %cnai train take")
+        assert re.fullmatch(r"warning: take takes 'big' along to every rank, 12 MB; .*\n", cell.stderr)
+
+
+def test_an_exception_in_the_debug_backend_begins_in_the_target(kernel):
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", kernel.run("%cnai train fit fail_at=2 --backend debug").error)
+    assert 'raise ValueError("loss exploded")' in plain
+    assert "/cnai/" not in plain
+    shown = kernel.run("%cnai train fit fail_at=2 --backend debug --debug").error
+    assert "/cnai/" in shown

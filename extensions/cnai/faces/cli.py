@@ -50,11 +50,13 @@ def _answer(words: Sequence[str]) -> int:
 def _run(request: Namespace) -> int:
     from cnai.faces import verbs
     from cnai.faces.follow import follow_logs
+    from cnai.faces.own import plain_warnings
 
     if request.verb == "logs" and request.follow:
         follow_logs(verbs.find(request), rank=request.rank, tail=request.tail)
         return 0
-    outcome = verbs.perform(request, None)
+    with plain_warnings():
+        outcome = verbs.perform(request, None)
     if request.verb in {"train", "attach"} and not isinstance(outcome, str):
         return _follow(outcome)
     print(outcome if request.verb == "logs" else _for_shell(outcome))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import needs_local_scope, no_var_expand
 
-from cnai.errors import UsageError
+from cnai.errors import CnaiError, UsageError
 from cnai.events import State
+from cnai.faces.own import authors_part, plain_warnings
 from cnai.grammar import HelpAsked, parse, split
 
 if TYPE_CHECKING:
@@ -32,20 +33,32 @@ class CnaiMagic:
 
     def __call__(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
         """Do what a line or a cell says."""
-        from cnai.faces import verbs
-
-        prog = "%cnai" if cell is None else "%%cnai"
+        __tracebackhide__ = True  # what IPython looks for
         try:
-            request = parse(split(line), prog)
+            request = parse(split(line), "%cnai" if cell is None else "%%cnai")
         except HelpAsked as asked:
             sys.stdout.write(f"{asked}\n")
             return None
         namespace = {**self._shell.user_ns, **(local_ns or {})}
-        if cell is not None:
-            return self._train_cell(request, f"%%cnai {line}\n{cell}", namespace)
+        try:
+            if cell is not None:
+                return self._train_cell(request, f"%%cnai {line}\n{cell}", namespace)
+            return self._perform(request, namespace)
+        except CnaiError:
+            raise
+        except Exception as error:
+            if getattr(request, "debug", None):
+                raise
+            # The debug backend lets the target's exception through, for %debug, which then begins in the target.
+            raise error.with_traceback(authors_part(error.__traceback__))  # noqa: B904
+
+    def _perform(self, request: Namespace, namespace: dict[str, Any]) -> Any:
+        from cnai.faces import verbs
+
         if request.verb == "logs" and request.follow:
             return self._follow_logs(request)
-        outcome = verbs.perform(request, namespace)
+        with plain_warnings():
+            outcome = verbs.perform(request, namespace)
         if isinstance(outcome, str) or request.verb not in {"train", "attach"}:
             return outcome
         controls = not getattr(request, "read_only", None)
@@ -63,7 +76,8 @@ class CnaiMagic:
                 f"%%cnai takes train; given: {request.verb}; type %cnai {request.verb} in a line of its own"
             )
         try:
-            run = verbs.train_cell(request, source, namespace, f"Cell [{self._shell.execution_count}]")
+            with plain_warnings():
+                run = verbs.train_cell(request, source, namespace, f"Cell [{self._shell.execution_count}]")
         except SyntaxError as error:
             raise UsageError("".join(traceback.format_exception_only(error)).rstrip()) from None
         if not (request.wait or request.returns):
