@@ -41,6 +41,8 @@ def parse(raw: str | bytes, subprotocol: str | None) -> tuple[str, dict[str, Any
         message = deserialize_binary_message(raw) if isinstance(raw, bytes) else json.loads(raw)
         fields = {key: message.get(key) or {} for key in ("parent_header", "metadata", "content")}
         return message["channel"], {"header": message["header"], **fields, "buffers": message.get("buffers") or []}
+    except Refused:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever an attacker makes of it, it's not a message
         raise Refused(f"not a message ({type(error).__name__})") from None
 
@@ -55,6 +57,15 @@ def _check_count(raw: bytes, subprotocol: str | None) -> None:
     width, order = (8, "little") if subprotocol == _V1 else (4, "big")
     if int.from_bytes(raw[:width], order) > len(raw) // width:
         raise ValueError("more parts than bytes")
+
+
+def _check_count(raw: str | bytes, subprotocol: str | None) -> None:
+    """Refuse more parts than the message can have; Jupyter's readers would make room for as many as it claims, 2**64."""
+    if isinstance(raw, bytes):
+        size, order = (8, "little") if subprotocol == _V1 else (4, "big")
+        claimed = int.from_bytes(raw[:size], order)  # type: ignore[arg-type]
+        if not 0 < claimed < len(raw) // size:
+            raise Refused(f"claims {claimed} parts")
 
 
 def admit(channel: str, message: dict[str, Any]) -> None:

@@ -65,6 +65,13 @@ def test_a_message_that_claims_billions_of_parts_takes_no_memory(subprotocol, cl
         parse(claim + b"{}", subprotocol)
 
 
+@pytest.mark.parametrize(("protocol", "count"), [("v1", (2**62).to_bytes(8, "little")), ("binary", b"\xff" * 4)])
+def test_a_message_that_claims_billions_of_parts_costs_nothing(protocol, count):
+    honest = encode(message("comm_msg", {}), protocol)
+    with pytest.raises(Refused, match=r"claims \d{10,} parts"):
+        parse(count + honest[len(count) :], SUBPROTOCOL[protocol])
+
+
 def outgoing(kind, content):
     fields = [{"msg_type": kind}, {}, {}, content]
     return [b"signature", *(json.dumps(field).encode() for field in fields), b"buffer"]
