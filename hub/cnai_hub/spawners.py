@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 APP_PREFIX = "app-"
+_LOOK_SECONDS = 0.05
 
 # What a person set for their own programs, beyond what JupyterHub hands on.
 _KEPT = (
@@ -144,8 +146,15 @@ class CatalogSpawner(SimpleLocalProcessSpawner):
                 what = "the app" if self.is_app else "the server"
                 sentence = f"{what} ended while it started (exit code {status}); the hub's log says why"
                 raise SpawnException(sentence, reason="exited", status_code=500)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_LOOK_SECONDS)
         return address
+
+    async def wait_for_death(self, timeout: float = 10) -> bool:
+        """Wait until the process has ended, looking as often at the end as at the beginning; tell whether it has."""
+        deadline = time.monotonic() + timeout
+        while not (ended := await self.poll() is not None) and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+        return ended
 
 
 async def _listens(host: str, port: int) -> bool:
