@@ -61,15 +61,8 @@ def test_rubbish_is_refused_and_nothing_else_happens(raw, subprotocol):
 
 @pytest.mark.parametrize(("subprotocol", "claim"), [(V1, b"\xff" * 7 + b"\0"), (None, b"\x7f\xff\xff\xff")])
 def test_a_message_that_claims_billions_of_parts_takes_no_memory(subprotocol, claim):
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="more parts than bytes"):
         parse(claim + b"{}", subprotocol)
-
-
-@pytest.mark.parametrize(("protocol", "count"), [("v1", (2**62).to_bytes(8, "little")), ("binary", b"\xff" * 4)])
-def test_a_message_that_claims_billions_of_parts_costs_nothing(protocol, count):
-    honest = encode(message("comm_msg", {}), protocol)
-    with pytest.raises(Refused, match=r"claims \d{10,} parts"):
-        parse(count + honest[len(count) :], SUBPROTOCOL[protocol])
 
 
 def outgoing(kind, content):
