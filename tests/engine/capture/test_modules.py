@@ -81,9 +81,9 @@ def test_packages_come_whole_with_small_data_and_without_rubbish(notebook, in_ra
     assert in_rank(captured).result == "cat"
 
 
-def test_folders_without_init_and_other_folders_of_sys_path(notebook, in_rank, monkeypatch):
+def test_folders_without_init_and_other_folders_of_sys_path(notebook, in_rank):
     write({"space/part.py": "value = 3", "src/extra.py": "value = 4"})
-    monkeypatch.syspath_prepend(str(Path("src").absolute()))
+    sys.path.insert(0, str(Path("src").absolute()))
     captured = capture_cell("import space.part, extra\nx = space.part.value + extra.value", {}, returns=("x",))
     assert names(captured) == ["extra.py", "space/part.py"]
     assert in_rank(captured).result == {"x": 7}
