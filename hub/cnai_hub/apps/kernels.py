@@ -35,7 +35,8 @@ class ViewerKernels(AsyncMappingKernelManager):
         kernel_id = str(uuid.uuid4())
         # Before the first await, so that nobody can know the id earlier than we know its viewer.
         self._viewers[kernel_id] = viewer
-        kwargs["env"] = without_hub(kwargs.get("env") or {})
+        # CNAI_APP: what the notebook shows of a run has no buttons, since viewers may not stop what the author runs.
+        kwargs["env"] = {**without_hub(kwargs.get("env") or {}), "CNAI_APP": "1"}
         try:
             return await super().start_kernel(**kwargs, kernel_id=kernel_id)
         except BaseException:
