@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from faces.conftest import FIT
 from faces.kernels import WIDGET, of
 
 
@@ -165,3 +166,14 @@ def test_an_exception_in_the_debug_backend_begins_in_the_target(kernel):
     assert "/cnai/" not in plain
     shown = kernel.run("%cnai train fit fail_at=2 --backend debug --debug").error
     assert "/cnai/" in shown
+
+
+def test_a_terminal_shows_text(terminal, engine, capsys):
+    terminal.run_cell(FIT)
+    terminal.run_cell("%cnai train fit steps=30 --wait")
+    out = capsys.readouterr().out
+    assert out.count("at 20\n") == 1
+    assert re.search(r"fit-\S+ · SUCCEEDED · 1 rank · \S+\n +loss +[▁-█]+ 0\.05502\n", out)
+    terminal.run_cell("%cnai train fit fail_at=3 --wait")
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).endswith("rank 0: ValueError: loss exploded\n")

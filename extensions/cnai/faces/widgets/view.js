@@ -1,5 +1,9 @@
 // The live view: puts the pieces of HTML that the kernel sends into their places, keeps the clock going, sends clicks.
 
+// The kernel tells the time at least every 5 s while a run goes on.
+const SILENT_MILLISECONDS = 20_000;
+const SILENCE = "No news from this page's kernel. The run goes on without it: %cnai attach shows it again.";
+
 function element(tag, name, parent, text = "") {
   const made = document.createElement(tag);
   made.className = name;
@@ -49,6 +53,7 @@ function render({ model, el }) {
   const clock = element("span", "cnai-clock", top);
   const refreshControls = addControls(model, top);
   const notice = element("div", "cnai-notice", root);
+  const silence = element("div", "cnai-notice", root, SILENCE);
   const error = element("div", "", root);
   const charts = element("div", "cnai-charts", root);
   const log = element("div", "cnai-log", root);
@@ -81,7 +86,10 @@ function render({ model, el }) {
   };
   const tick = () => {
     const { seconds = 0, running = false } = model.get("clock");
-    clock.textContent = clockText(seconds + (running ? (performance.now() - told) / 1000 : 0));
+    const since = performance.now() - told;
+    clock.textContent = clockText(seconds + (running ? since / 1000 : 0));
+    silence.hidden = !running || since < SILENT_MILLISECONDS;
+    top.classList.toggle("cnai-silent", !silence.hidden);
   };
   for (const [name, redraw] of Object.entries(draw)) {
     model.on(`change:${name}`, redraw);
