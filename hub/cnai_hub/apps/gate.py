@@ -48,12 +48,12 @@ class Gate(RequestHandler):
     async def prepare(self) -> None:
         """Let through, send to the login, or refuse."""
         user = await self.settings["identity_provider"].get_user(self)
+        self.current_user = user
         if user is None:
             if not self._is_navigation():
                 raise HTTPError(403)
             self.redirect(self.get_login_url())
             return
-        self.current_user = user
         self._keep_to_own_kernel(user.username)
         self.settings["touched"]()
         prepared = super().prepare()
