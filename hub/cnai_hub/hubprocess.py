@@ -26,8 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def start(state: Path, port: int, client: HubClient) -> subprocess.Popen[bytes]:
-    """Start the hub and wait until it answers; what a crash left of an earlier one ends first."""
-    processes.end(processes.left_by_a_crash(paths.home()))
+    """Start the hub and wait until it answers."""
     log = state / "hub.log"
     with suppress(FileNotFoundError):
         log.replace(state / "hub.log.old")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARK = "CNAI_WORKBENCH"
+_PROXY = "/configurable-http-proxy"
 _PATIENCE_SECONDS = 15.0
 
 
@@ -66,8 +67,23 @@ def marked(home: Path) -> list[psutil.Process]:
 
 
 def left_by_a_crash(home: Path) -> list[psutil.Process]:
-    """Return hub, proxy and services that outlived their launcher; people's servers are taken over by the next hub."""
-    return [process for process in marked(home) if "JUPYTERHUB_USER" not in _environment(process)]
+    """Return hub, proxy, service and apps that outlived their launcher.
+
+    Notebook servers aren't among them, nor is the engine: the next hub takes over the ones, runs go on in the other.
+    """
+    return [process for process in marked(home) if any(_is_the_hubs(word) for word in _command(process))]
+
+
+def _is_the_hubs(word: str) -> bool:
+    return word in {"jupyterhub", "cnai_hub.apps.service", "cnai_hub.apps.server"} or word.endswith(_PROXY)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        words: list[str] = process.cmdline()
+    except psutil.Error:
+        return []
+    return words
 
 
 def end(processes: list[psutil.Process]) -> None:

@@ -101,6 +101,7 @@ def _workbench(port: int) -> Iterator[Workbench]:
     steps = Steps()
     person, state, url = person_name(), state_dir(), f"http://{ports.LOOPBACK}:{port}"
     with processes.only_one(state, url):
+        processes.end(processes.left_by_a_crash(paths.home()))
         ports.claim(port)
         secrets = credentials.load(state)
         client = HubClient(url, person, secrets.workbench_token)

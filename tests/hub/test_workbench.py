@@ -126,14 +126,28 @@ def test_the_first_run_is_done_once_and_everything_ends_with_ctrl_c(terminal):
         terminal.type("link").stderr.strip() == f"cnai: no workbench of {terminal.home} runs; start it with `make run`"
     )
 
-    # It knows what it did, and a launcher that is killed takes the hub along.
     said = terminal.run()
     assert "01-first-run.ipynb runs in it" not in said
-    assert_opens(
-        re.findall(rf"http://127\.0\.0\.1:{terminal.port}/hub/\S+", said)[0], "/user/ada/lab/tree/01-first-run.ipynb"
-    )
+    link = re.findall(rf"http://127\.0\.0\.1:{terminal.port}/hub/\S+", said)[0]
+    assert_opens(link, "/user/ada/lab/tree/01-first-run.ipynb")
+
+    # When everything that leads is killed, the notebook server goes on, and the next start takes it over.
+    hub = int((terminal.home / "hub" / "hub.pid").read_text())
+    os.kill(hub, signal.SIGSTOP)
+    assert terminal.send(signal.SIGKILL) == -signal.SIGKILL
+    os.kill(hub, signal.SIGKILL)
+    (server,) = servers(terminal.home)
+    terminal.run()
+    assert servers(terminal.home) == [server]
+
+    # A launcher that is killed takes the hub along.
     assert terminal.send(signal.SIGKILL) == -signal.SIGKILL
     until(lambda: not processes.marked(terminal.home), "everything has ended", 120)
+
+
+def servers(home: Path) -> list[int]:
+    """Return the notebook servers of a home."""
+    return [process.pid for process in processes.marked(home) if "jupyterhub.singleuser" in process.cmdline()]
 
 
 def test_a_first_run_that_fails_says_why_and_the_workbench_stays(terminal):
