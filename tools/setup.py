@@ -142,6 +142,8 @@ def bootstrap() -> None:
     uv = VENV / "bin" / "uv"
     if works(uv, "--version") and call(uv, "--version").split()[1] == pinned[1]:
         return
+    if not works(PYTHON, "-m", "pip", "--version"):  # an environment that uv made
+        call(PYTHON, "-m", "ensurepip")
     # --no-deps: the lock also pins what builds cnai, which goes into an environment of its own.
     call(PYTHON, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", LOCKS / "tools.lock")
 
