@@ -77,7 +77,7 @@ def _runs(request: Namespace) -> Any:
     limit = LIMIT if request.limit is None else request.limit
     if limit < 1:
         raise UsageError(f"--limit must be 1 or more; given: {limit}")
-    return runs_table(run.runs()[:limit])
+    return runs_table(run.runs(limit))
 
 
 def _logs(request: Namespace) -> Text:

@@ -9,9 +9,9 @@ from cnai.paths import store_root
 from cnai.run.handle import Run
 
 
-def runs() -> list[Run]:
-    """Return all runs, newest first."""
-    return [Run(folder) for folder in Store(store_root()).folders()]
+def runs(limit: int | None = None) -> list[Run]:
+    """Return the newest runs, newest first; by default all."""
+    return [Run(folder) for folder in Store(store_root()).folders()[:limit]]
 
 
 def attach(run: str = "latest") -> Run:
