@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 from cnai.errors import UnknownName, UsageError
 from cnai.paths import shipped
 
+KEPT_MEMORY = 0.1
+"""Share of its memory that a machine may keep for firmware and kernel and still be sold under the full number."""
+
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 
 
@@ -47,7 +50,8 @@ class Flavor:
 
     def fits(self, machine: Flavor) -> bool:
         """Tell whether a machine can hold this flavor."""
-        return self.cpu <= machine.cpu and self.memory_gib <= machine.memory_gib and self.gpus <= machine.gpus
+        memory_gib = machine.memory_gib / (1 - KEPT_MEMORY)
+        return self.cpu <= machine.cpu and self.memory_gib <= memory_gib and self.gpus <= machine.gpus
 
     def __str__(self) -> str:
         gpus = f", {self.gpus} GPU" if self.gpus else ""

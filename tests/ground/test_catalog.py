@@ -39,6 +39,12 @@ def test_flavors_that_fit():
     assert shelf.that_fit(with_gpus) == shelf.flavors
 
 
+@pytest.mark.parametrize(("reported", "holds"), [(2.0, True), (1.9, True), (1.7, False)])
+def test_machines_report_less_memory_than_they_are_sold_with(reported, holds):
+    machine = Flavor(name="m", title="m", cpu=2, memory_gib=reported)
+    assert catalog.load().flavor("small").fits(machine) == holds
+
+
 def test_this_machine_holds_something():
     machine = catalog.this_machine()
     assert machine.cpu >= 1

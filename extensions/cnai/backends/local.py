@@ -149,6 +149,8 @@ def launch() -> None:
 def _environment() -> dict[str, str]:
     """Return the environment without what belongs to the kernel that happens to come first."""
     dropped = {"JPY_PARENT_PID", "JPY_SESSION_NAME", "JUPYTERHUB_API_TOKEN", "MPLBACKEND", "PYTHONSTARTUP"}
+    if "CNAI_FLAVOR" in os.environ:  # limits of a notebook server, not of the engine that it happens to start
+        dropped |= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
     return {key: value for key, value in os.environ.items() if key not in dropped}
 
 
