@@ -16,7 +16,7 @@ TOOLS = "uv\nhatchling\neditables\n"
 def main() -> None:
     """Resolve run, dev and tools."""
     upgrade = ["--upgrade"] if os.environ.get("UPGRADE") else []
-    uv = [str(Path(sys.executable).with_name("uv")), "pip", "compile", *COMMON, *upgrade]
+    uv = [str(Path(sys.prefix) / "tools" / "bin" / "uv"), "pip", "compile", *COMMON, *upgrade]
     for name, extras in EXTRAS.items():
         chosen = [word for extra in extras for word in ("--extra", extra)]
         subprocess.run([*uv, *chosen, "pyproject.toml", "-o", f"locks/{name}.lock"], cwd=ROOT, check=True)

@@ -7,6 +7,7 @@ to look.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -20,6 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+TOOLS = VENV / "tools"
+"""A folder of its own: uv takes itself out of an environment that it made when it syncs it."""
+UV = TOOLS / "bin" / "uv"
 LOCKS = ROOT / "locks"
 OLDEST_NODE = 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -139,19 +143,20 @@ def bootstrap() -> None:
     """Install the uv of locks/tools.lock."""
     pinned = re.search(r"^uv==(\S+)", (LOCKS / "tools.lock").read_text(), re.MULTILINE)
     assert pinned is not None, "locks/tools.lock pins no uv"
-    uv = VENV / "bin" / "uv"
-    if works(uv, "--version") and call(uv, "--version").split()[1] == pinned[1]:
-        return
-    if not works(PYTHON, "-m", "pip", "--version"):  # an environment that uv made
+    if not works(PYTHON, "-m", "pip", "--version"):  # an environment that uv made, or that it has synced
         call(PYTHON, "-m", "ensurepip")
+    uv_settings()  # asks pip, which the sync may remove
+    if works(UV, "--version") and call(UV, "--version").split()[1] == pinned[1]:
+        return
     # --no-deps: the lock also pins what builds cnai, which goes into an environment of its own.
-    call(PYTHON, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", LOCKS / "tools.lock")
+    pip = [PYTHON, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "--upgrade", "--target", TOOLS]
+    call(*pip, "-r", LOCKS / "tools.lock")
 
 
 def packages(kind: str) -> None:
     """Make the environment hold exactly what the lock says."""
     call(
-        VENV / "bin" / "uv",
+        UV,
         "pip",
         "sync",
         "-q",
@@ -165,10 +170,11 @@ def packages(kind: str) -> None:
 
 def itself() -> None:
     """Install the checkout, editable, built with pinned tools."""
-    uv = [VENV / "bin" / "uv", "pip", "install", "-q", "--no-deps", "--python", PYTHON]
+    uv = [UV, "pip", "install", "-q", "--no-deps", "--python", PYTHON]
     call(*uv, "--build-constraints", LOCKS / "tools.lock", "-e", ROOT, **uv_settings())
 
 
+@functools.cache
 def uv_settings() -> dict[str, str]:
     """Return pip's configuration in uv's words, without what uv is told already."""
     found = {}
