@@ -47,8 +47,9 @@ class Hub:
 
     async def create(self, owner: str, server: str, title: str) -> None:
         """Make sure that a server exists."""
-        body = {"display_name": title, "user_options": {}}
-        await self._ask("PUT", _server(owner, server), body, fine=(409,))
+        if await self._get(_server(owner, server)) is None:
+            body = {"display_name": title, "user_options": {}}
+            await self._ask("PUT", _server(owner, server), body, fine=(409,))  # 409: somebody else was quicker
 
     async def start(self, owner: str, server: str, title: str) -> None:
         """Begin to start a server; nothing happens if it runs or starts already."""

@@ -75,8 +75,7 @@ async def serve() -> None:
 
 def main() -> None:
     """Run the service with what the hub put in the environment."""
-    logging.basicConfig(level=logging.INFO, format="[apps] %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="[apps] %(message)s")
     asyncio.run(serve())
 
 
