@@ -156,6 +156,7 @@ async def _work(status: dict[str, Any]) -> None:
     from distributed import Worker
 
     from cnai.backends.local import security
+    from cnai.engine import node
 
     slots = 1 if catalog.this_machine().gpus else RUNS_AT_ONCE
     worker = Worker(
@@ -165,11 +166,12 @@ async def _work(status: dict[str, Any]) -> None:
         nthreads=slots,
         resources={"node": slots},
         memory_limit=0,
+        local_directory=str(engine_dir() / "dask"),
         dashboard=False,
         preload=["cnai.engine.node"],
         name="this-machine",
     )
     async with worker:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: os._exit(0))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, node.leave)
         await worker.finished()
-    os._exit(0)  # threads that still wait for agents would hold this process; without it the agents end themselves
+    node.leave()

@@ -18,6 +18,7 @@ from cnai.engine.watchdog import end_with_parent
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+    from pathlib import Path
 
     from cnai.engine.link import Assignment
 
@@ -98,7 +99,7 @@ def _launch(order: Order, ups: list[Connection]) -> tuple[str, Any]:
         start_method="fork",
         local_addr=order.endpoint.rpartition(":")[0] if order.nodes == 1 else None,
         shutdown_timeout=SHUTDOWN_SECONDS,
-        logs_specs=DefaultLogsSpecs(),
+        logs_specs=DefaultLogsSpecs(log_dir=str(scratch(order))),
     )
     try:
         elastic_launch(config, rank.main)(order, ups)
@@ -108,6 +109,11 @@ def _launch(order: Order, ups: list[Connection]) -> tuple[str, Any]:
             for global_rank, failure in error.failures.items()
         ]
     return "done", None
+
+
+def scratch(order: Order) -> Path:
+    """Return where torch keeps its error files; the node removes it, also when the agent was killed."""
+    return order.assignment.run_dir / f".elastic-{order.assignment.generation}-{order.node_rank}"
 
 
 def _endpoint(endpoint: str) -> str:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from dataclasses import dataclass, field
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, util
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine import agent
@@ -51,6 +52,12 @@ def warm_up() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch at import; ranks get their own count
     multiprocessing.set_forkserver_preload(["cnai.engine.warm"])
     forkserver.ensure_running()
+
+
+def leave() -> None:
+    """End this process at once, without waiting for threads that wait for agents; these end themselves with it."""
+    shutil.rmtree(util.get_temp_dir(), ignore_errors=True)  # the forkserver's socket
+    os._exit(0)
 
 
 def dask_setup(worker: Any) -> None:
@@ -141,6 +148,7 @@ class NodeGeneration:
         self._agent.join()
         self._drain()
         self._outcome.close()
+        shutil.rmtree(agent.scratch(self.order), ignore_errors=True)
         if word == "error" and not content:
             content = f"the agent's process died with exit code {self._agent.exitcode}"
         return Report(
