@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ class EngineClient:
         self._listeners: dict[str, list[Callable[[int, str], None]]] = {}
         self._lock = threading.Lock()
         try:
+            _knock(address)
             self._dask: distributed.Client = Client(
                 address, security=security, timeout=CONNECT_SECONDS, set_as_default=False
             )
@@ -92,3 +94,9 @@ class EngineClient:
                 f"{self.address} is a Dask scheduler without cnai; start it with --preload cnai.engine.supervisor"
             )
         return answer
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once if nobody listens; Dask would go on trying until its timeout."""
+    host, _, port = address.partition("://")[2].rpartition(":")
+    socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()

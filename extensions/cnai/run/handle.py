@@ -150,8 +150,9 @@ class Run:
     def ask(self, question: Callable[[EngineClient], None]) -> None:
         """Ask the engine; one that was just lost is started again and asked again."""
         for _ in range(ATTEMPTS - 1):
+            engine = self.connect()
             try:
-                return question(self.connect())
+                return question(engine)
             except EngineError:
                 time.sleep(TICK_SECONDS)  # a process that was killed this moment still looks alive
         return question(self.connect())
