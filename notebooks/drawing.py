@@ -49,7 +49,7 @@ class DrawingPad(anywidget.AnyWidget):
           model.save_changes();
         });
         model.on("change:dots", load);
-        load();
+        requestAnimationFrame(load); // by then it is in the page, whose colors it takes
       },
     };
     """
