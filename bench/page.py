@@ -23,7 +23,7 @@ included; **warm** are the launches after it. Times are medians (range). CPU sec
 that it started, engine included, until the launch's end; they say more than wall time where a machine is shared.
 
 Measured {date} in {minutes:.0f} minutes on {machine}; load average before a launch {load}.
-{versions}.
+{versions}.{failed}
 
 """
 STEPS = """## Steps
@@ -49,6 +49,7 @@ def render(rows: list[dict], figures: list[dict], burns: dict[int, int], rounds:
             minutes=seconds / 60,
             machine=_machine(),
             load=f"{statistics.median(loads):.1f} ({min(loads):.1f}-{max(loads):.1f})",
+            failed=_failed(rows),
             versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
         ),
         "## Launches\n\n",
@@ -61,6 +62,12 @@ def render(rows: list[dict], figures: list[dict], burns: dict[int, int], rounds:
         _figures(figures),
     ]
     return "".join(parts).rstrip() + "\n"
+
+
+def _failed(rows: list[dict]) -> str:
+    failed = {peer: sum(row["failed_before"] for row in rows if row["peer"] == peer) for peer in _peers(rows)}
+    told = ", ".join(f"{peer} {count}" for peer, count in failed.items() if count)
+    return f" Launches that aborted and were repeated: {told}." if told else ""
 
 
 def _machine() -> str:
@@ -163,7 +170,7 @@ def _goals(rows: list[dict], figures: dict[str, dict]) -> str:
         ("idle rank, unique", figure("idle_rank_unique_mb"), 10, " MB"),
         (
             "left after 100 runs: processes, files, ports",
-            sum(figure(f"hundred_runs_more_{name}") for name in left),
+            sum(max(0, figure(f"hundred_runs_more_{name}")) for name in left),
             0,
             "",
         ),

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 FIRST_STEPS = 20
+TRIES = 3
+"""Now and then a rank under torchrun aborts while its interpreter ends; such a launch is counted and repeated."""
 
 
 def main() -> None:
@@ -37,7 +39,16 @@ def main() -> None:
                 if steps
             ]
             for number, (kind, steps, burn) in enumerate(plan):
-                print(json.dumps(_launch(meter, peer, kind, steps, burn, Path(home) / f"out-{number}")), flush=True)
+                for again in range(TRIES):
+                    try:
+                        row = _launch(meter, peer, kind, steps, burn, Path(home) / f"out-{number}")
+                    except RuntimeError as error:
+                        print(error, file=sys.stderr)
+                        continue
+                    print(json.dumps({**row, "failed_before": again}), flush=True)
+                    break
+                else:
+                    sys.exit(f"{name} failed {TRIES} times in a row")
         finally:
             peer.close()
             meter.close()

@@ -21,7 +21,7 @@ def rows(slower: float):
             factor = slower if peer.name.startswith("cnai") else 1.0
             for kind in ("cold", "warm", "5 ms", "50 ms"):
                 measured = dict.fromkeys(("first", "total", "cpu", "step_ms", "step_cpu_ms"), factor * (number + 1))
-                yield {"peer": peer.name, "kind": kind, "round": number, "load": 0.5, **measured}
+                yield {"peer": peer.name, "kind": kind, "round": number, "load": 0.5, "failed_before": 0, **measured}
 
 
 def render(slower: float) -> str:
