@@ -20,7 +20,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from cnai.errors import CnaiError, UnknownName, UsageError
 from cnai_hub.apps import TERMINAL, snapshot
-from cnai_hub.apps.pages import app_path
+from cnai_hub.apps.pages import open_path
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubAuth
@@ -82,7 +82,7 @@ class Api(HubAuthenticated, RequestHandler):
             "version": app.current,
             "share": list(app.share),
             "state": await self.publisher.state_of(app),
-            "url": os.environ["CNAI_HUB_URL"] + app_path(app),
+            "url": os.environ["CNAI_HUB_URL"] + open_path(app),
         }
 
     def write_error(self, status_code: int, **about: Any) -> None:  # noqa: ARG002 - tornado's signature
@@ -130,6 +130,8 @@ class Apps(Api):
             facts.put_nowait({"app": await self.model(app)})
         except CnaiError as error:
             facts.put_nowait({"error": str(error), "usage": isinstance(error, UsageError)})
+        except OSError as error:  # a full disk, most likely
+            facts.put_nowait({"error": f"the release could not be written, the old one stays: {error}", "usage": False})
         except Exception:
             log.exception("publishing %s/%s", author, wanted.slug)
             facts.put_nowait({"error": "the apps service failed; the hub's log says why", "usage": False})

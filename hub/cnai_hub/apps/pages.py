@@ -11,6 +11,8 @@ from urllib.parse import quote
 from jupyterhub.services.auth import HubOAuthenticated, UserNotAllowed
 from tornado.web import HTTPError, RequestHandler
 
+from cnai_hub.apps import SERVICE
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -27,9 +29,21 @@ _POLICY = (
 _NOBODY = {"user": "", "author": False, "apps": [], "xsrf": "", "opening": "", "problem": ""}
 
 
-def app_path(app: App) -> str:
-    """Return an app's address below the hub's."""
+def server_path(app: App) -> str:
+    """Return where an app's server answers while it runs, below the hub's address."""
     return f"user/{quote(app.owner, safe='@~')}/{app.server_name}/"
+
+
+def open_path(app: App) -> str:
+    """Return an app's address for people, below the hub's: it starts an app that is stopped.
+
+    The server's own address doesn't then, and if the author's notebook server runs, leads there.
+    """
+    return f"services/{SERVICE}/open/{_key(app.owner, app.slug)}"
+
+
+def _base() -> str:
+    return os.environ.get("JUPYTERHUB_BASE_URL", "/")
 
 
 def _key(owner: str, slug: str) -> str:
@@ -76,9 +90,8 @@ class Page(HubOAuthenticated, RequestHandler):
 
     def show(self, **names: Any) -> None:
         """Send the page."""
-        base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
         self.set_header("Content-Security-Policy", _POLICY.format(nonce=self.nonce))
-        known = {"base_url": f"{base}hub/", "apps_url": self.settings["prefix"], "nonce": self.nonce}
+        known = {"base_url": f"{_base()}hub/", "apps_url": self.settings["prefix"], "nonce": self.nonce}
         self.finish(self.templates.get_template("apps.html").render(_NOBODY | known | names))
 
     def write_error(self, status_code: int, **_: Any) -> None:  # noqa: ARG002 - tornado's signature
@@ -92,7 +105,10 @@ class Index(Page):
     async def get(self, owner: str = "", slug: str = "") -> None:
         """Show what I may open; with owner and slug, open that one at once."""
         if slug:
-            self.app_or_404(owner, slug)
+            app = self.app_or_404(owner, slug)
+            if await self.publisher.state_of(app) == "running":
+                self.redirect(_base() + server_path(app))
+                return
         apps = [app for app in self.publisher.store.apps() if app.may_open(self.me)]
         rows = [await self._row(app) for app in apps]
         self.show(
@@ -124,8 +140,7 @@ class State(Page):
     async def get(self, owner: str, slug: str) -> None:
         """Send the state, and where the app is."""
         app = self.app_or_404(owner, slug)
-        base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
-        self.finish({"state": await self.publisher.state_of(app), "url": base + app_path(app)})
+        self.finish({"state": await self.publisher.state_of(app), "url": _base() + server_path(app)})
 
 
 class Open(Page):

@@ -107,8 +107,8 @@ def author(hub):
 
 
 def path_of(app):
-    """Return an app's path on the hub."""
-    return re.sub(r"^https?://[^/]+", "", app.url)
+    """Return where an app's server answers, on the hub."""
+    return f"/user/{app.author}/app-{app.slug}/"
 
 
 def facts_of(page):

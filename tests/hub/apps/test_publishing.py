@@ -34,8 +34,8 @@ def listed(client):
 def test_an_app_answers_with_what_its_notebook_shows(hub, app, guest):
     assert app.state == "running"
     assert (app.slug, app.title, app.author) == ("squares", "Squares & <b>more</b>", PERSON)
-    page = guest.get(path_of(app))
-    assert page.status_code == 200
+    page = guest.get(app.url)
+    assert (page.status_code, page.url.path) == (200, path_of(app))
     facts = facts_of(page.text)
     assert facts["helped"] == 9
     assert facts["data"] == "1,2"
@@ -162,11 +162,14 @@ def test_a_stopped_app_starts_from_the_apps_page(app, guest, api):
     state = f"/services/apps/state/{PERSON}/squares"
     token = {"X-XSRFToken": guest.cookies.get("_xsrf", path="/services/apps/")}
     until(lambda: guest.get(state).json()["state"] == "stopped", "the app has stopped")
-    assert guest.get(path_of(app)).status_code == 424
+    page = guest.get(app.url)
+    assert page.url.path == f"/services/apps/open/{PERSON}/squares"
+    assert f'data-opening="{PERSON}/squares"' in page.text
     assert guest.post(f"/services/apps/start/{PERSON}/squares").status_code == 403  # without the page's token
     assert guest.post(f"/services/apps/start/{PERSON}/squares", headers=token).status_code == 202
     until(lambda: guest.get(state).json()["state"] == "running", "the app runs")
-    assert guest.get(path_of(app)).status_code == 200
+    page = guest.get(app.url)
+    assert (page.status_code, page.url.path) == (200, path_of(app))
 
 
 def test_publishing_needs_a_token_of_somebody_who_may(hub, guest, author):
@@ -225,3 +228,17 @@ def test_bad_input_is_one_line_and_changes_nothing(folder, store, wanted, reason
 def test_an_unknown_app_is_named_with_those_there_are(app):
     with pytest.raises(UnknownName, match=r"unknown app 'square'; did you mean 'squares'\?"):
         apps.unpublish("square")
+
+
+def test_a_disk_that_takes_nothing_is_told_and_the_old_release_stays(hub, folder, store, guest):
+    app = apps.publish(write(folder, "full.ipynb", "'it ' + 'works'"), share=[GUEST])
+    releases = store.folder(PERSON, "full") / "releases"
+    releases.rename(releases.with_name("away"))
+    releases.write_text("a file where a folder should be")  # stands in for a full disk, also for root
+    with pytest.raises(HubError, match="could not be written, the old one stays"):
+        apps.publish(write(folder, "full.ipynb", "2"))
+    releases.unlink()
+    releases.with_name("away").rename(releases)
+    assert store.get(PERSON, "full").current == 1
+    assert "it works" in guest.get(path_of(app)).text
+    apps.unpublish("full")
