@@ -88,6 +88,11 @@ def test_every_module_says_what_it_is():
     ] == []
 
 
+def test_names_of_test_modules_are_unique():
+    names = [path.name for path in MODULES if path.name.startswith("test_")]
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
 def test_no_module_is_called_after_nothing():
     assert [path for path in MODULES if path.stem in {"utils", "util", "common", "helpers", "misc"}] == []
 
