@@ -42,3 +42,12 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("CNAI_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("CNAI_STORE", raising=False)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def own_engine(home):
+    """A local engine that nobody else uses, ended after the test."""
+    from cnai.backends import local
+
+    yield local.connect()
+    local.stop()

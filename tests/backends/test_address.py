@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
 import cnai
 from cnai.errors import EngineError, UsageError
+from run.waiting import until
 
 
 @pytest.fixture
@@ -29,9 +29,7 @@ def cluster(home, tmp_path):
         )
         for command in commands
     ]
-    while not file.exists() or '"address"' not in file.read_text():
-        assert processes[0].poll() is None
-        time.sleep(0.05)
+    until(lambda: file.exists() and '"address"' in file.read_text(), "the scheduler listens")
     yield json.loads(file.read_text())["address"]
     for process in reversed(processes):
         process.terminate()

@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from browser.chromium import Visitor, chromium
 from hub.realhub import GUEST, PERSON, RealHub
+from run.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -92,9 +93,12 @@ def test_first_notebook_trains_and_the_curve_moves(hub, person):
     view.wait_for()
     view.scroll_into_view_if_needed()
     curves = set()
-    while "SUCCEEDED" not in view.inner_text():
+
+    def ended():
         curves.add(view.locator(".cnai-charts").inner_html())
-        page.wait_for_timeout(100)
+        return "SUCCEEDED" in view.inner_text()
+
+    until(ended, "the run has ended")
     assert len(curves) > 2
     assert shown_step(view) == 230
     page.get_by_text(re.compile(r"^9\d\.\d% of 360 digits")).wait_for()
@@ -120,8 +124,7 @@ def test_killed_kernel_attach_shows_all_of_it(hub, person):
     first = page.locator(".cnai-run").first
     first.get_by_text("RUNNING").wait_for()
     kernel = int(page.get_by_text(re.compile(r"^kernel \d+")).inner_text().split()[1])
-    while shown_step(first) < 20:
-        page.wait_for_timeout(50)
+    until(lambda: shown_step(first) >= 20, "step 20")
     os.kill(kernel, signal.SIGKILL)
     page.get_by_text(re.compile("appears to have died|has died")).first.wait_for()
     page.get_by_role("button", name=re.compile("^(Ok|OK)$")).click()
@@ -140,8 +143,7 @@ def test_buttons_of_the_view(hub, person):
     run_all(page)
     view = page.locator(".cnai-run").first
     view.get_by_text("RUNNING").wait_for()
-    while shown_step(view) < 10:
-        page.wait_for_timeout(50)
+    until(lambda: shown_step(view) >= 10, "step 10")
     view.get_by_role("button", name="Pause").click()
     view.get_by_text("PAUSED").wait_for()
     view.get_by_role("button", name="Resume").click()

@@ -292,6 +292,7 @@ def _environment(hub) -> dict[str, str]:
             pairs = dict(pair.split("=", 1) for pair in path.read_bytes().decode().split("\0") if "=" in pair)
         except OSError:
             continue
-        if pairs.get("JUPYTERHUB_USER") == PERSON and pairs.get("CNAI_HOME") == str(hub.home):
+        mine = pairs.get("JUPYTERHUB_USER") == PERSON and pairs.get("CNAI_HOME") == str(hub.home)
+        if mine and "CNAI_FLAVOR" in pairs and not pairs.get("JUPYTERHUB_SERVER_NAME"):  # apps have a name
             return pairs
     raise AssertionError("the person has no server")

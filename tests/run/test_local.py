@@ -13,6 +13,7 @@ import cnai
 from cnai.backends.engine import RUNS_AT_ONCE
 from cnai.errors import ResultError, RunCancelled, RunFailed, UsageError
 from cnai.events import Kind, State
+from run.waiting import until
 
 WAIT = 90
 
@@ -65,8 +66,7 @@ def test_live_events_come_without_hole_or_repetition(engine):
             time.sleep(0.002)
 
     run = cnai.train(chatty)
-    while not run.logs():
-        time.sleep(0.01)
+    until(run.logs, "output")
     watched = []
     late = cnai.attach(run.id)
     late.watch(watched.extend)
@@ -119,8 +119,7 @@ def test_stop_ends_ranks_and_leaves_no_process(engine):
         time.sleep(1000)
 
     run = cnai.train(forever)
-    while not run.logs():
-        time.sleep(0.01)
+    until(run.logs, "output")
     pid = int(run.logs())
     run.stop()
     with pytest.raises(RunCancelled):
@@ -131,14 +130,13 @@ def test_stop_ends_ranks_and_leaves_no_process(engine):
         run.stop()
 
 
-def test_runs_beyond_the_nodes_room_wait_and_can_be_stopped(engine):
+def test_runs_beyond_the_nodes_room_wait_and_can_be_stopped(own_engine):
     def forever():
         time.sleep(1000)
 
     running = [cnai.train(forever) for _ in range(RUNS_AT_ONCE)]
     waiting = cnai.train(forever)
-    while not all(run.state is State.RUNNING for run in running):
-        time.sleep(0.05)
+    until(lambda: all(run.state is State.RUNNING for run in running), "all places are taken")
     assert waiting.state is State.PENDING
     waiting.stop()
     assert waiting.wait(WAIT).state is State.CANCELLED
@@ -155,8 +153,7 @@ def test_code_without_context_cannot_pause_or_scale(engine):
         time.sleep(1000)
 
     run = cnai.train(plain)
-    while not run.logs():
-        time.sleep(0.01)
+    until(run.logs, "output")
     for ask in (run.pause, lambda: run.scale(2)):
         with pytest.raises(UsageError, match="has not reached ctx"):
             ask()
