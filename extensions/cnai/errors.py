@@ -39,12 +39,12 @@ class UsageError(CnaiError, ValueError):
 class UnknownName(UsageError):
     """No such verb, flavor, image, run or app."""
 
-    def __init__(self, what: str, given: str, allowed: Iterable[str], todo: str = "") -> None:
+    def __init__(self, what: str, given: str, allowed: Iterable[str], remedy: str = "") -> None:
         names = sorted(allowed)
         close = difflib.get_close_matches(given, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         listing = f"allowed: {', '.join(names)}" if names else "there are none yet"
-        super().__init__(f"unknown {what} {given!r}{hint} ({listing}){'; ' + todo if todo else ''}")
+        super().__init__(f"unknown {what} {given!r}{hint} ({listing}){'; ' + remedy if remedy else ''}")
 
 
 class CaptureError(UsageError):
