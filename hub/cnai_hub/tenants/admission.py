@@ -74,7 +74,7 @@ def pod_rules(cluster: Cluster) -> list[Rule]:
 
 def _dask_rules() -> list[Rule]:
     service = "object.spec.scheduler.service"
-    pods = "[object.spec.scheduler.spec, object.spec.worker.spec]"
+    pods = "[dyn(object.spec.scheduler.spec), dyn(object.spec.worker.spec)]"
     labels = "!has({0}.metadata) || !has({0}.metadata.labels) || {0}.metadata.labels.all(k, !(k in %r))"
     own = labels % (["component", ROLE, TENANT],)
     return [
@@ -184,12 +184,13 @@ def _gpus() -> list[dict[str, Any]]:
 
 
 def _containers(condition: str) -> str:
-    """Return the condition on `c` for all containers of `s`; CEL can't join the two lists, their types differ."""
-    return f"s.containers.all(c, {condition}) && (!has(s.initContainers) || s.initContainers.all(c, {condition}))"
+    """Return the condition on `c` for all containers of `s`."""
+    return f"(s.containers + (has(s.initContainers) ? s.initContainers : [])).all(c, {condition})"
 
 
 def _over(specs: list[str], rules: Iterable[Rule]) -> list[Rule]:
-    return [(f"[{', '.join(specs)}].all(s, {rule})", message) for rule, message in rules]
+    # dyn: the types of two specs differ, and the published schema of pods doesn't know the keys of limits.
+    return [(f"[{', '.join(f'dyn({spec})' for spec in specs)}].all(s, {rule})", message) for rule, message in rules]
 
 
 def _on(group: str, resource: str, *operations: str) -> dict[str, Any]:
