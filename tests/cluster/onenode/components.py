@@ -87,6 +87,7 @@ def _controller_manager(place: Place) -> list[str]:
         "--root-ca-file=pki/ca.crt",
         "--cluster-signing-cert-file=pki/ca.crt",
         "--cluster-signing-key-file=pki/ca.key",
+        f"--flex-volume-plugin-dir={place.state}/kubelet/plugins-exec",
         "--kube-api-qps=200",
         "--kube-api-burst=400",
     ]

@@ -11,7 +11,7 @@ import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from onenode import components, configs, containers, debian, images, network, pki, processes, programs
+from onenode import components, configs, containers, debian, images, network, pki, processes, programs, traces
 from onenode.place import GPU, GPU_PRODUCT, NODE, NODE_IP, ClusterError, Place
 from onenode.shell import call, works
 
@@ -29,7 +29,8 @@ def up(place: Place) -> None:
         programs.build(place)
         place.state.mkdir(parents=True, exist_ok=True)
         place.state.chmod(0o711)
-        network.up(place)
+        traces.remember(place)
+        network.up()
         pki.write(place)
         configs.write(place)
         _start(place)
@@ -45,13 +46,28 @@ def down(place: Place) -> None:
             if processes.stop(place, name):
                 _log.info("stopped %s", name)
         containers.kill(place)
-        containers.unmount(place, place.state, place.cache / "containers")
-        network.down(place)
+        containers.unmount(place.state, place.cache / "containers")
+        network.down()
         containers.remove_control_groups()
-        containers.remove_traces(place)
+        # Before the folder: removing through a mount would remove somebody's files.
+        if left := leftovers(place):
+            raise ClusterError(f"still there: {'; '.join(left)}; end that, then repeat")
+        traces.restore(place)
         if place.state.exists():
             shutil.rmtree(place.state)
-        _log.info("down")
+        _log.info("down, nothing is left but the cache in %s", place.cache)
+
+
+def leftovers(place: Place) -> list[str]:
+    """Return what of the cluster is on the machine: processes, mounts, bridges, rules, control groups."""
+    return [
+        *(f"{name} (process {pid})" for name, pid in status(place).items() if pid),
+        *(f"process {pid} of a container" for pid in containers.shims(place)),
+        *(f"mount {mount}" for mount in containers.mounts(place.state)),
+        *(f"bridge {bridge}" for bridge in network.bridges()),
+        *(f"{family} rules of table {script.splitlines()[0][1:]}" for family, script in network.removals()),
+        *(f"control group {group}" for group in containers.control_groups()),
+    ]
 
 
 def restart(place: Place, name: str) -> None:

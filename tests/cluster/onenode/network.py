@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onenode.place import NETWORK, NODE_BRIDGE, NODE_IP, POD_BRIDGE, PODS, SERVICES
 from onenode.shell import call, works
 
-if TYPE_CHECKING:
-    from onenode.place import Place
-
-_SYSCTLS = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables")
+SWITCHES = (Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/bridge/bridge-nf-call-iptables"))
 _NO_WAY_OUT = ("FORWARD", "-s", PODS, "!", "-d", "10.0.0.0/8", "-j", "REJECT")
 _TABLES = ("nat", "filter", "mangle", "raw")
 
 
-def up(place: Place) -> None:
+def up() -> None:
     """Make the node's address, and close the ways out."""
-    _remember_sysctls(place)
-    for name in _SYSCTLS:
-        Path("/proc/sys", name).write_text("1")
+    for name in SWITCHES:
+        name.write_text("1")
     if not works("ip", "link", "show", NODE_BRIDGE):
         call("ip", "link", "add", NODE_BRIDGE, "type", "bridge")
     call("ip", "address", "replace", f"{NODE_IP}/32", "dev", NODE_BRIDGE)
@@ -33,19 +27,26 @@ def up(place: Place) -> None:
         call("iptables", "-w", "-I", *_NO_WAY_OUT)
 
 
-def down(place: Place) -> None:
-    """Remove bridges and rules, and set the kernel's switches back."""
-    for bridge in (POD_BRIDGE, NODE_BRIDGE):
-        if works("ip", "link", "show", bridge):
-            call("ip", "link", "delete", bridge)
+def down() -> None:
+    """Remove bridges and rules."""
+    for bridge in bridges():
+        call("ip", "link", "delete", bridge)
     while works("iptables", "-w", "-D", *_NO_WAY_OUT):
         pass
-    for prefix in ("", "6"):
-        for table in _TABLES:
-            script = removal(table, call(f"ip{prefix}tables-save", "-t", table))
-            if script:
-                call(f"ip{prefix}tables-restore", "-w", "--noflush", given=script)
-    _restore_sysctls(place)
+    for family, script in removals():
+        call(f"{family}-restore", "-w", "--noflush", given=script)
+
+
+def bridges() -> list[str]:
+    """Return which of our bridges are there."""
+    return [bridge for bridge in (POD_BRIDGE, NODE_BRIDGE) if works("ip", "link", "show", bridge)]
+
+
+def removals() -> list[tuple[str, str]]:
+    """Return what must be fed to `iptables-restore` and `ip6tables-restore` to remove our rules."""
+    pairs = [(family, table) for family in ("iptables", "ip6tables") for table in _TABLES]
+    scripts = [(family, removal(table, call(f"{family}-save", "-t", table))) for family, table in pairs]
+    return [(family, script) for family, script in scripts if script]
 
 
 def removal(table: str, saved: str) -> str:
@@ -71,17 +72,3 @@ def removal(table: str, saved: str) -> str:
     emptied = [f"-F {chain}" for chain in sorted(ours)]
     removed = [f"-X {chain}" for chain in sorted(ours)]
     return "\n".join([f"*{table}", *jumps, *emptied, *removed, "COMMIT", ""])
-
-
-def _remember_sysctls(place: Place) -> None:
-    path = place.state / "sysctls.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({name: Path("/proc/sys", name).read_text().strip() for name in _SYSCTLS}))
-
-
-def _restore_sysctls(place: Place) -> None:
-    path = place.state / "sysctls.json"
-    if path.exists():
-        for name, value in json.loads(path.read_text()).items():
-            Path("/proc/sys", name).write_text(value)
