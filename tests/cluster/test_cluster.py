@@ -98,6 +98,33 @@ def test_the_restricted_standard_refuses_a_privileged_pod(cluster, namespace):
     cluster.create(privileged, "kube-system", "--dry-run=server")
 
 
+def test_pods_share_a_volume(own_cluster, namespace):
+    own_cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "shared"},
+            "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+        },
+        namespace,
+    )
+    mount = [{"name": "shared", "mountPath": "/shared"}]
+    for name, command in {"writes": "echo hello > /shared/word", "reads": "cat /shared/word"}.items():
+        manifest = pod(name, own_cluster.base, ["sh", "-c", command], volumeMounts=mount)
+        manifest["spec"]["volumes"] = [{"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}]
+        manifest["spec"]["securityContext"] = {"fsGroup": 100}
+        own_cluster.create(manifest, namespace)
+        own_cluster.wait(f"pod/{name}", "jsonpath={.status.phase}=Succeeded", namespace)
+    assert own_cluster.kubectl("logs", "-n", namespace, "reads") == "hello\n"
+    volume = own_cluster.get("pvc", "shared", "-n", namespace)["spec"]["volumeName"]
+    folder = own_cluster.place.state / "volumes" / volume
+    assert (folder / "word").read_text() == "hello\n"
+    own_cluster.kubectl("delete", "pod", "writes", "reads", "-n", namespace)
+    own_cluster.kubectl("delete", "pvc", "shared", "-n", namespace)
+    own_cluster.wait(f"pv/{volume}", "delete", namespace)
+    assert not folder.exists()
+
+
 def test_pods_have_no_way_out(own_cluster, namespace):
     own_cluster.create(pod("knocks", own_cluster.base, SLEEP), namespace)
     own_cluster.wait("pod/knocks", "condition=Ready", namespace)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onenode.place import ETCD, ETCD_PEERS, NODE, NODE_IP, SERVICES
@@ -17,6 +19,7 @@ ORDER = (
     "controller-manager",
     "scheduler",
     "dns",
+    "storage",
     "kubelet",
     "proxy",
 )
@@ -32,6 +35,7 @@ def commands(place: Place) -> dict[str, list[str]]:
         "controller-manager": _controller_manager(place),
         "scheduler": [*_controller(place, "scheduler"), "--kube-api-qps=200", "--kube-api-burst=400"],
         "dns": [str(place.programs / "coredns"), "-conf", "config/Corefile"],
+        "storage": _storage(place),
         "kubelet": _kubelet(place),
         "proxy": [str(place.programs / "kube-proxy"), "--config=config/proxy.yaml", "--v=2"],
     }
@@ -103,6 +107,11 @@ def _controller(place: Place, name: str) -> list[str]:
         "--bind-address=127.0.0.1",
         "--leader-elect=false",
     ]
+
+
+def _storage(place: Place) -> list[str]:
+    settings = {"PYTHONPATH": Path(__file__).parents[1], "CNAI_CLUSTER_DIR": place.state}
+    return ["env", *(f"{name}={value}" for name, value in settings.items()), sys.executable, "-m", "onenode.storage"]
 
 
 def _kubelet(place: Place) -> list[str]:

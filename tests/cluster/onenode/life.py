@@ -11,7 +11,7 @@ import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from onenode import components, configs, containers, debian, images, network, pki, processes, programs, traces
+from onenode import components, configs, containers, debian, images, network, pki, processes, programs, storage, traces
 from onenode.place import GPU, GPU_PRODUCT, NODE, NODE_IP, ClusterError, Place
 from onenode.shell import call, works
 
@@ -94,7 +94,7 @@ def _start(place: Place) -> None:
     processes.wait(place, "registry", "the registry", images.answers, 30)
     images.pause(place)
     processes.wait(place, "apiserver", "the API server", lambda: kubectl_works(place, "get", "--raw", "/readyz"), 120)
-    run("controller-manager", "scheduler", "dns")
+    run("controller-manager", "scheduler", "dns", "storage")
     processes.wait(place, "containerd", "containerd", place.containerd.exists, 60)
     run("kubelet", "proxy")
 
@@ -113,6 +113,9 @@ def _node(place: Place) -> None:
     processes.wait(place, "dns", "DNS", lambda: _listens(NODE_IP, 53), 60)
     account = ("get", "serviceaccount", "default", "-n", "default")
     processes.wait(place, "controller-manager", "service accounts", lambda: kubectl_works(place, *account), 60)
+    call(
+        place.programs / "kubectl", "apply", "-f", "-", env=place.settings(), given=json.dumps(storage.storage_class())
+    )
     if place.gpus:
         _fake_gpus(place)
 
