@@ -119,7 +119,7 @@ NOTEBOOK_DENIED = [
     "delete networkpolicy default-deny -n {ada}",
     "delete rolebinding hub -n {ada}",
     "create deployment x --image=x -n {ada}",
-    "create service nodeport x --tcp=80 -n {ada}",
+    "create service clusterip x --tcp=80 -n {ada}",
     "create configmap x -n {ada}",
     "delete validatingadmissionpolicybinding cnai-pods",
 ]
@@ -133,6 +133,14 @@ def test_a_notebook_may_not(house, words):
     # The words are not what is wrong: the administrator may.
     changes = words[0] in ("create", "label", "delete") and words[1] != "token"
     house.admin.kubectl(*words, *(["--dry-run=server"] if changes else []))
+
+
+@pytest.mark.parametrize("kind", ["nodeport", "loadbalancer"])
+def test_nobody_opens_a_tenant_to_the_outside(house, kind):
+    words = ("--tcp=80", "-n", house.ada, "--dry-run=server")
+    with pytest.raises(Refused, match="exceeded quota: tenant"):
+        house.admin.kubectl("create", "service", kind, "x", *words)
+    house.admin.kubectl("create", "service", "clusterip", "x", *words)
 
 
 def test_a_notebook_makes_no_pods(house):
