@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from onenode.place import ClusterError
 from onenode.shell import call
 
+_log = logging.getLogger(__name__)
 # A command in PATH or a file, and the package that brings it.
 RUNTIME = {
     "etcd": "etcd-server",
@@ -35,6 +37,7 @@ def need(table: dict[str, str]) -> None:
         raise ClusterError(
             f"the cluster needs {', '.join(missing)}, which only root on Debian gets installed; {advice}"
         )
+    _log.info("installing %s", " ".join(missing))
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     try:
         call("apt-get", "update", "-qq", env=quiet)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import urllib.error
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from onenode.place import Place
 
+_log = logging.getLogger(__name__)
 SUITE = "bookworm"
 DEBIAN = f"{REGISTRY}/debian:{SUITE}-slim"
 _CERTIFICATES = Path("/etc/ssl/certs")
@@ -91,6 +93,7 @@ def debian(place: Place) -> str:
     if not exists(DEBIAN):
         archive = place.cache / f"debian-{SUITE}.tar"
         if not archive.exists():
+            _log.info("making %s from packages, about a minute", archive)
             new = archive.with_name(f"new-{archive.name}")
             call("mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", SUITE, new)
             new.rename(archive)

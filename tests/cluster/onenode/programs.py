@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from onenode.shell import call
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_log = logging.getLogger(__name__)
 MODULES = Path(__file__).resolve().parents[1] / "go"
 KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 # Commands whose modules replace nothing, so that `go install` takes them.
@@ -52,6 +54,7 @@ def _kubernetes(place: Place, _: str) -> None:
     if not (done / "kubectl").exists():
         new = place.cache / f"kube-{release}.building"
         new.mkdir(parents=True, exist_ok=True)
+        _log.info("building Kubernetes %s, which takes minutes the first time", release)
         packages = [f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES]
         _go("build", "-buildvcs=false", *_SMALL, _stamps(release), "-o", f"{new}/", *packages, cwd=MODULES / "kube")
         new.rename(done)
@@ -91,6 +94,7 @@ def _kueue(place: Place, _: str) -> None:
     done = place.programs / f"kueue-{version('kueue', 'sigs.k8s.io/kueue')}"
     if not done.exists():
         new = f"{done}.new"
+        _log.info("building Kueue")
         _go(
             "build",
             "-buildvcs=false",
@@ -109,8 +113,10 @@ def _tool(place: Place, name: str) -> None:
     done = place.programs / f"{name}-{TOOLS[name].partition('@')[2]}"
     if not done.exists():
         new = place.programs / ".new"
+        _log.info("building %s", TOOLS[name])
         _go("install", *_SMALL, "-s -w", TOOLS[name], cwd=MODULES, GOBIN=str(new))
         (new / name).rename(done)
+        shutil.rmtree(new)
     _link(place, name, done)
 
 
