@@ -152,10 +152,8 @@ def dask_cluster(name: str, image: str, *, workers: int = 1, gpus: int = 0) -> d
     resources: dict[str, Any] = {"limits": {"cpu": "50m", "memory": "32Mi"}}
     worker: dict[str, Any] = {"limits": {**resources["limits"], **({"nvidia.com/gpu": str(gpus)} if gpus else {})}}
     selector = {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
-    ports = [
-        {"name": "tcp-comm", "port": 8786, "targetPort": 8786},
-        {"name": "http-dashboard", "port": 8787, "targetPort": 8787},
-    ]
+    # No targetPort: the resource definition takes text only, where a Service wants a number.
+    ports = [{"name": "tcp-comm", "port": 8786}, {"name": "http-dashboard", "port": 8787}]
     scheduler = {"spec": _pod(image, resources), "service": {"type": "ClusterIP", "selector": selector, "ports": ports}}
     return {
         "apiVersion": "kubernetes.dask.org/v1",
