@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("up", help="start what is not running; prints the environment")
     verbs.add_parser("down", help="remove everything but the caches")
     verbs.add_parser("status", help="the components' pids")
-    verbs.add_parser("env", help="print the environment for kubectl, buildah and skopeo")
+    verbs.add_parser("env", help="print the environment for kubectl and buildah")
     verbs.add_parser("base", help="make the Debian base image; prints its name")
     build = verbs.add_parser("build", help="build programs that are not in the cache")
     build.add_argument("programs", nargs="*", metavar="program", help=f"one of {', '.join(programs.ALLOWED)}")

@@ -85,7 +85,7 @@ def _pull_hosts() -> str:
 
 
 def _push_hosts() -> str:
-    """Return what lets buildah and skopeo pull by the name that pods use, and push by the address."""
+    """Return what lets buildah pull by the name that pods use, and push by the address."""
     entry = '[[registry]]\nprefix = "{}"\nlocation = "{}"\ninsecure = true\n'
     return "".join(entry.format(name, REGISTRY_ADDRESS) for name in (REGISTRY, REGISTRY_ADDRESS))
 

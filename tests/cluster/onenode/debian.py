@@ -20,7 +20,6 @@ RUNTIME = {
     "iptables": "iptables",
     "ip": "iproute2",
     "buildah": "buildah",
-    "skopeo": "skopeo",
     "docker-registry": "docker-registry",
     "mmdebstrap": "mmdebstrap",
 }

@@ -1,6 +1,6 @@
 """Images for the cluster: a Debian base, builds with buildah, a registry that containerd really pulls from.
 
-`registry.cnai.test/NAME` is the same image in a Dockerfile's FROM, for buildah and skopeo, and in a pod.
+`registry.cnai.test/NAME` is the same image in a FROM, for `buildah pull`, and in a pod; a push goes to the address.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Place:
         return self.state / "run" / "containerd.sock"
 
     def settings(self) -> dict[str, str]:
-        """Return the environment in which kubectl, buildah and skopeo use this cluster and its registry."""
+        """Return the environment in which kubectl and buildah use this cluster and its registry."""
         return {
             "KUBECONFIG": str(self.kubeconfig),
             "PATH": f"{self.programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

@@ -7,6 +7,7 @@ Sizes are not enforced.
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import logging
 import shutil
@@ -100,9 +101,8 @@ class Provisioner:
         while True:
             try:
                 listed = self._ask("GET", path)
-                for item in listed["items"]:
-                    act(item)
-                for item in self._watch(f"{path}?watch=1&resourceVersion={listed['metadata']['resourceVersion']}"):
+                changes = self._watch(f"{path}?watch=1&resourceVersion={listed['metadata']['resourceVersion']}")
+                for item in itertools.chain(listed["items"], changes):
                     act(item)
             except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
                 _log.warning("%s: %s", path, error)
@@ -129,7 +129,7 @@ class Provisioner:
             answer: dict[str, Any] = json.load(response)
             # What is there or gone already was done by us a moment ago.
             if response.status >= 400 and response.status not in (404, 409):
-                raise ValueError(answer.get("message", response.reason))
+                _log.warning("%s %s: %s", method, path, answer.get("message", response.reason))
             return answer
         finally:
             connection.close()
