@@ -459,8 +459,13 @@ class _Rogue(ThreadingHTTPServer):
 
     def __init__(self):
         self.asked: list[str] = []
+        self.connections = 0
         self.answer: tuple[int, dict[str, str], object] = (404, {}, {})
         super().__init__(("0.0.0.0", 0), _Answers)
+
+    def verify_request(self, request, client_address):
+        self.connections += 1
+        return True
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -468,7 +473,7 @@ class _Answers(BaseHTTPRequestHandler):
         status, headers, body = self.server.answer
         self.server.asked.append(self.path)
         self.send_response(status)
-        for key, value in headers.items():
+        for key, value in {"Content-Type": "application/json", **headers}.items():
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
@@ -541,6 +546,12 @@ def test_a_rogue_scheduler_can_not_use_the_operator(house, rogue):
     rogue.answer = (307, {"Location": f"http://127.0.0.1:{rogue.server_address[1]}/stolen"}, {})
     _scale(house, 1)
     assert rogue.asked == ["/api/v1/retire_workers"] * 2
+    # No answer: nothing but the JSON API is tried; Dask's RPC would be another connection, to the same process here.
+    _scale(house, 2)
+    rogue.answer = (404, {}, {})
+    _scale(house, 1)
+    assert rogue.asked == ["/api/v1/retire_workers"] * 3
+    assert rogue.connections == 3
     # An honest answer is followed: the operator did ask this scheduler, and would have done its bidding.
     _scale(house, 3)
     (first, *_) = _workers(house, house.ada, "rogue")
