@@ -1,9 +1,10 @@
 # Everything a person does here. `make` lists it; each target sets up what it needs, the second time at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format docs bench lock install install-dev clean
+.PHONY: help run demo test lint format docs bench lock cluster cluster-down test-cluster install install-dev clean
 BIN := .venv/bin
 SETUP := @sh tools/python.sh tools/setup.py
+CLUSTER := @PYTHONPATH=tests/cluster $(BIN)/python -m onenode
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +26,15 @@ format: install-dev ## format the code and write the generated pages
 
 bench: install-dev ## compare with other launchers, write docs/benchmarks.md
 	@$(BIN)/python -m bench $(ARGS)
+
+cluster: install-dev ## start a real one-node Kubernetes here (root on Debian; the first time builds it, minutes)
+	$(CLUSTER) up
+
+cluster-down: install-dev ## remove that Kubernetes, all but its cache
+	$(CLUSTER) down
+
+test-cluster: install-dev ## tests on the cluster that KUBECONFIG names, or on one of our own
+	$(CLUSTER) exec -- $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 install: ## set up .venv and the proxy
 	$(SETUP) run

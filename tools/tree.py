@@ -16,7 +16,7 @@ FOLDERS = {
     "templates": "pages of the hub, and of published notebooks",
     "notebooks": "what newcomers open; executed by the tests, saved without outputs",
     "bench": "",
-    "tests": "mirror the tree; `tests/browser` drives a real Chromium",
+    "tests": "mirror the tree; `tests/browser` drives a real Chromium, `tests/cluster` a real Kubernetes",
     "tools": "what `make` runs: set up, lock, lint",
     "locks": "every package, pinned with its hashes",
     "docs": "how it works, words, administrators, reference, benchmarks",

@@ -1,0 +1,33 @@
+"""Prints what an administrator applies once per cluster; its options are the fields of `Cluster`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import MISSING, fields
+from typing import Any
+
+from cnai_hub.tenants import Cluster, cluster_manifests
+
+
+def main() -> None:
+    """Write one JSON list for `kubectl apply --server-side -f -`."""
+    parser = argparse.ArgumentParser(prog="python -m cnai_hub.tenants", description=__doc__)
+    for field in fields(Cluster):
+        assert field.default is not MISSING
+        several = isinstance(field.default, tuple)
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=str if several else type(field.default),
+            nargs="*" if several else None,
+            default=field.default,
+        )
+    options = vars(parser.parse_args())
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+    items = cluster_manifests(Cluster(**given))
+    json.dump({"apiVersion": "v1", "kind": "List", "items": items}, sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""What the API server refuses whoever asks: fences around hub, operator, tenants' pods and their Dask clusters.
+
+Written in CEL, evaluated by the API server. Pod Security (`restricted`) has refused host paths, host networks,
+privileges and root by the time these are looked at; they add what it doesn't know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cnai_hub.tenants.access import HUB_IN_TENANT, TENANT_ROLE
+from cnai_hub.tenants.limits import GPU, QUOTA
+from cnai_hub.tenants.names import PREFIX, ROLE, TENANT, USER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cnai_hub.tenants.cluster import Cluster
+
+    Rule = tuple[str, str]
+
+_GROUP = "admissionregistration.k8s.io/v1"
+_RESOURCES = ["cpu", "memory", "ephemeral-storage", GPU]
+_TENANTS = {"namespaceSelector": {"matchExpressions": [{"key": TENANT, "operator": "Exists"}]}}
+
+
+def policies(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return the admission policies, each with its binding."""
+    return [
+        *_fence(cluster),
+        *_bound("cnai-pods", [_on("", "pods", "CREATE")], _over(["object.spec"], pod_rules(cluster)), within=_TENANTS),
+        *_bound(
+            "cnai-daskclusters",
+            [_on("kubernetes.dask.org", "daskclusters", "CREATE", "UPDATE")],
+            [*_over(["object.spec.scheduler.spec", "object.spec.worker.spec"], pod_rules(cluster)), *_dask_rules()],
+            within=_TENANTS,
+        ),
+        *_gpus(),
+    ]
+
+
+def pod_rules(cluster: Cluster) -> list[Rule]:
+    """Return what every pod spec `s` of a tenant has to fulfill."""
+    known = "!has(c.resources.{0}) || c.resources.{0}.all(r, r in " + repr(_RESOURCES) + ")"
+    rules = [
+        (
+            _containers(f"!has(c.resources) || (({known.format('limits')}) && ({known.format('requests')}))"),
+            f"containers may ask for {', '.join(_RESOURCES)} only",
+        ),
+        (
+            # The NVIDIA runtime obeys this variable even where no GPU was asked for.
+            _containers(
+                "!has(c.env) || c.env.all(v, v.name != 'NVIDIA_VISIBLE_DEVICES' ||"
+                " (has(v.value) && v.value in ['void', 'none']))"
+            ),
+            f"NVIDIA_VISIBLE_DEVICES may only be void; ask for GPUs with the limit {GPU}",
+        ),
+        (
+            "!has(s.priorityClassName) || !s.priorityClassName.startsWith('system-')",
+            "priority classes of the system are not for tenants",
+        ),
+        ("!has(s.nodeName) || s.nodeName == ''", "nodeName goes around the scheduler; use nodeSelector"),
+        (
+            "!has(s.tolerations) || s.tolerations.all(t, has(t.key) && t.key != ''"
+            " && !t.key.startsWith('node-role.kubernetes.io/'))",
+            "tolerations name their key, which is not a node's role",
+        ),
+    ]
+    if cluster.registries:
+        prefixes = " || ".join(f"c.image.startsWith({prefix!r})" for prefix in cluster.registries)
+        rules.append((_containers(prefixes), f"images come from {' or '.join(cluster.registries)}"))
+    return rules
+
+
+def _dask_rules() -> list[Rule]:
+    service = "object.spec.scheduler.service"
+    pods = "[dyn(object.spec.scheduler.spec), dyn(object.spec.worker.spec)]"
+    labels = "!has({0}.metadata) || !has({0}.metadata.labels) || {0}.metadata.labels.all(k, !(k in %r))"
+    own = labels % (["component", ROLE, TENANT],)
+    return [
+        (
+            f"has({service}.type) && {service}.type == 'ClusterIP' && !has({service}.externalIPs)"
+            f" && !has({service}.externalName)",
+            "the scheduler's service must be of type ClusterIP, without external addresses",
+        ),
+        (
+            f"{pods}.all(s, has(s.automountServiceAccountToken) && !s.automountServiceAccountToken)",
+            "pods of Dask clusters must set automountServiceAccountToken to false",
+        ),
+        (
+            f"{pods}.all(s, (!has(s.serviceAccountName) || s.serviceAccountName == 'default')"
+            " && (!has(s.serviceAccount) || s.serviceAccount == 'default'))",
+            "pods of Dask clusters have no service account of their own",
+        ),
+        (
+            "!has(object.spec.idleTimeout) || object.spec.idleTimeout == 0",
+            "idleTimeout is cnai's business, not the operator's",
+        ),
+        (
+            # They decide which network policies hold, and which pods the hub takes for servers.
+            " && ".join(f"({own.format(part)})" for part in ("object", "object.spec.scheduler", "object.spec.worker")),
+            f"Dask clusters may not set the labels component, {ROLE}, {TENANT}",
+        ),
+    ]
+
+
+def _fence(cluster: Cluster) -> list[dict[str, Any]]:
+    """Hold hub and operator to tenants' namespaces: a mistake in either must not reach another one."""
+    hub, operator = (
+        f"system:serviceaccount:{cluster.hub_namespace}:{account}"
+        for account in (cluster.hub_account, cluster.operator_account)
+    )
+    resource = "request.resource.resource"
+    rules = [
+        (
+            f"{resource} != 'namespaces' || (object != null && object.metadata.name.startsWith({PREFIX!r})"
+            f" && {TENANT!r} in variables.labels && {USER!r} in variables.annotations"
+            " && 'pod-security.kubernetes.io/enforce' in variables.labels"
+            " && variables.labels['pod-security.kubernetes.io/enforce'] == 'restricted')",
+            f"the hub makes only namespaces {PREFIX}… that are labeled {TENANT} and restricted",
+        ),
+        (
+            f"{resource} == 'namespaces' || request.namespace == ''"
+            f" || (request.namespace == {cluster.hub_namespace!r} && request.userInfo.username == {hub!r})"
+            f" || (namespaceObject != null && has(namespaceObject.metadata.labels)"
+            f" && {TENANT!r} in namespaceObject.metadata.labels)",
+            "hub and operator work in tenants' namespaces only",
+        ),
+        (
+            f"{resource} != 'rolebindings' || object == null || (has(object.subjects)"
+            f" && object.roleRef.name == {HUB_IN_TENANT!r} ? object.subjects.all(s, s.kind == 'ServiceAccount'"
+            f" && s.name == {cluster.hub_account!r} && s.namespace == {cluster.hub_namespace!r})"
+            f" : object.roleRef.name == {TENANT_ROLE!r} && object.subjects.all(s, s.kind == 'ServiceAccount'"
+            " && s.namespace == request.namespace))",
+            "the hub binds its own role to itself, and a tenant's to accounts of the tenant",
+        ),
+    ]
+    groups = ["", "apps", "kubernetes.dask.org", "networking.k8s.io", "rbac.authorization.k8s.io"]
+    matched = [{"apiGroups": groups, "apiVersions": ["*"], "resources": ["*"], "operations": ["*"]}]
+    who = {"name": "hub-or-operator", "expression": f"request.userInfo.username in {[hub, operator]!r}"}
+    variables = [
+        {
+            "name": name,
+            "expression": f"object != null && has(object.metadata.{name}) ? object.metadata.{name} : {{}}",
+        }
+        for name in ("labels", "annotations")
+    ]
+    return _bound("cnai-fence", matched, rules, matchConditions=[who], variables=variables)
+
+
+def _gpus() -> list[dict[str, Any]]:
+    """Compare a Dask cluster with its tenant's quota, so that too many GPUs are refused at once and as a whole."""
+    key = f"requests.{GPU}"
+    limit = f"has(c.resources) && has(c.resources.limits) && {GPU!r} in c.resources.limits"
+    variables = [
+        {
+            "name": "asked",
+            "expression": "object.spec.worker.spec.containers.map(c,"
+            f" {limit} ? int(c.resources.limits[{GPU!r}]) : 0).sum()"
+            " * (has(object.spec.worker.replicas) ? object.spec.worker.replicas : 1)",
+        },
+        {
+            "name": "quota",
+            "expression": f"{key!r} in params.spec.hard ? quantity(string(params.spec.hard[{key!r}])).asInteger() : 0",
+        },
+    ]
+    validation = {
+        "expression": "variables.asked <= variables.quota",
+        "messageExpression": "'cnai: the cluster asks for ' + string(variables.asked) + ' GPUs; the quota is '"
+        " + string(variables.quota)",
+        "reason": "Forbidden",
+    }
+    policy, binding = _bound(
+        "cnai-daskcluster-gpus",
+        [_on("kubernetes.dask.org", "daskclusters", "CREATE", "UPDATE")],
+        [],
+        within=_TENANTS,
+        paramKind={"apiVersion": "v1", "kind": "ResourceQuota"},
+        variables=variables,
+        validations=[validation],
+    )
+    binding["spec"]["paramRef"] = {"name": QUOTA, "parameterNotFoundAction": "Deny"}
+    return [policy, binding]
+
+
+def _containers(condition: str) -> str:
+    """Return the condition on `c` for all containers of `s`."""
+    return f"(s.containers + (has(s.initContainers) ? s.initContainers : [])).all(c, {condition})"
+
+
+def _over(specs: list[str], rules: Iterable[Rule]) -> list[Rule]:
+    # dyn: the types of two specs differ, and the published schema of pods doesn't know the keys of limits.
+    return [(f"[{', '.join(f'dyn({spec})' for spec in specs)}].all(s, {rule})", message) for rule, message in rules]
+
+
+def _on(group: str, resource: str, *operations: str) -> dict[str, Any]:
+    return {"apiGroups": [group], "apiVersions": ["v1"], "operations": list(operations), "resources": [resource]}
+
+
+def _bound(
+    name: str,
+    matched: list[dict[str, Any]],
+    rules: Iterable[Rule],
+    *,
+    within: dict[str, Any] | None = None,
+    **more: Any,
+) -> list[dict[str, Any]]:
+    validations = [
+        {"expression": rule, "message": f"cnai: {message}", "reason": "Forbidden"} for rule, message in rules
+    ]
+    spec = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": matched},
+        "validations": validations,
+        **more,
+    }
+    bound: dict[str, Any] = {"policyName": name, "validationActions": ["Deny"]}
+    if within:
+        bound["matchResources"] = within
+    return [
+        {"apiVersion": _GROUP, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name}, "spec": spec},
+        {"apiVersion": _GROUP, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name}, "spec": bound},
+    ]

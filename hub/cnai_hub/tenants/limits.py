@@ -1,0 +1,63 @@
+"""How much a tenant may hold: a quota from the flavors of their groups, and defaults for pods that name no limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from cnai.catalog import Catalog, Flavor
+    from cnai_hub.tenants.cluster import Cluster
+
+GPU = "nvidia.com/gpu"
+QUOTA = "tenant"
+
+# The scheduler pod of a Dask cluster, and what else is small beside the machines of a tenant.
+_SCHEDULER_CPU = 1
+_SCHEDULER_MEMORY_GIB = 4
+
+
+def quota(namespace: str, groups: Collection[str], catalog: Catalog, cluster: Cluster) -> dict[str, Any]:
+    """Return the quota of a tenant: `cluster.machines` machines of the largest flavor that they may start."""
+    flavors = allowed(catalog, groups)
+    cpu = cluster.machines * max((flavor.cpu for flavor in flavors), default=0)
+    memory_gib = cluster.machines * max((flavor.memory_gib for flavor in flavors), default=0)
+    hard = {
+        "requests.cpu": f"{cpu + cluster.dask_clusters * _SCHEDULER_CPU:g}",
+        "limits.memory": f"{memory_gib + cluster.dask_clusters * _SCHEDULER_MEMORY_GIB:g}Gi",
+        f"requests.{GPU}": str(cluster.machines * max((flavor.gpus for flavor in flavors), default=0)),
+        "pods": str(cluster.pods),
+        "persistentvolumeclaims": str(cluster.claims),
+        "requests.storage": f"{cluster.storage_gib}Gi",
+        "services.loadbalancers": "0",
+        "services.nodeports": "0",
+        # Devices that are claimed (dynamic resource allocation) would not count as GPUs.
+        "count/resourceclaims.resource.k8s.io": "0",
+        "count/daskclusters.kubernetes.dask.org": str(cluster.dask_clusters),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": QUOTA, "namespace": namespace},
+        "spec": {"hard": hard},
+    }
+
+
+def defaults(namespace: str) -> dict[str, Any]:
+    """Return the limits of containers that name none; a quota would refuse them.
+
+    There is no `max`: Kubernetes takes it as the default of whatever has no other, GPUs included.
+    """
+    limit = {"type": "Container", "default": {"memory": "1Gi"}, "defaultRequest": {"cpu": "100m", "memory": "256Mi"}}
+    return {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": {"name": "defaults", "namespace": namespace},
+        "spec": {"limits": [limit]},
+    }
+
+
+def allowed(catalog: Catalog, groups: Collection[str]) -> tuple[Flavor, ...]:
+    """Return the flavors that members of these groups may start; one without groups is everybody's."""
+    return tuple(flavor for flavor in catalog.flavors if not flavor.groups or set(flavor.groups) & set(groups))

@@ -1,0 +1,127 @@
+"""Whom a tenant's pods may talk to: nobody, except what notebooks, runs and apps need.
+
+Three kinds of pods: notebook servers (KubeSpawner's label `component`), apps (`cnai.dev/role: app`), and the
+schedulers and nodes of Dask clusters (`dask.org/cluster-name`). Policies only add openings, so each names its reason.
+A cluster without a policy controller ignores all of this silently; `cnai doctor` tries a forbidden connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cnai_hub.tenants.names import ROLE
+
+if TYPE_CHECKING:
+    from cnai_hub.tenants.cluster import Cluster
+
+HUB_PORT = 8081
+PROXY_PORT = 8000
+DASHBOARD_PORT = 8787
+# By number: KubeSpawner's port has a name, other pods of ours don't.
+SERVER_PORT = 8888
+
+# RFC 1918, carrier-grade NAT, link-local with the clouds' metadata servers; loopback is no pod's.
+PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
+PRIVATE_6 = ("fc00::/7", "fe80::/10")
+# Where NodeLocal DNSCache listens: on the node, so no pod selector finds it.
+_NODE_LOCAL_DNS = "169.254.20.10/32"
+
+_EVERY: dict[str, Any] = {}
+_OWN = {"matchExpressions": [{"key": ROLE, "operator": "NotIn", "values": ["app"]}]}
+_SERVERS = {"matchLabels": {"component": "singleuser-server"}}
+_SCHEDULERS = {"matchLabels": {"dask.org/component": "scheduler"}}
+
+
+def policies(namespace: str, cluster: Cluster) -> list[dict[str, Any]]:
+    """Return the network policies of a tenant, default deny first."""
+    hub = _pods_of(cluster.hub_namespace, "component", "hub")
+    proxy = _pods_of(cluster.hub_namespace, "component", "proxy")
+    operator = _pods_of(cluster.hub_namespace, ROLE, "operator")
+    found = [
+        _policy(namespace, "default-deny", _EVERY, ingress=[], egress=[]),
+        # Dask, torch.distributed and the notebook's client of both choose their ports. Apps are not among them:
+        # who finds a way out of an app still has no scheduler to send code to.
+        _policy(
+            namespace,
+            "own-pods",
+            _OWN,
+            ingress=[{"from": [{"podSelector": _OWN}]}],
+            egress=[{"to": [{"podSelector": _OWN}]}],
+        ),
+        _policy(namespace, "dns", _EVERY, egress=[_dns()]),
+        # Servers report to the hub and check who comes; notebooks publish through the proxy.
+        _policy(
+            namespace,
+            "hub",
+            _SERVERS,
+            ingress=[{"from": [hub, proxy], "ports": _tcp(SERVER_PORT)}],
+            egress=[{"to": [hub], "ports": _tcp(HUB_PORT)}, {"to": [proxy], "ports": _tcp(PROXY_PORT)}],
+        ),
+        # Scaling down asks the scheduler which workers can go.
+        _policy(namespace, "operator", _SCHEDULERS, ingress=[{"from": [operator], "ports": _tcp(DASHBOARD_PORT)}]),
+        _policy(namespace, "internet", _OWN, egress=[{"to": _internet(cluster)}]),
+    ]
+    if cluster.api_servers:
+        # A notebook asks for Dask clusters; their own pods have no token.
+        to_api = {"to": _blocks(cluster.api_servers), "ports": _tcp(cluster.api_port)}
+        found.append(_policy(namespace, "api-server", _notebooks(), egress=[to_api]))
+    if cluster.reachable:
+        found.append(_policy(namespace, "reachable", _OWN, egress=[{"to": _blocks(cluster.reachable)}]))
+    return found
+
+
+def _notebooks() -> dict[str, Any]:
+    return {**_SERVERS, **_OWN}
+
+
+def _dns() -> dict[str, Any]:
+    cluster_dns = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    }
+    ports = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    return {"to": [cluster_dns, *_blocks([_NODE_LOCAL_DNS])], "ports": ports}
+
+
+def _internet(cluster: Cluster) -> list[dict[str, Any]]:
+    six = [block for block in cluster.private if ":" in block]
+    four = [block for block in cluster.private if ":" not in block]
+    return [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": [*PRIVATE, *four]}},
+        {"ipBlock": {"cidr": "::/0", "except": [*PRIVATE_6, *six]}},
+    ]
+
+
+def _blocks(cidrs: tuple[str, ...] | list[str]) -> list[dict[str, Any]]:
+    return [{"ipBlock": {"cidr": cidr}} for cidr in cidrs]
+
+
+def _pods_of(namespace: str, key: str, value: str) -> dict[str, Any]:
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": {key: value}},
+    }
+
+
+def _tcp(port: int) -> list[dict[str, Any]]:
+    return [{"port": port, "protocol": "TCP"}]
+
+
+def _policy(
+    namespace: str,
+    name: str,
+    pods: dict[str, Any],
+    *,
+    ingress: list[dict[str, Any]] | None = None,
+    egress: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return a policy of the directions that are given; an empty list denies, none leaves to other policies."""
+    directions = {"Ingress": ingress, "Egress": egress}
+    rules = {kind.lower(): rule for kind, rule in directions.items() if rule}
+    types = [kind for kind, rule in directions.items() if rule is not None]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"podSelector": pods, "policyTypes": types, **rules},
+    }

@@ -1,0 +1,46 @@
+"""A cluster for the tests, and a namespace for each that needs one."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+import realcluster
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """KUBECONFIG's cluster; tests skip without one and say why."""
+    found = realcluster.connect()
+    if isinstance(found, str):
+        pytest.skip(found)
+    found.kubectl("version")
+    return found
+
+
+@pytest.fixture
+def own_cluster(cluster):
+    """The cluster that `make cluster` starts: what is tested of it can't be expected of others."""
+    if cluster.place is None:
+        pytest.skip("KUBECONFIG names a cluster that `make cluster` did not start")
+    return cluster
+
+
+@pytest.fixture
+def namespace(cluster):
+    """A namespace under the restricted standard, removed with all that is in it."""
+    name = f"cnai-test-{secrets.token_hex(4)}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def gpu_count(cluster):
+    """How many GPUs the largest node has."""
+    nodes = cluster.get("nodes")["items"]
+    count = max(int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) for node in nodes)
+    if count == 0:
+        pytest.skip("no node of the cluster has a nvidia.com/gpu")
+    return count

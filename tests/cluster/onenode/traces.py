@@ -1,0 +1,63 @@
+"""What the cluster changes outside its folder, where no setting leads elsewhere: remembered first, set back last."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onenode.network import SWITCHES
+
+if TYPE_CHECKING:
+    from onenode.place import Place
+
+_LINKS = Path("/var/log/containers")
+# Files that buildah and kubelet make, removed if they were not there before.
+_FILES = (
+    Path("/etc/cni/net.d/cni.lock"),
+    Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb"),
+    Path("/var/lib/kubelet/device-plugins/kubelet.sock"),
+)
+# Removed while they are empty.
+_FOLDERS = (
+    *(parent for file in _FILES for parent in (file.parent, file.parent.parent)),
+    Path("/run/containers/networks"),
+    Path("/run/containers"),
+    Path("/var/lib/cni/results"),
+    Path("/var/lib/cni"),
+    Path("/run/containerd/s"),
+    Path("/run/containerd"),
+    _LINKS,
+)
+
+
+def remember(place: Place) -> None:
+    """Write down how things were before the first start."""
+    path = _memory(place)
+    if not path.exists():
+        switches = {str(switch): switch.read_text().strip() for switch in SWITCHES if switch.exists()}
+        absent = [str(file) for file in _FILES if not file.exists()]
+        path.write_text(json.dumps({"switches": switches, "absent": absent}))
+
+
+def restore(place: Place) -> None:
+    """Set everything back as it was."""
+    for link in _LINKS.glob("*.log"):
+        if link.is_symlink() and Path(os.readlink(link)).is_relative_to(place.state):
+            link.unlink()
+    if not _memory(place).exists():
+        return
+    before = json.loads(_memory(place).read_text())
+    for switch, value in before["switches"].items():
+        Path(switch).write_text(value)
+    for file in before["absent"]:
+        Path(file).unlink(missing_ok=True)
+    for folder in _FOLDERS:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _memory(place: Place) -> Path:
+    return place.state / "before.json"

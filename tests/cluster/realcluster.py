@@ -1,0 +1,114 @@
+"""Any cluster that KUBECONFIG names, through kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onenode import images
+from onenode.place import Place
+
+PATIENCE = "180s"
+RESTRICTED: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+class Refused(Exception):
+    """What kubectl said when it failed."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster, and where its images come from."""
+
+    kubectl_path: str
+    place: Place | None
+    """Set when the cluster is the one that `make cluster` starts."""
+
+    def kubectl(self, *words: str, given: object = None) -> str:
+        """Run kubectl, with a manifest as its input if one is given."""
+        more: dict[str, Any] = {"stdin": subprocess.DEVNULL} if given is None else {"input": json.dumps(given)}
+        done = subprocess.run([self.kubectl_path, *words], text=True, capture_output=True, **more)
+        if done.returncode:
+            raise Refused(done.stderr.strip())
+        return str(done.stdout)
+
+    def get(self, *words: str) -> dict[str, Any]:
+        """Return objects as the API server has them."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", *words, "-o", "json"))
+        return found
+
+    def create(self, manifest: dict[str, Any], namespace: str | None = None, *options: str) -> None:
+        """Create an object; refused by the API server, raise what it said."""
+        where = ["-n", namespace] if namespace else []
+        self.kubectl("create", "-f", "-", *where, *options, given=manifest)
+
+    def wait(self, what: str, condition: str, namespace: str) -> None:
+        """Wait until a condition holds."""
+        self.kubectl("wait", what, f"--for={condition}", f"--timeout={PATIENCE}", "-n", namespace)
+
+    @property
+    def base(self) -> str:
+        """Return a small Debian that both builds and pods can name."""
+        if self.place is not None:
+            return images.debian(self.place)
+        return os.environ.get("CNAI_CLUSTER_IMAGE", "debian:bookworm-slim")
+
+    def publish(self, folder: Path, name: str) -> str | None:
+        """Build a folder's Dockerfile, push it, return what a pod names; nothing without a registry to push to."""
+        if self.place is not None:
+            return images.build(self.place, folder, name, {"BASE": self.base})
+        registry = os.environ.get("CNAI_CLUSTER_REGISTRY")
+        if registry is None:
+            return None
+        image = f"{registry}/{name}"
+        build = ["buildah", "bud", "--isolation=chroot", f"--build-arg=BASE={self.base}", "--tag", image, str(folder)]
+        subprocess.run(build, check=True, capture_output=True)
+        subprocess.run(["buildah", "push", "--quiet", image, f"docker://{image}"], check=True, capture_output=True)
+        return image
+
+
+def connect() -> Cluster | str:
+    """Return KUBECONFIG's cluster, or why there is none."""
+    kubeconfig = os.environ.get("KUBECONFIG")
+    if not kubeconfig:
+        return "no cluster: KUBECONFIG is not set; `make test-cluster` starts one and sets it"
+    place = Place.from_environment()
+    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=str(place.programs))
+    if kubectl is None:
+        return "kubectl is not in PATH; `make cluster` builds one"
+    return Cluster(kubectl, place if Path(kubeconfig).resolve() == place.kubeconfig.resolve() else None)
+
+
+def pod(name: str, image: str, command: list[str], **container: Any) -> dict[str, Any]:
+    """Return a pod that the restricted standard admits; its container's fields can be given."""
+    main = {
+        "name": "main",
+        "image": image,
+        "command": command,
+        "securityContext": RESTRICTED,
+        "resources": {"limits": {"cpu": "100m", "memory": "64Mi"}},
+        **container,
+    }
+    spec = {
+        "containers": [main],
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": False,
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def gpus(count: int) -> dict[str, Any]:
+    """Return the resources of a container with so many GPUs."""
+    return {"limits": {"cpu": "100m", "memory": "64Mi", "nvidia.com/gpu": str(count)}}
