@@ -159,6 +159,9 @@ class Loop:
                 raise GenerationEnd(f"after step {self.step}")
             save |= verdict.save
         if save:
+            # Reports so far go ahead of the checkpoint: a generation that starts from it won't make them again.
+            self._consensus.finish(self.step)
+            self._consensus.begin(self.step)
             self._save()
 
     def _wants_save(self) -> bool:
