@@ -26,7 +26,7 @@ TOOLS = {
     "metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server@v0.9.0",
     "cyclonus": "github.com/mattfenwick/cyclonus/cmd/cyclonus@v0.5.6",
 }
-NEEDED = ("kube", "pause", "coredns")
+NEEDED = ("kube", "pause", "coredns", "cyclonus")
 ALLOWED = ("kube", "pause", "kueue", *TOOLS)
 _GO = {"CGO_ENABLED": "0", "GOFLAGS": ""}
 _SMALL = ("-trimpath", "-ldflags")
