@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -90,7 +91,7 @@ class RunSpec:
     """Name of a flavor in the catalog; None: what the backend has."""
     image: str | None = None
     """Name of an image in the catalog; None: the notebook's own."""
-    backend: str = "local"
+    backend: str = field(default_factory=lambda: os.environ.get("CNAI_BACKEND") or "local")
     """debug (in this process), local, or the address of a Dask scheduler (tcp://…)."""
     name: str = ""
     """For people; default: the target's name."""
@@ -139,3 +140,8 @@ class RunSpec:
         raw["ranks"] = Ranks(**raw["ranks"])
         raw["checkpoint_every"] = Interval(**raw["checkpoint_every"])
         return cls(**{f.name: raw[f.name] for f in fields(cls) if f.name in raw})
+
+
+def nodes_for(ranks: int, ranks_per_node: int, wanted: int | None = None) -> int:
+    """Return over how many nodes so many ranks are spread: as few as hold them, or `wanted` if that is more."""
+    return min(ranks, max(wanted or 1, -(-ranks // ranks_per_node)))

@@ -1,7 +1,7 @@
 import pytest
 
 from cnai.errors import UsageError
-from cnai.spec import Interval, Ranks, RunSpec, Target
+from cnai.spec import Interval, Ranks, RunSpec, Target, nodes_for
 
 FIT = Target("function", "fit")
 
@@ -68,3 +68,20 @@ def test_interval_that_is_none(given):
 def test_is_validated_when_built(wrong, message):
     with pytest.raises(UsageError, match=message):
         RunSpec(target=FIT, **wrong)
+
+
+def test_the_backend_comes_from_the_server(monkeypatch):
+    monkeypatch.setenv("CNAI_BACKEND", "tcp://somewhere:8786")
+    spec = RunSpec(target=FIT)
+    assert spec.backend == "tcp://somewhere:8786"
+    monkeypatch.delenv("CNAI_BACKEND")
+    assert RunSpec(target=FIT).backend == "local"
+    assert RunSpec.from_json(spec.to_json()).backend == "tcp://somewhere:8786"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "per_node", "wanted", "nodes"),
+    [(1, 4, None, 1), (4, 4, None, 1), (5, 4, None, 2), (4, 4, 2, 2), (9, 4, 2, 3), (1, 4, 2, 1), (2, 1, 2, 2)],
+)
+def test_nodes_for_ranks(ranks, per_node, wanted, nodes):
+    assert nodes_for(ranks, per_node, wanted) == nodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnai.spec import RunSpec
@@ -19,7 +19,7 @@ Kind = Literal["target", "run", "app", "notebook", "flavor", "image", "backend",
 _TIME = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([smhd]?)")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 CLUSTER_ACTIONS = ("status", "start", "stop")
-_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RunSpec)}
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RunSpec) if field.default is not MISSING}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,12 @@ SPEC_FLAGS = (
     flag("nodes", "N", "over how many nodes the ranks are spread; default: as few as the flavor allows", whole),
     flag("flavor", "NAME", "CPUs, memory and GPUs of each node, by their name in the catalog", kind="flavor"),
     flag("image", "NAME", "software of the nodes, by its name in the catalog; default: the notebook's", kind="image"),
-    flag("backend", "NAME", "local, debug (one rank in this process) or tcp://HOST:PORT (Dask)", kind="backend"),
+    flag(
+        "backend",
+        "NAME",
+        "local, debug (one rank in this process) or tcp://HOST:PORT (Dask); default: $CNAI_BACKEND or local",
+        kind="backend",
+    ),
     flag("name", "TEXT", "name of the run, for people; default: the target's"),
     flag("checkpoint-every", "STEPS|TIME", "interval of automatic checkpoints: 100 (steps), 30s, 5m"),
     flag("retries", "N", "restarts after an exception without progress in between", whole),
