@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cnai.errors import UnknownName, UsageError
 from cnai.paths import shipped
+from cnai.tables import Mistake, build, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 KEPT_MEMORY = 0.1
 """Share of its memory that a machine may keep for firmware and kernel and still be sold under the full number."""
 
+_VARIABLE = "CNAI_CATALOG"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
+_REFERENCE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A container image, on one machine the environment that cnai is installed in."""
+    """A container image; on one machine the environment that cnai is installed in.
+
+    `reference` is what Kubernetes pulls (`repository@sha256:…`); the build of the images writes it.
+    `groups` may start it; none: everybody.
+    """
 
     name: str
     title: str
     description: str = ""
     dockerfile: str = ""
     packages: tuple[str, ...] = ()
-    digest: str = ""
+    reference: str = ""
+    groups: tuple[str, ...] = ()
     default: bool = False
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if self.reference and not _REFERENCE.fullmatch(self.reference):
+            raise Mistake(("reference",), f"must be like registry/repository@sha256:…; given: {self.reference!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flavor:
-    """A named bundle of hardware. `price_per_hour` is in the currency of whoever keeps the catalog."""
+    """A named bundle of hardware. `price_per_hour` is in the currency of whoever keeps the catalog.
+
+    `groups` may start it; none: everybody. A server of it is stopped after `max_hours`.
+    """
 
     name: str
     title: str
@@ -47,6 +67,14 @@ class Flavor:
     groups: tuple[str, ...] = ()
     max_hours: float | None = None
     default: bool = False
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        for key in ("cpu", "memory_gib", "max_hours"):
+            if getattr(self, key) == 0:
+                raise Mistake((key,), "must be more than 0; given: 0")
+        if self.gpu_product and not self.gpus:
+            raise Mistake(("gpu_product",), f"needs gpus of 1 or more; given: {self.gpu_product!r} without")
 
     def fits(self, machine: Flavor) -> bool:
         """Tell whether a machine can hold this flavor."""
@@ -77,6 +105,15 @@ class Catalog:
         """Return the flavors that a machine can hold."""
         return tuple(flavor for flavor in self.flavors if flavor.fits(machine))
 
+    def for_groups(self, groups: Collection[str]) -> Catalog:
+        """Return what members of these groups may start; what names no groups is everybody's."""
+        return Catalog(_open(self.images, groups), _open(self.flavors, groups))
+
+    def to_json(self) -> str:
+        """Return the text from which `load` makes the same catalog."""
+        tables = {"image": [_table(each) for each in self.images], "flavor": [_table(each) for each in self.flavors]}
+        return json.dumps(tables, ensure_ascii=False)
+
 
 _Item = TypeVar("_Item", Image, Flavor)
 
@@ -88,87 +125,94 @@ def _named(what: str, name: str, items: tuple[_Item, ...]) -> _Item:
     raise UnknownName(what, name, [item.name for item in items])
 
 
-def load(path: Path | None = None) -> Catalog:
-    """Read a catalog; default: `$CNAI_CATALOG`, else the one that comes with cnai.
+def _open(items: tuple[_Item, ...], groups: Collection[str]) -> tuple[_Item, ...]:
+    return tuple(item for item in items if not item.groups or set(item.groups) & set(groups))
 
-    Errors name file, line and key.
+
+def _table(item: Image | Flavor) -> dict[str, Any]:
+    plain = {field.name: field.default for field in fields(item)}
+    return {key: value for key, value in asdict(item).items() if value != plain[key]}
+
+
+def load(source: str | Path | None = None) -> Catalog:
+    """Read a catalog from a file, or from JSON text of the same tables.
+
+    Default: `$CNAI_CATALOG`, else the one that comes with cnai. Errors name file, line and key.
     """
-    path = path or Path(os.environ.get("CNAI_CATALOG") or shipped("images/catalog.toml"))
+    source = source or os.environ.get(_VARIABLE) or shipped("images/catalog.toml")
+    if str(source).lstrip().startswith("{"):
+        return _from_json(str(source))
+    path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")
-        tables: dict[str, Any] = tomllib.loads(text)
+        tables = tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from None
-    for key in tables.keys() - {"image", "flavor"}:
-        raise UsageError(f"{path}:{_line(text, key)}: unknown table {key!r}; allowed: image, flavor")
-    return Catalog(
-        images=_items(Image, tables.get("image", []), path, text, "image"),
-        flavors=_items(Flavor, tables.get("flavor", []), path, text, "flavor"),
-    )
+    try:
+        return _catalog(tables)
+    except Mistake as mistake:
+        raise UsageError(f"{path}:{_line(text, mistake.path)}: {mistake}") from None
 
 
-def _items(cls: type[_Item], tables: list[dict[str, Any]], path: Path, text: str, what: str) -> tuple[_Item, ...]:
-    if not tables:
-        raise UsageError(f"{path}: no [[{what}]]; name at least one")
-    starts = [number for number, line in enumerate(text.splitlines(), 1) if line.strip() == f"[[{what}]]"]
-    items = []
-    for start, table in zip(starts, tables, strict=True):
-        try:
-            items.append(_item(cls, table))
-        except _BadKey as bad:
-            raise UsageError(f"{path}:{_line(text, bad.key, start)}: {what}: {bad}") from None
-    names = [item.name for item in items]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"{path}: two {what}s are named {name!r}; names must differ")
-    defaults = [item.name for item in items if item.default]
-    if len(defaults) > 1:
-        raise UsageError(f"{path}: {' and '.join(defaults)} are both default; only one {what} may be")
+def parse(tables: Any, where: str) -> Catalog:
+    """Return a catalog from `{"image": [...], "flavor": [...]}`; errors name the key's path below `where`."""
+    try:
+        return _catalog(tables)
+    except Mistake as mistake:
+        raise Mistake(mistake.path, mistake.why, under=where) from None
+
+
+def _from_json(text: str) -> Catalog:
+    try:
+        tables = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"${_VARIABLE} begins like JSON and isn't: {error}") from None
+    return parse(tables, f"${_VARIABLE}")
+
+
+def _catalog(tables: Any) -> Catalog:
+    if not isinstance(tables, dict):
+        raise Mistake((), f"must be a table of image and flavor; given: {tables!r}")
+    for key in tables:
+        if key not in {"image", "flavor"}:
+            raise Mistake((key,), unknown(key, {"image": 0, "flavor": 0}))
+    return Catalog(_items(Image, tables, "image"), _items(Flavor, tables, "flavor"))
+
+
+def _items(cls: type[_Item], tables: dict[str, Any], what: str) -> tuple[_Item, ...]:
+    given = tables.get(what, [])
+    if not isinstance(given, list):
+        raise Mistake((what,), f"must be a list of tables, [[{what}]] in TOML; given: {given!r}")
+    if not given:
+        raise Mistake((what,), "is empty; name at least one")
+    items = [build(cls, table, (what, number)) for number, table in enumerate(given)]
+    for number, item in enumerate(items):
+        earlier = items[:number]
+        if item.name in {each.name for each in earlier}:
+            raise Mistake((what, number, "name"), f"is {item.name!r} for two {what}s; names must differ")
+        if item.default and (two := [each.name for each in earlier if each.default]):
+            raise Mistake((what, number, "default"), f"is true for {two[0]} and {item.name}; only one {what} may be")
     return tuple(items)
 
 
-class _BadKey(Exception):
-    def __init__(self, key: str, why: str) -> None:
-        self.key = key
-        super().__init__(why)
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise Mistake(("name",), f"must be lowercase letters, digits and '-', at most 30; given: {name!r}")
 
 
-def _item(cls: type[_Item], table: dict[str, Any]) -> _Item:
-    known = {f.name: f for f in fields(cls)}
-    for key, value in table.items():
-        if key not in known:
-            raise _BadKey(key, f"unknown key {key!r}; allowed: {', '.join(sorted(known))}")
-        _check(key, value, str(known[key].type))
-    for key, f in known.items():
-        if key not in table and f.default is MISSING:
-            raise _BadKey("", f"{key!r} is missing")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-    return cls(**values)
-
-
-_ACCEPTED: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "tuple": (list,),
-}
-
-
-def _check(key: str, value: Any, annotation: str) -> None:
-    kind = re.split(r"\W", annotation)[0]
-    if not isinstance(value, _ACCEPTED[kind]) or (isinstance(value, bool) and kind != "bool"):
-        raise _BadKey(key, f"{key} must be {kind.replace('tuple', 'a list')}; given: {value!r}")
-    if isinstance(value, int | float) and value < 0:
-        raise _BadKey(key, f"{key} must be 0 or more; given: {value}")
-    if isinstance(value, str) and key == "name" and not _NAME.fullmatch(value):
-        raise _BadKey(key, f"name must be lowercase letters, digits and '-', at most 30; given: {value!r}")
-
-
-def _line(text: str, key: str, start: int = 1) -> int:
-    for number, line in enumerate(text.splitlines(), 1):
-        if number >= start and key and re.match(rf"\s*\[*\s*{re.escape(key)}\b", line):
-            return number
+def _line(text: str, path: tuple[str | int, ...]) -> int:
+    """Return the line of a key, of its table when the key isn't there, else the first."""
+    table, number, key = (*path, None, None, None)[:3]
+    lines = list(enumerate(text.splitlines(), 1))
+    starts = [at for at, line in lines if re.match(rf"\s*(\[\s*)*[\"']?{re.escape(str(table))}\b", line)]
+    if not starts:
+        return 1
+    start = starts[number] if isinstance(number, int) and number < len(starts) else starts[0]
+    for at, line in lines[start:]:
+        if line.lstrip().startswith("[["):
+            break
+        if re.match(rf"\s*[\"']?{re.escape(str(key))}\b", line):
+            return at
     return start
 
 

@@ -266,7 +266,6 @@ DASK_DENIED = {
     "scheduler with a token": (_scheduler(automountServiceAccountToken=True), "automountServiceAccountToken"),
     "worker with a token": (_worker(automountServiceAccountToken=True), "automountServiceAccountToken"),
     "another account": (_worker(serviceAccountName="notebook"), "no service account of their own"),
-    "idle timeout": (lambda manifest: manifest["spec"].update(idleTimeout=5), "idleTimeout"),
     "looks like a server": (
         lambda manifest: manifest["spec"]["worker"].update(metadata={"labels": {"component": "singleuser-server"}}),
         "may not set the labels component",

@@ -56,6 +56,8 @@ def roles(cluster: Cluster) -> list[dict[str, Any]]:  # noqa: ARG001 - as its ne
             _rule("apiextensions.k8s.io", "customresourcedefinitions", "list", "watch"),
             _rule("", "namespaces", "list", "watch"),
             _rule(_DASK, "daskclusters daskworkergroups", *_READ, "patch"),
+            # An idle Dask cluster is deleted: its GPUs are given back though its notebook is gone.
+            _rule(_DASK, "daskclusters", "delete"),
             _rule(_DASK, "daskworkergroups", "create"),
             _rule(_DASK, "daskworkergroups/scale", "get", "patch"),
             # Tenants may not make these; the operator's handlers watch them nevertheless.

@@ -93,10 +93,6 @@ def _dask_rules() -> list[Rule]:
             "pods of Dask clusters have no service account of their own",
         ),
         (
-            "!has(object.spec.idleTimeout) || object.spec.idleTimeout == 0",
-            "idleTimeout is cnai's business, not the operator's",
-        ),
-        (
             # They decide which network policies hold, and which pods the hub takes for servers.
             " && ".join(f"({own.format(part)})" for part in ("object", "object.spec.scheduler", "object.spec.worker")),
             f"Dask clusters may not set the labels component, {ROLE}, {TENANT}",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from cnai.catalog import Catalog, Flavor
+    from cnai.catalog import Catalog
     from cnai_hub.tenants.cluster import Cluster
 
 GPU = "nvidia.com/gpu"
@@ -20,7 +20,7 @@ _SCHEDULER_MEMORY_GIB = 4
 
 def quota(namespace: str, groups: Collection[str], catalog: Catalog, cluster: Cluster) -> dict[str, Any]:
     """Return the quota of a tenant: `cluster.machines` machines of the largest flavor that they may start."""
-    flavors = allowed(catalog, groups)
+    flavors = catalog.for_groups(groups).flavors
     cpu = cluster.machines * max((flavor.cpu for flavor in flavors), default=0)
     memory_gib = cluster.machines * max((flavor.memory_gib for flavor in flavors), default=0)
     hard = {
@@ -56,8 +56,3 @@ def defaults(namespace: str) -> dict[str, Any]:
         "metadata": {"name": "defaults", "namespace": namespace},
         "spec": {"limits": [limit]},
     }
-
-
-def allowed(catalog: Catalog, groups: Collection[str]) -> tuple[Flavor, ...]:
-    """Return the flavors that members of these groups may start; one without groups is everybody's."""
-    return tuple(flavor for flavor in catalog.flavors if not flavor.groups or set(flavor.groups) & set(groups))

@@ -1,0 +1,89 @@
+"""Tables of TOML, JSON or YAML as frozen dataclasses, strictly: each mistake is one sentence with its key's path."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from cnai.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Path = tuple[str | int, ...]
+
+_Made = TypeVar("_Made")
+
+_WORDS: dict[type, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+class Mistake(UsageError):
+    """A value that can't be, at `path` below the table that was read."""
+
+    def __init__(self, path: Path, why: str, under: str = "") -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{shown(path, under)} {why}".strip())
+
+    def below(self, *path: str | int) -> Mistake:
+        """Return the same mistake, seen from further up."""
+        return Mistake((*path, *self.path), self.why)
+
+
+def shown(path: Path, under: str = "") -> str:
+    """Return a path as people write it: `catalog.flavor[2].price_per_hour`."""
+    text = under
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def build(cls: type[_Made], table: Any, path: Path = ()) -> _Made:
+    """Return a dataclass from a table with its keys; what its `__post_init__` refuses is a mistake at its path too."""
+    if not isinstance(table, dict):
+        raise Mistake(path, f"must be a table; given: {table!r}")
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise Mistake((*path, key), unknown(key, known))
+    for name, field in known.items():
+        if name not in table and field.default is MISSING and field.default_factory is MISSING:
+            raise Mistake((*path, name), "is missing")
+    types = get_type_hints(cls)
+    values = {key: _value(value, types[key], (*path, key)) for key, value in table.items()}
+    try:
+        return cls(**values)
+    except Mistake as mistake:
+        raise mistake.below(*path) from None
+
+
+def unknown(given: Any, allowed: Mapping[str, Any]) -> str:
+    """Say that a key is none of the allowed ones, and which was probably meant."""
+    close = difflib.get_close_matches(str(given), allowed, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"is unknown{hint} (allowed: {', '.join(sorted(allowed))})"
+
+
+def _value(value: Any, kind: Any, path: Path) -> Any:
+    if isinstance(kind, UnionType):
+        if value is None and NoneType in get_args(kind):
+            return None
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+    if get_origin(kind) is tuple:
+        return _several(value, get_args(kind)[0], path)
+    if is_dataclass(kind):
+        return build(kind, value, path)  # type: ignore[arg-type]
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise Mistake(path, f"must be {_WORDS[kind]}; given: {value!r}")
+    if kind in {int, float} and not 0 <= value < math.inf:
+        raise Mistake(path, f"must be 0 or more; given: {value}")
+    return value
+
+
+def _several(value: Any, kind: Any, path: Path) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise Mistake(path, f"must be a list; given: {value!r}")
+    return tuple(_value(each, kind, (*path, number)) for number, each in enumerate(value))
