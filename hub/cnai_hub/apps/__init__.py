@@ -26,20 +26,34 @@ TERMINAL = "apps-terminal"
 _ACCESS = f"access:services!service={SERVICE}"
 
 
-def install(c: Any, state: Path, *, creators: str = "creators", owner: str | None = None) -> None:
+def install(
+    c: Any,
+    state: Path,
+    *,
+    creators: str = "creators",
+    owner: str | None = None,
+    url: str = "",
+    inside: str = "",
+    service: str = "",
+    catalog: str = "",
+) -> None:
     """Add the apps service, its rights and what app servers need to a hub's configuration.
 
     `state` is $CNAI_HOME. Members of the group `creators` may publish. With `owner`, a terminal on this machine may
-    publish for them: url and token are written to `hub/client.json`, readable by this user only.
+    publish for them: url and token are written to `hub/client.json`, readable by this user only. People open `url`
+    (default: what the hub listens on), servers reach the same under `inside` (default: `url`), the proxy reaches the
+    service under `service` (default: loopback). With a `catalog` (JSON text), apps are pods: each release has an image and
+    a flavor that its author may start, and brings the runs that it shows.
     """
-    hub_url = _hub_url(c)
+    hub_url = _with_slash(url) if url else _hub_url(c)
     environment = {
-        # Notebooks are tried in the environment that the person started the hub in.
         **without_hub(os.environ),
         "CNAI_HOME": str(state),
         "CNAI_HUB_URL": hub_url,
         "CNAI_APPS_CREATORS": creators,
     }
+    if catalog:
+        environment |= {"CNAI_APPS_IN_PODS": "1", "CNAI_CATALOG": catalog}
     if owner:
         environment["CNAI_APPS_TERMINAL_OWNER"] = owner
         _let_terminal_in(c, state, hub_url)
@@ -47,7 +61,7 @@ def install(c: Any, state: Path, *, creators: str = "creators", owner: str | Non
     c.JupyterHub.services.append(
         {
             "name": SERVICE,
-            "url": f"http://127.0.0.1:{_free_port()}",
+            "url": service or f"http://127.0.0.1:{_free_port()}",
             "command": [sys.executable, "-m", "cnai_hub.apps.service"],
             "environment": environment,
             "oauth_no_confirm": True,
@@ -64,7 +78,7 @@ def install(c: Any, state: Path, *, creators: str = "creators", owner: str | Non
         }
     )
     _everyone_may(c, _ACCESS)
-    c.Spawner.environment.update({"CNAI_HUB_URL": hub_url})
+    c.Spawner.environment.update({"CNAI_HUB_URL": _with_slash(inside) if inside else hub_url})
 
 
 def app_command(server_name: str, owner: str) -> list[str] | None:
@@ -109,6 +123,10 @@ def _hub_url(c: Any) -> str:
     """Return the address people open, with a slash at its end."""
     given = c.JupyterHub.get("public_url") or c.JupyterHub.get("bind_url") or "http://127.0.0.1:8000"
     url = str(given).replace("//:", "//127.0.0.1:").replace("//0.0.0.0", "//127.0.0.1")
+    return _with_slash(url)
+
+
+def _with_slash(url: str) -> str:
     return url.rstrip("/") + "/"
 
 

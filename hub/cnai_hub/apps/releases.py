@@ -3,6 +3,7 @@
     apps/<owner>/<slug>/app.json                   the app: title, dates, which release is current, who may open it
     apps/<owner>/<slug>/releases/<n>/release.json  what release n is made of: notebook, files, Python, packages
     apps/<owner>/<slug>/releases/<n>/files/        the snapshot that is served, read-only
+    apps/<owner>/<slug>/releases/<n>/runs/         runs whose results it shows, where apps can't reach the author's
 
 A release is written to a new folder; replacing `app.json` by rename makes it current. Whatever happens before that
 leaves the old release current.
@@ -46,7 +47,10 @@ def slug_of(server_name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """One frozen version. `files` are all paths of the snapshot, `packages` the versions it was tried with."""
+    """One frozen version. `files` are all paths of the snapshot, `packages` the versions it was tried with.
+
+    `image` and `flavor` are names in the catalog, `reference` is what Kubernetes pulls; `runs` came along.
+    """
 
     number: int
     notebook: str
@@ -55,6 +59,10 @@ class Release:
     files: tuple[str, ...] = ()
     python: str = ""
     packages: dict[str, str] = field(default_factory=dict)
+    image: str = ""
+    reference: str = ""
+    flavor: str = ""
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +163,9 @@ def read_app(folder: Path) -> App | None:
 def read_release(folder: Path, number: int) -> Release | None:
     """Read the record of one release of the app in `folder`, None if there is none."""
     record = _read(folder / "releases" / str(number) / "release.json")
-    return Release(**record | {"files": tuple(record["files"])}) if record else None
+    if record is None:
+        return None
+    return Release(**record | {"files": tuple(record["files"]), "runs": tuple(record.get("runs", ()))})
 
 
 def owner_of(folder: Path) -> str:
