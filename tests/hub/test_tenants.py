@@ -239,6 +239,7 @@ def test_the_roles_whole():
             (crd, "customresourcedefinitions", "list", "watch"),
             ("", "namespaces", "list", "watch"),
             (dask, "daskclusters daskworkergroups", *read, "patch"),
+            (dask, "daskclusters", "delete"),
             (dask, "daskworkergroups", "create"),
             (dask, "daskworkergroups/scale", "get", "patch"),
             (dask, "daskjobs daskautoscalers", *read),
