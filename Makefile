@@ -1,7 +1,7 @@
 # Everything a person does here. `make` lists it; each target sets up what it needs, the second time at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format docs bench lock cluster cluster-down test-cluster install install-dev clean
+.PHONY: help run demo test lint format docs bench lock images cluster cluster-down test-cluster install install-dev clean
 BIN := .venv/bin
 SETUP := @sh tools/python.sh tools/setup.py
 CLUSTER := @PYTHONPATH=tests/cluster $(BIN)/python -m onenode
@@ -26,6 +26,9 @@ format: install-dev ## format the code and write the generated pages
 
 bench: install-dev ## compare with other launchers, write docs/benchmarks.md
 	@$(BIN)/python -m bench $(ARGS)
+
+images: install ## build the container images (ARGS=-h lists the options)
+	@$(BIN)/python -m images $(ARGS)
 
 cluster: install-dev ## start a real one-node Kubernetes here (root on Debian; the first time builds it, minutes)
 	$(CLUSTER) up

@@ -79,8 +79,8 @@ def test_help_lists_the_targets():
     alone = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env=alone).stdout
     assert [line.split()[1] for line in shown.splitlines()] == [
-        "help", "run", "demo", "test", "lint", "format", "bench", "cluster", "cluster-down", "test-cluster", "install",
-        "lock", "clean",
+        "help", "run", "demo", "test", "lint", "format", "bench", "images", "cluster", "cluster-down", "test-cluster",
+        "install", "lock", "clean",
     ]  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Build the images that people start: `python -m images`; what each holds is in its Dockerfile."""

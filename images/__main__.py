@@ -1,0 +1,65 @@
+"""`python -m images [image …]`: build images in the order they inherit, push them, write them into the catalog."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from images import make, references
+from images.chain import ImageError
+from images.engine import ENGINES, Engine, choose
+
+
+def main() -> None:
+    """Do what the command line says; an error is one line."""
+    given = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="  %(message)s", stream=sys.stderr)
+    try:
+        secrets = [f"--secret={secret}" for secret in given.secret]
+        engine = Engine(choose(given.engine), (*secrets, *given.build_option), tuple(given.push_option))
+        _make(make.Maker(engine, given.base, given.torch_index), given)
+    except ImageError as error:
+        sys.exit(f"images: {error}")
+
+
+def _make(maker: make.Maker, given: argparse.Namespace) -> None:
+    wheel = make.wheel()
+    tag = given.tag or wheel.name.split("-")[1]
+    names = given.images or list(maker.known)
+    packages = maker.packages(names)
+    pushed = {}
+    for name in names:
+        made = maker.finish(name, packages[name], tag)
+        if given.sbom:
+            maker.sbom(name, packages[name], given.sbom)
+        if given.registry:
+            pushed[name] = maker.push(made, given.registry, given.push_to or given.registry)
+        print(pushed.get(name, made), flush=True)
+    if given.catalog and pushed:
+        given.catalog.write_text(references.write(given.catalog.read_text(), pushed))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m images", description="Build cnai's images, and push them. Prints what pods name."
+    )
+    add = parser.add_argument
+    add("images", nargs="*", metavar="image", help="a folder of images/; all if none is named")
+    add("--registry", default="", help="registry and folder to push to; without it nothing is pushed")
+    add("--push-to", default="", help="the registry's address for pushes, if it is another than the cluster's")
+    add("--tag", default="", help="tag of the images (cnai's version)")
+    add("--catalog", type=Path, help="a catalog to write the references into, for example images/catalog.toml")
+    add("--sbom", type=Path, metavar="FOLDER", help="write what each image holds there (CycloneDX)")
+    add("--engine", choices=ENGINES, help="what builds (the one that is installed)")
+    add("--base", default="", help="the Debian 12 to build on (debian:bookworm-slim)")
+    add("--torch-index", default="", metavar="URL", help="where PyTorch comes from, for example a build without CUDA")
+    add("--secret", action="append", default=[], help="id=pip,src=FILE: a pip.conf; id=ca,src=FILE: authorities")
+    add("--build-option", action="append", default=[], metavar="=OPTION", help="another option of the engine's build")
+    add("--push-option", action="append", default=[], metavar="=OPTION", help="another option of the engine's push")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The programs that build and push images. Docker and Buildah take the same words for a build."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from images.chain import ROOT, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ENGINES = ("docker", "buildah")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Docker or Buildah, with the options that every build and every push is given."""
+
+    program: str
+    build_options: tuple[str, ...] = ()
+    push_options: tuple[str, ...] = ()
+
+    def build(self, dockerfile: Path, arguments: Mapping[str, str], *options: str) -> None:
+        """Build a Dockerfile; the checkout is its context."""
+        self._call(*build_words(self, dockerfile, arguments, *options))
+
+    def has(self, image: str) -> bool:
+        """Tell whether an image is on this machine."""
+        try:
+            self._call("inspect", "--type=image", image)
+        except ImageError:
+            return False
+        return True
+
+    def push(self, image: str, there: str) -> str:
+        """Push an image to an address and return its digest."""
+        return (self._push_with_buildah if self.program == "buildah" else self._push_with_docker)(image, there)
+
+    def _push_with_buildah(self, image: str, there: str) -> str:
+        with tempfile.NamedTemporaryFile("r") as file:
+            self._call("push", "--quiet", f"--digestfile={file.name}", *self.push_options, image, f"docker://{there}")
+            return Path(file.name).read_text().strip()
+
+    def _push_with_docker(self, image: str, there: str) -> str:
+        if image != there:
+            self._call("tag", image, there)
+        self._call("push", "--quiet", *self.push_options, there)
+        found: list[str] = json.loads(self._call("inspect", "--type=image", "--format={{json .RepoDigests}}", there))
+        repository = there.rpartition(":")[0]
+        return next(digest for name, _, digest in (one.partition("@") for one in found) if name == repository)
+
+    def _call(self, *words: str) -> str:
+        # Buildah keeps layers between builds only when told so, Docker always does.
+        env = {**os.environ, "BUILDAH_LAYERS": "true", "DOCKER_BUILDKIT": "1"}
+        command = [self.program, *words]
+        done = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            tail = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-15:])
+            raise ImageError(f"{tail}\n`{shlex.join(command)}` failed")
+        return done.stdout
+
+
+def build_words(engine: Engine, dockerfile: Path, arguments: Mapping[str, str], *options: str) -> Sequence[str]:
+    """Return what follows the program's name."""
+    given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    return ["build", f"--file={dockerfile.relative_to(ROOT)}", *given, *engine.build_options, *options, "."]
+
+
+def choose(name: str | None) -> str:
+    """Return the engine that was asked for, or the one that is installed."""
+    for program in [name] if name else ENGINES:
+        if shutil.which(program) and _answers(program):
+            return program
+    raise ImageError(f"{name or ' or '.join(ENGINES)} doesn't run here; install docker or buildah, --engine names one")
+
+
+def _answers(program: str) -> bool:
+    """Tell whether an engine works: Docker's command may be there without its service."""
+    return subprocess.run([program, "info"], capture_output=True, stdin=subprocess.DEVNULL).returncode == 0

@@ -1,0 +1,110 @@
+"""Make images: cnai's wheel once, the packages of each image where they changed, cnai's code on top, then push."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from images.chain import CODE, LOCAL, ROOT, Image, ImageError, fingerprint, images, order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from images.engine import Engine
+
+_log = logging.getLogger(__name__)
+WHEELS = ROOT / "build" / "wheel"
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """How images are made here: with which engine, from which base, and from which index PyTorch comes."""
+
+    engine: Engine
+    base: str = ""
+    torch_index: str = ""
+    known: dict[str, Image] = field(default_factory=images)
+
+    def packages(self, names: Iterable[str]) -> dict[str, str]:
+        """Build the packages of these images and of all that they inherit; return what each is called here."""
+        made: dict[str, str] = {}
+        for image in order(names, self.known):
+            made[image.name] = self._packages_name(image)
+            if not self.engine.has(made[image.name]):
+                with _timed(f"{image.name}: packages"):
+                    self.engine.build(image.dockerfile, self._arguments(image, made), f"--tag={made[image.name]}")
+        return made
+
+    def finish(self, name: str, packages: str, tag: str) -> str:
+        """Put cnai's code onto an image's packages; return what the image is called here."""
+        made = f"{LOCAL}/{name}:{tag}"
+        with _timed(f"{name}: code"):
+            self.engine.build(CODE / "Dockerfile", labels(name) | {"PACKAGES": packages}, f"--tag={made}")
+        return made
+
+    def sbom(self, name: str, packages: str, folder: Path) -> Path:
+        """Write what an image holds to a folder."""
+        out = folder / name
+        out.mkdir(parents=True, exist_ok=True)
+        wanted = ["--target=sbom", f"--output=type=local,dest={out}"]
+        self.engine.build(CODE / "Dockerfile", labels(name) | {"PACKAGES": packages}, *wanted)
+        return (out / "sbom.json").rename(folder / f"{name}.cdx.json")
+
+    def push(self, made: str, registry: str, there: str) -> str:
+        """Push an image, and return the reference that pods name: its repository and digest."""
+        with _timed(f"{made.rpartition('/')[2].partition(':')[0]}: push"):
+            digest = self.engine.push(made, made.replace(LOCAL, there, 1))
+        return f"{made.replace(LOCAL, registry, 1).rpartition(':')[0]}@{digest}"
+
+    def _packages_name(self, image: Image) -> str:
+        return f"{LOCAL}/{image.name}:packages-{fingerprint(image, self.known, (self.base, self.torch_index))}"
+
+    def _arguments(self, image: Image, made: dict[str, str]) -> dict[str, str]:
+        """Return what the Dockerfile is told; what it doesn't declare, engines complain about."""
+        given = {"PARENT": made.get(image.parent, ""), "BASE": self.base, "TORCH_INDEX": self.torch_index}
+        declared = image.dockerfile.read_text()
+        return {name: value for name, value in given.items() if value and f"ARG {name}" in declared}
+
+
+def wheel() -> Path:
+    """Build cnai's wheel, the same bytes for the same code, and return it."""
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    uv = str(Path(sys.prefix) / "tools" / "bin" / "uv")
+    command = [uv, "build", "-q", "--wheel", "--build-constraints", "locks/tools.lock", "--out-dir", str(WHEELS)]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    if done.returncode:
+        raise ImageError(f"{done.stderr.strip()}\ncnai's wheel can't be built")
+    (built,) = WHEELS.glob("*.whl")
+    return built
+
+
+def content(packages: str) -> str:
+    """Return a hash of all that an image holds: its packages' name carries theirs, the wheel is cnai's code."""
+    digest = hashlib.sha256(packages.encode())
+    for path in sorted([*WHEELS.glob("*.whl"), *CODE.iterdir()]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def labels(name: str) -> dict[str, str]:
+    """Return what the labels of an image say."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    revision = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(revision, cwd=ROOT, text=True, capture_output=True)
+    return {"IMAGE": name, "VERSION": project["version"], "REVISION": done.stdout.strip()}
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    _log.info("%s: %.1f s", what, time.monotonic() - start)
