@@ -1,0 +1,111 @@
+"""Values as helm puts them together, on top of those defaults of the chart that matter here."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+_CONTEXT: dict[str, Any] = {
+    "runAsUser": 65534,
+    "runAsGroup": 65534,
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_PROBES: dict[str, Any] = {
+    "livenessProbe": {
+        "enabled": True,
+        "initialDelaySeconds": 300,
+        "periodSeconds": 10,
+        "failureThreshold": 30,
+        "timeoutSeconds": 3,
+    },
+    "readinessProbe": {
+        "enabled": True,
+        "initialDelaySeconds": 0,
+        "periodSeconds": 2,
+        "failureThreshold": 1000,
+        "timeoutSeconds": 1,
+    },
+}
+_EGRESS = {
+    "cloudMetadataServer": True,
+    "dnsPortsKubeSystemNamespace": True,
+    "dnsPortsPrivateIPs": True,
+    "nonPrivateIPs": True,
+    "privateIPs": True,
+}
+_POLICY: dict[str, Any] = {"enabled": True, "ingress": [], "egress": [], "egressAllowRules": _EGRESS}
+
+DEFAULTS: dict[str, Any] = {
+    "hub": {
+        "baseUrl": "/",
+        "concurrentSpawnLimit": 64,
+        "consecutiveFailureLimit": 5,
+        "allowNamedServers": False,
+        "db": {"type": "sqlite-pvc", "pvc": {"accessModes": ["ReadWriteOnce"], "storage": "1Gi"}},
+        "podSecurityContext": {
+            "runAsNonRoot": True,
+            "fsGroup": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containerSecurityContext": {
+            "runAsUser": 1000,
+            "runAsGroup": 1000,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "networkPolicy": _POLICY,
+        "serviceAccount": {"create": True},
+        **_PROBES,
+    },
+    "rbac": {"create": True},
+    "proxy": {
+        "service": {"type": "LoadBalancer"},
+        "chp": {
+            "containerSecurityContext": _CONTEXT,
+            "networkPolicy": {**_POLICY, "allowedIngressPorts": ["http", "https"]},
+            **_PROBES,
+        },
+    },
+    "singleuser": {
+        "cloudMetadata": {"blockWithIptables": True, "ip": "169.254.169.254"},
+        "events": True,
+        "extraLabels": {"hub.jupyter.org/network-access-hub": "true"},
+        "allowPrivilegeEscalation": False,
+        "uid": 1000,
+        "fsGid": 100,
+        "storage": {"type": "dynamic"},
+        "startTimeout": 300,
+        "memory": {"guarantee": "1G"},
+        "cmd": "jupyterhub-singleuser",
+    },
+    "scheduling": {
+        "userScheduler": {"enabled": True},
+        "userPods": {
+            "tolerations": [
+                {"key": key, "operator": "Equal", "value": "user", "effect": "NoSchedule"}
+                for key in ("hub.jupyter.org/dedicated", "hub.jupyter.org_dedicated")
+            ],
+            "nodeAffinity": {"matchNodePurpose": "prefer"},
+        },
+    },
+    "cull": {"enabled": True, "adminUsers": True, "timeout": 3600, "every": 600, "concurrency": 10, "maxAge": 0},
+    "debug": {"enabled": False},
+}
+
+
+def merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Put later values over earlier ones: maps are merged, everything else is replaced, null removes."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in copy.deepcopy(layer).items():
+            inner = result.get(key)
+            if isinstance(value, dict) and isinstance(inner, dict):
+                result[key] = merged(inner, value)
+            elif value is None:
+                result.pop(key, None)
+            else:
+                result[key] = value
+    return result
