@@ -21,12 +21,15 @@ from cnai import catalog
 from cnai.paths import engine_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from distributed import Scheduler
 
 IDLE_SECONDS = float(os.environ.get("CNAI_IDLE_SECONDS", "3600"))
 HOST = "127.0.0.1"
 RUNS_AT_ONCE = 8
 """On a machine without GPUs; runs that hold GPUs go one after the other."""
+LEAVE_SECONDS = 10.0
 RESTART_SECONDS = 2.0
 """A node lives at least this long before the next one starts, so that one that can't start doesn't take the machine."""
 
@@ -84,7 +87,7 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         _write_status(scheduler)
-        keeper = asyncio.create_task(_keep_node(first))
+        keeper = asyncio.create_task(keep_node(first, _start_node, LEAVE_SECONDS))
         finished = asyncio.create_task(scheduler.finished())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,8 +113,10 @@ def _write_status(scheduler: Scheduler) -> None:
     fresh.replace(engine_dir() / "engine.json")
 
 
-async def _keep_node(process: subprocess.Popen[bytes]) -> None:
-    """Start the node again when it dies; end it with this task."""
+async def keep_node(
+    process: subprocess.Popen[bytes], start: Callable[[], subprocess.Popen[bytes]], leave_seconds: float
+) -> None:
+    """Start the node again when it dies; end it with this task, blocking for at most `leave_seconds`."""
     try:
         while True:
             started = time.monotonic()
@@ -119,11 +124,11 @@ async def _keep_node(process: subprocess.Popen[bytes]) -> None:
                 await asyncio.sleep(0.05)
             logger.warning("the node ended with exit code %s; starting another one", process.returncode)
             await asyncio.sleep(max(0.0, started + RESTART_SECONDS - time.monotonic()))
-            process = _start_node()
+            process = start()
     finally:
         process.terminate()
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=leave_seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

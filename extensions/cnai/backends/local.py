@@ -82,7 +82,7 @@ def connect() -> EngineClient:
 
 
 def security(status: dict[str, Any]) -> Security:
-    """Return the credentials of a running engine: without them nobody else on this machine can use it."""
+    """Return the credentials of an engine: without them nobody else can use it."""
     from distributed import Security
 
     ca, key, cert = (status["tls"][part] for part in ("ca", "key", "cert"))
@@ -93,6 +93,8 @@ def security(status: dict[str, Any]) -> Security:
         tls_client_cert=cert,
         tls_worker_key=key,
         tls_worker_cert=cert,
+        tls_scheduler_key=key,
+        tls_scheduler_cert=cert,
     )
 
 

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine import verdicts
-from cnai.engine.generation import Generation, NoNodes
+from cnai.engine.generation import Generation, Interrupted, NoNodes
 from cnai.engine.link import Assignment
 from cnai.engine.store import Journal
 from cnai.engine.verdicts import Budget, Cause, Verdict
@@ -60,7 +60,7 @@ class Driver:
                     self._become(State.RESTARTING, "the engine was lost and started again")
             else:
                 self._save_status()
-            while not self.state.final:
+            while not self.state.final and not self._supervisor.resting:
                 await self._next()
         except Exception as error:
             logger.exception("run %s", self.folder.run_id)
@@ -80,6 +80,16 @@ class Driver:
         if verb in {"pause", "scale"}:
             self._refuse_unless_resumable(verb, value)
         self._wish = (verb, value)
+        self._wished.set()
+
+    def on(self, address: str) -> bool:
+        """Tell whether a node holds ranks of this run."""
+        return self._generation is not None and self._generation.on(address)
+
+    def leave(self) -> None:
+        """End the present generation at a step boundary; where its ranks are, they can't stay."""
+        if self._generation is not None:
+            self._generation.left = True
         self._wished.set()
 
     def hear(self, message: dict[str, Any]) -> None:
@@ -134,10 +144,12 @@ class Driver:
         """Take the run one generation further, or wait while it is paused."""
         if self.state is State.PAUSED:
             await self._wished.wait()
-        if not self._grant():
+        if self._supervisor.resting or not self._grant():
             return
         try:
             verdict = await self._run_generation()
+        except Interrupted:
+            return
         except NoNodes as why:
             self._fail(Cause(summary=str(why), fault="infra"))
             return
@@ -178,20 +190,22 @@ class Driver:
             first_world_size=self._first_world,
         )
         reports = await current.run(assignment, self.record, self._wished, self._granting)
-        if current.verdict is not None:
-            return current.verdict
-        return verdicts.judge(reports, current.diagnoses, self._world)
+        verdict = current.verdict or verdicts.judge(reports, current.diagnoses, self._world)
+        if current.left and verdict.cause is not None and verdict.cause.fault == "infra":
+            return Verdict(ending="ended")
+        return verdict
 
     def _granting(self) -> str:
         """Name how the generation should end for the present wish, "" if it needn't."""
         verb, value = self._wish or ("", None)
+        leaving = "graceful" if self._generation is not None and self._generation.left else ""
         if verb == "scale" and value == self._world:
             self._wish = None
             self._wished.clear()
-            return ""
+            return leaving
         if verb == "scale":
             self._become(State.RESIZING, f"from {self._world} to {value} ranks")
-        return {"stop": "terminate", "pause": "graceful", "scale": "graceful"}.get(verb, "")
+        return {"stop": "terminate", "pause": "graceful", "scale": "graceful"}.get(verb, leaving)
 
     def _conclude(self, verdict: Verdict) -> None:
         if verdict.ending == "finished":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from distributed.comm import CommClosedError
 
 from cnai.engine import node
 from cnai.engine.agent import Order
-from cnai.engine.verdicts import Cause, Verdict, spread
+from cnai.engine.verdicts import Cause, Verdict, nodes_for, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from cnai.engine.verdicts import Fault
     from cnai.spec import RunSpec
 
-NODE_SECONDS = 60.0
-"""How long a generation waits for its nodes to appear."""
+NODE_SECONDS = float(os.environ.get("CNAI_NODE_SECONDS", "60"))
+"""How long a generation waits for its nodes to appear; where pods are nodes, images have to be pulled first."""
 TICK_SECONDS = 1.0
 PATIENCE_SECONDS = {"graceful": 60.0, "terminate": 10.0}
 """How long an ending may take before the next, harder one."""
@@ -41,6 +42,10 @@ class NoNodes(Exception):
     """Fewer nodes than the generation needs."""
 
 
+class Interrupted(Exception):
+    """Something else is wanted while the generation still waits for its nodes."""
+
+
 class Generation:
     """Starts an agent on each node, ends them when something says so, and gathers their reports."""
 
@@ -50,6 +55,8 @@ class Generation:
         self.last_heard = time.monotonic()
         self.verdict: Verdict | None = None
         """Set when a limit ended the generation; otherwise the reports decide."""
+        self.left = False
+        """Set when its ranks have to leave a node: what they end with is no failure."""
         self._spec, self._supervisor = spec, supervisor
         self._graceful = False
         self._nodes: list[str] = []
@@ -73,8 +80,13 @@ class Generation:
     ) -> list[Report]:
         """Run to the end. `granting` tells how to end for a wish, "" for not at all."""
         client = await self._supervisor.client()
-        self._nodes = await self._choose_nodes()
-        self._futures = [self._submit(client, order) for order in await self._orders(assignment, record)]
+        self._nodes = await self._choose_nodes(record.get("ranks_per_node"), wished, granting)
+        try:
+            orders = await self._orders(assignment, record)
+        except (OSError, CommClosedError):  # chosen a moment ago
+            self._give_up("node 0 was lost", "infra")
+            return []
+        self._futures = [self._submit(client, order) for order in orders]
         await client.publish_dataset(self._futures, name=assignment.run_id, override=True)
         try:
             return await self._watch(wished, granting)
@@ -82,7 +94,7 @@ class Generation:
             await client.unpublish_dataset(assignment.run_id)
 
     async def _watch(self, wished: asyncio.Event, granting: Callable[[], str]) -> list[Report]:
-        reports = [asyncio.ensure_future(_report(number, future)) for number, future in enumerate(self._futures)]
+        reports = [asyncio.ensure_future(self._report(number)) for number in range(len(self._futures))]
         pending = set(reports)
         while pending:
             wish = asyncio.ensure_future(wished.wait())
@@ -96,6 +108,7 @@ class Generation:
             if pending and any(_failed(task.result()) for task in ended):
                 await self._end("terminate")
             await self._check_limits()
+            await self._miss_nodes()
         return [task.result() for task in reports]
 
     async def _end(self, how: str) -> None:
@@ -141,16 +154,44 @@ class Generation:
     def _give_up(self, why: str, fault: Fault) -> None:
         self.verdict = Verdict(ending="failed", cause=Cause(summary=why, fault=fault))
 
-    async def _choose_nodes(self) -> list[str]:
-        wanted = min(self._spec.nodes or 1, self.world_size)
-        workers = self._supervisor.scheduler.workers
+    def on(self, address: str) -> bool:
+        """Tell whether a node holds ranks of this generation."""
+        return address in self._nodes
+
+    async def _choose_nodes(
+        self, ranks_per_node: int | None, wished: asyncio.Event, granting: Callable[[], str]
+    ) -> list[str]:
+        """Return the least loaded nodes, as soon as there are enough of them."""
+        wanted = nodes_for(self.world_size, self._spec.nodes, ranks_per_node)
         deadline = time.monotonic() + NODE_SECONDS
-        while len(workers) < wanted:
+        while len(nodes := self._supervisor.nodes()) < wanted:
+            if wished.is_set() and granting():
+                raise Interrupted
             if time.monotonic() > deadline:
-                raise NoNodes(f"{wanted} nodes wanted, {len(workers)} found within {NODE_SECONDS:.0f} s")
+                raise NoNodes(f"{wanted} nodes wanted, {len(nodes)} found within {NODE_SECONDS:.0f} s")
             await asyncio.sleep(0.02)
-        by_load = sorted(workers.values(), key=lambda state: (len(state.processing), state.address))
+        by_load = sorted(nodes, key=lambda state: (len(state.processing), state.address))
         return [state.address for state in by_load[:wanted]]
+
+    async def _miss_nodes(self) -> None:
+        """Give up what waits for a node that is gone: Dask would wait until it comes back under its old address."""
+        for address, future in zip(self._nodes, self._futures, strict=True):
+            if address not in self._supervisor.scheduler.workers and not future.done():
+                await future.cancel()
+
+    async def _report(self, number: int) -> Report:
+        future = self._futures[number]
+        try:
+            report: Report = await future.result()
+        except KilledWorker:
+            return node.Report(node_rank=number, error=f"node {number} was lost")
+        except asyncio.CancelledError:
+            there = self._nodes[number] in self._supervisor.scheduler.workers
+            why = f"ended before it began on node {number}" if there else f"node {number} was lost"
+            return node.Report(node_rank=number, error=why)
+        except Exception as error:  # noqa: BLE001  a node that can't start an agent is lost too
+            return node.Report(node_rank=number, error=f"node {number}: {type(error).__name__}: {error}")
+        return report
 
     async def _orders(self, assignment: Assignment, record: dict[str, Any]) -> list[Order]:
         self._run_id, self._created = assignment.run_id, record["created"]
@@ -188,18 +229,6 @@ class Generation:
             resources={"node": 1},
             pure=False,
         )
-
-
-async def _report(node_rank: int, future: Future) -> Report:
-    try:
-        report: Report = await future.result()
-    except KilledWorker:
-        return node.Report(node_rank=node_rank, error=f"node {node_rank} was lost")
-    except asyncio.CancelledError:
-        return node.Report(node_rank=node_rank, error=f"ended before it began on node {node_rank}")
-    except Exception as error:  # noqa: BLE001  a node that can't start an agent is lost too
-        return node.Report(node_rank=node_rank, error=f"node {node_rank}: {type(error).__name__}: {error}")
-    return report
 
 
 def _failed(report: Report) -> bool:

@@ -5,6 +5,7 @@ The worker itself never imports torch: it starts faster, and no rank can hold it
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import shutil
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
+    from distributed import Worker
+
     from cnai.engine.agent import Failure, Order
 
 UP = "cnai-up"
@@ -33,6 +36,7 @@ KILL_AFTER_SECONDS = agent.SHUTDOWN_SECONDS + 5
 _running: dict[tuple[str, int], NodeGeneration] = {}
 _ended_early: set[tuple[str, int]] = set()
 """Asked to end before they began here."""
+_leaving = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,18 @@ def leave() -> None:
     os._exit(0)
 
 
+async def depart(worker: Worker, seconds: float) -> None:
+    """Leave with as little loss as possible: have the ranks end at a step boundary, then close the worker."""
+    global _leaving
+    _leaving = True
+    worker.log_event(UP, {"leaving": worker.address})
+    deadline = time.monotonic() + seconds
+    # Its tasks are forgotten when the supervisor has their reports.
+    while (_running or worker.state.tasks) and time.monotonic() < deadline:
+        await asyncio.sleep(BATCH_SECONDS)
+    await worker.close(executor_wait=False, reason="asked to leave")
+
+
 def dask_setup(worker: Any) -> None:
     """Make a Dask worker a node."""
     warm_up()
@@ -71,7 +87,7 @@ def run_agent(order: Order) -> Report:
     from distributed import get_worker
 
     worker, key = get_worker(), (order.assignment.run_id, order.assignment.generation)
-    if key in _ended_early:
+    if key in _ended_early or _leaving:
         return Report(node_rank=order.node_rank, error="ended before it began")
     identity = {"run": order.assignment.run_id, "generation": order.assignment.generation, "node": order.node_rank}
     generation = NodeGeneration(order, lambda message: worker.log_event(UP, {**identity, **message}))

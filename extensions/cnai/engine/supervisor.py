@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from distributed import Client
+from distributed import Client, Status
+from distributed.comm import CommClosedError
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from cnai import paths
@@ -18,9 +20,18 @@ from cnai.engine.driver import Driver, Refusal
 from cnai.engine.node import UP
 from cnai.engine.store import Store
 from cnai.errors import CnaiError
+from cnai.events import State
+
+if TYPE_CHECKING:
+    from distributed.scheduler import WorkerState
+
+    from cnai.engine.store import RunFolder
 
 DOWN = "cnai"
 """Dask topic from the supervisor to everybody who watches."""
+
+RETIRED_SECONDS = 60.0
+"""How long a node that was named for retirement gets no ranks; it stays if nobody ends it."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +61,12 @@ class Supervisor(SchedulerPlugin):
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
+        self._recovered = asyncio.Event()
+        self._leaving: dict[str, float] = {}
+        """By node: until when it gets no ranks, on the monotonic clock."""
+        self._idle_since = 0.0
+        self.resting = False
+        """Set when no generation may begin any more."""
 
     async def client(self) -> Client:
         """Return a Dask client of the scheduler that this process is."""
@@ -70,12 +87,17 @@ class Supervisor(SchedulerPlugin):
 
     async def submit(self, run_id: str, root: str) -> dict[str, Any]:
         """Begin a run that the caller has written into the store."""
-        if run_id not in self._drivers:  # asked again after a lost answer
-            self._drive(Driver(self, Store(Path(root)).folder(run_id)))
+        await self._recovered.wait()
+        folder = Store(Path(root)).folder(run_id)
+        # It goes on, or has ended, when it was found in the store before, or is asked for again after a lost answer.
+        if run_id not in self._drivers and not folder.status()["state"].final:
+            self._drive(Driver(self, folder))
         return {}
 
     async def wish(self, run_id: str, verb: str, value: int | None = None) -> dict[str, Any]:
         """Take a wish for a run; answers `{"refused": why}` if it can't be granted."""
+        await self._recovered.wait()
+        self._idle_since = 0.0
         driver = self._drivers.get(run_id)
         if driver is None:
             return {"refused": f"run {run_id} isn't going on here; see %cnai runs"}
@@ -87,26 +109,88 @@ class Supervisor(SchedulerPlugin):
 
     async def status(self) -> dict[str, Any]:
         """Return the nodes and the runs that are going on."""
-        nodes = [
-            {"address": address, **await self.scheduler.rpc(address).cnai_about()} for address in self.scheduler.workers
-        ]
+        nodes = []
+        for address in list(self.scheduler.workers):
+            with contextlib.suppress(OSError, CommClosedError):  # gone this moment
+                nodes.append({"address": address, **await self.scheduler.rpc(address).cnai_about()})
         runs = {run_id: str(driver.state) for run_id, driver in self._drivers.items()}
         return {"address": self.scheduler.address, "pid": os.getpid(), "nodes": nodes, "runs": runs}
 
     async def recover(self) -> None:
-        """Go on with the runs that a lost scheduler of this engine left behind."""
-        if not self.engine:
-            return
-        store = Store(paths.store_root())
-        for folder in reversed(store.folders()):
+        """Go on with the runs of this engine that the store has: begun by a lost scheduler, or by nobody yet."""
+        try:
+            if self.engine:
+                store = Store(paths.store_root())
+                for folder in reversed(store.folders()):
+                    self._recover(folder)
+                _remove_expired(store)
+        finally:
+            self._recovered.set()
+
+    def _recover(self, folder: RunFolder) -> None:
+        try:
             status = folder.status()
-            if not status["state"].final and status["engine"] == self.engine:
-                self._drive(Driver(self, folder, recovered=True))
-        _remove_expired(store)
+            mine = self.engine in {status["engine"], folder.record.get("engine")}
+            if mine and not status["state"].final and folder.run_id not in self._drivers:
+                self._drive(Driver(self, folder, recovered=bool(status["engine"])))
+        except (CnaiError, OSError, ValueError, KeyError):  # one that can't be read must not hold back the others
+            logger.exception("run %s", folder.run_id)
+
+    def nodes(self) -> list[WorkerState]:
+        """Return the nodes that may get ranks."""
+        now = time.monotonic()
+        self._leaving = {
+            address: until
+            for address, until in self._leaving.items()
+            if until > now and address in self.scheduler.workers
+        }
+        return [
+            state
+            for address, state in self.scheduler.workers.items()
+            if address not in self._leaving and state.status in {Status.init, Status.running}
+        ]
+
+    def retire(self, number: int) -> dict[str, dict[str, Any]]:
+        """Name all nodes, those that can go first; so many of those without ranks get none any more."""
+        free = {state.address for state in self.nodes()}
+
+        def cost(state: WorkerState) -> tuple[bool, bool, str]:
+            busy = any(driver.on(state.address) for driver in self._drivers.values())
+            return busy, state.address in free, state.address
+
+        found = sorted((cost(state), state) for state in self.scheduler.workers.values())
+        for (busy, _, address), _state in found[:number]:
+            if not busy:
+                self._leaving.setdefault(address, time.monotonic() + RETIRED_SECONDS)
+        return {state.address: {"name": str(state.name).partition("/")[0], "busy": busy} for (busy, *_), state in found}
+
+    def idle_since(self) -> float:
+        """Return since when no run goes on here, in seconds since 1970; 0 while one does, or may."""
+        states = {driver.state for driver in self._drivers.values()}
+        if not self._recovered.is_set() or any(not state.final and state is not State.PAUSED for state in states):
+            self._idle_since = 0.0
+        elif not self._idle_since:
+            self._idle_since = time.time()
+        return self._idle_since
+
+    async def rest(self, seconds: float) -> None:
+        """Have all generations end at a step boundary and begin no other one; the next scheduler goes on."""
+        self.resting = True
+        for driver in self._drivers.values():
+            driver.leave()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Hand what nodes say to their run's driver."""
-        if topic == UP and (driver := self._drivers.get(msg["run"])) is not None:
+        """Hand what nodes say to the drivers of their runs."""
+        if topic != UP:
+            return
+        if "leaving" in msg:
+            self._leaving[msg["leaving"]] = float("inf")
+            for each in self._drivers.values():
+                if each.on(msg["leaving"]):
+                    each.leave()
+        elif (driver := self._drivers.get(msg["run"])) is not None:
             driver.hear(msg)
 
     def publish(self, run_id: str, position: int, text: str) -> None:
@@ -115,6 +199,7 @@ class Supervisor(SchedulerPlugin):
 
     def _drive(self, driver: Driver) -> None:
         run_id = driver.folder.run_id
+        self._idle_since = 0.0
         self._drivers[run_id] = driver
         task = asyncio.get_running_loop().create_task(driver.drive(), name=f"cnai-{run_id}")
         self._tasks.add(task)
