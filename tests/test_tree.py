@@ -31,8 +31,8 @@ PAGES = [path for path in TEXTS if path.suffix == ".md"]
 
 def test_the_menu():
     assert cnai.__all__ == [
-        "CnaiError", "Context", "Run", "RunSpec", "attach", "context", "load_ipython_extension", "runs", "train",
-        "unload_ipython_extension",
+        "CnaiError", "Context", "Run", "RunSpec", "attach", "context", "doctor", "load_ipython_extension", "runs",
+        "train", "unload_ipython_extension",
     ]  # fmt: skip
     assert {name: getattr(cnai, name) for name in cnai.__all__}
     assert dir(cnai) == cnai.__all__

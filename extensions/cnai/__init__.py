@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cnai.engine.context import Context, context
     from cnai.errors import CnaiError
     from cnai.faces import load_ipython_extension, unload_ipython_extension
+    from cnai.faces.doctor import doctor
     from cnai.run import Run, attach, runs, train
     from cnai.spec import RunSpec
 
@@ -24,6 +25,7 @@ _HOMES = {
     "RunSpec": "cnai.spec",
     "attach": "cnai.run",
     "context": "cnai.engine.context",
+    "doctor": "cnai.faces.doctor",
     "load_ipython_extension": "cnai.faces",
     "runs": "cnai.run",
     "train": "cnai.run",
@@ -37,6 +39,7 @@ __all__ = [
     "RunSpec",
     "attach",
     "context",
+    "doctor",
     "load_ipython_extension",
     "runs",
     "train",

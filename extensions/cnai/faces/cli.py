@@ -60,7 +60,7 @@ def _run(request: Namespace) -> int:
     if request.verb in {"train", "attach"} and not isinstance(outcome, str):
         return _follow(outcome)
     print(outcome if request.verb == "logs" else _for_shell(outcome))
-    return 0
+    return FAILED if request.verb == "doctor" and not outcome.ok else 0
 
 
 def _follow(run: Any) -> int:

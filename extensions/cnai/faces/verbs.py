@@ -148,6 +148,12 @@ def _apps(_: Namespace) -> Any:
     return apps.apps()
 
 
+def _doctor(_: Namespace) -> Any:
+    from cnai.faces.doctor import doctor
+
+    return doctor()
+
+
 def _readable(facts: Any) -> str:
     """Return nested facts as indented lines."""
     return json.dumps(facts, indent=2, default=_plain)
@@ -169,4 +175,5 @@ _VERBS = {
     "publish": _publish,
     "unpublish": _unpublish,
     "apps": _apps,
+    "doctor": _doctor,
 }

@@ -164,6 +164,16 @@ _ALL = (
         examples=("unpublish demo",),
     ),
     Verb(name="apps", help="list your apps", examples=("apps",)),
+    Verb(
+        name="doctor",
+        help="look for what is wrong here, and say what to do about it",
+        about=(
+            "One line per check: Python, torch, disk, ports, engine, hub. On a cluster also rights, operator, home, "
+            "image and quota, and whether network policies are enforced at all. In a shell the exit code is 1 when "
+            "something is wrong."
+        ),
+        examples=("doctor",),
+    ),
 )
 
 VERBS = {verb.name: verb for verb in _ALL}

@@ -1,0 +1,56 @@
+"""The API server as this pod's service account sees it."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+
+from cnai.errors import EngineError
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_SECONDS = 10
+
+
+class Refused(EngineError):
+    """What the API server said when it refused."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Api:
+    """Asks the API server; the token is read for each question, since kubelet renews the file."""
+
+    def __init__(self, url: str = "", account: Path = ACCOUNT) -> None:
+        host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        self.url = url or f"https://{f'[{host}]' if ':' in host else host}:{port}"
+        self._account = account
+
+    def ask(self, path: str, body: dict[str, Any] | None = None, *, method: str = "") -> dict[str, Any]:
+        """Return what it answers: to GET, or to POST when there is a body."""
+        import httpx
+
+        try:
+            token = (self._account / "token").read_text()
+            trust = ssl.create_default_context(cafile=self._account / "ca.crt") if self.url[:5] == "https" else False
+        except OSError:
+            raise EngineError(f"this pod has no service account token in {self._account}") from None
+        try:
+            reply = httpx.request(
+                method or ("POST" if body else "GET"),
+                f"{self.url}/{path}",
+                headers={"Authorization": f"Bearer {token}"},
+                json=body,
+                timeout=_SECONDS,
+                verify=trust,
+                trust_env=False,
+            )
+            answer: dict[str, Any] = reply.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise EngineError(f"{self.url} gives no answer ({type(error).__name__})") from None
+        if reply.is_error:
+            raise Refused(reply.status_code, str(answer.get("message", reply.reason_phrase)))
+        return answer

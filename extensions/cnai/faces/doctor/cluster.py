@@ -1,0 +1,171 @@
+"""Looks at the cluster from inside a notebook's pod, with the rights of its person and no others."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from cnai import paths, reasons
+from cnai.backends import manifests
+from cnai.catalog import Flavor
+from cnai.errors import EngineError
+from cnai.faces.doctor import network, rights
+from cnai.faces.doctor.api import Api, Refused
+from cnai.faces.doctor.report import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+OPERATOR_SECONDS = 30.0
+INSTALL = "ask your administrator to install cnai's part of the cluster: python -m cnai_hub.tenants"
+_DASK = f"apis/{manifests.GROUP}/{manifests.VERSION}"
+_ROOM = ("requests.nvidia.com/gpu", "requests.cpu", "limits.memory", "pods", "count/daskclusters.kubernetes.dask.org")
+_POLL_SECONDS = 0.3
+
+
+def looks() -> Iterable[Callable[[], Check]]:
+    """Return what to look at; only the first when nothing answers, since the rest would say the same."""
+    found = Cluster(Api(), os.environ.get("CNAI_NAMESPACE", ""))
+    first = found.api_server()
+    if first.state != "ok":
+        return [lambda: first, network.look]
+    of_api = [found.api_rights, found.definitions, found.operator, found.home, found.quota]
+    return [lambda: first, *of_api, image, network.look]
+
+
+def image() -> Check:
+    """Look whether training knows which image to run: the notebook's own."""
+    reference = os.environ.get("CNAI_IMAGE_REFERENCE", "")
+    if not reference:
+        advice = "start the server from the hub's list of images; if it was, tell your administrator"
+        return Check.wrong("image", "this pod doesn't say which image it runs (CNAI_IMAGE_REFERENCE)", advice)
+    if "@sha256:" not in reference:
+        advice = "ask your administrator for a reference by digest in the catalog: a tag may change between two pods"
+        return Check.wrong("image", f"{reference} is a tag", advice)
+    return Check.ok("image", f"{os.environ.get('CNAI_IMAGE', '')} is {reference}".strip())
+
+
+class Cluster:
+    """Looks that ask the API server about one namespace."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api, self._namespace = api, namespace
+
+    def api_server(self) -> Check:
+        """Look whether the API server answers this pod."""
+        if not self._namespace:
+            advice = "start the server from the hub; if it was, tell your administrator"
+            return Check.wrong("API server", "this pod doesn't say where it lives (CNAI_NAMESPACE)", advice)
+        try:
+            return Check.ok("API server", f"{self._api.ask('version')['gitVersion']} answers")
+        except Refused as refused:
+            if refused.status == 401:
+                found = "no longer takes this pod's token"
+                return Check.wrong("API server", found, "stop the server and start it again")
+            return Check.wrong("API server", f"refuses: {refused}", INSTALL)
+        except EngineError as error:
+            return Check.wrong("API server", str(error), "tell your administrator; runs that go on don't need it")
+
+    def api_rights(self) -> Check:
+        """Look whether this account may do exactly what training needs."""
+        return rights.look(self._api, self._namespace)
+
+    def definitions(self) -> Check:
+        """Look whether the API server knows Dask clusters."""
+        try:
+            kinds = {each["kind"] for each in self._api.ask(_DASK)["resources"]}
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            kinds = set()
+        if missing := {"DaskCluster", "DaskWorkerGroup"} - kinds:
+            found = f"the API server doesn't know {' and '.join(sorted(missing))}"
+            return Check.wrong("resource definitions", found, INSTALL)
+        return Check.ok("resource definitions", "Dask clusters are known")
+
+    def operator(self) -> Check:
+        """Look whether the operator takes notice of a Dask cluster that can't have pods: its name is too long."""
+        name = f"doctor-{secrets.token_hex(26)}"
+        place = manifests.Place(namespace=self._namespace, claim=_claim(), home=str(paths.home().parent))
+        reference = os.environ.get("CNAI_IMAGE_REFERENCE", "none")
+        tiny = Flavor(name="none", title="", cpu=0.1, memory_gib=0.1)
+        where = f"{_DASK}/namespaces/{self._namespace}/daskclusters"
+        try:
+            self._api.ask(where, manifests.engine(name, place, tiny, reference, 0))
+        except Refused as refused:
+            if refused.status == 404:
+                return Check.unknown("operator", "can't be tried without resource definitions", INSTALL)
+            return Check.unknown("operator", f"can't be tried: {reasons.of_refusal(str(refused))}")
+        try:
+            seconds = self._noticed(f"{where}/{name}")
+        finally:
+            self._api.ask(f"{where}/{name}", method="DELETE")
+        if seconds is None:
+            found = f"took no notice of a Dask cluster within {OPERATOR_SECONDS:.0f} s"
+            return Check.wrong("operator", found, f"{INSTALL}, which starts it")
+        return Check.ok("operator", f"took notice of a Dask cluster within {seconds:.1f} s")
+
+    def home(self) -> Check:
+        """Look whether the home's claim has a volume that all nodes of a run can share."""
+        name = _claim()
+        try:
+            claim = self._api.ask(f"api/v1/namespaces/{self._namespace}/persistentvolumeclaims/{name}")
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            advice = "stop the server and start it again: the hub makes it"
+            return Check.wrong("home", f"there is no claim {name!r}", advice)
+        if claim["status"].get("phase") != "Bound":
+            why = "it names no storage class, and no class is the default" if _classless(claim) else "no volume fits"
+            advice = "ask your administrator for a default storage class that does ReadWriteMany"
+            return Check.wrong("home", f"claim {name!r} has no volume: {why}", advice)
+        modes = claim["status"].get("accessModes", [])
+        size = claim["status"].get("capacity", {}).get("storage", "?")
+        if "ReadWriteMany" not in modes:
+            found = f"claim {name!r} can be used on one machine only ({', '.join(modes)})"
+            advice = "keep runs on one node, or ask your administrator for storage that does ReadWriteMany"
+            return Check.wrong("home", found, advice)
+        return Check.ok("home", f"claim {name!r}, {size}, shared by all nodes of a run")
+
+    def quota(self) -> Check:
+        """Look how much is left of what this namespace may hold."""
+        listed = self._api.ask(f"api/v1/namespaces/{self._namespace}/resourcequotas")["items"]
+        left: dict[str, float] = {}
+        for status in (item.get("status") or {} for item in listed):
+            for key in _ROOM:
+                if key in status.get("hard", {}):
+                    used = status.get("used", {}).get(key, "0")
+                    free = reasons.quantity(status["hard"][key]) - reasons.quantity(used)
+                    left[key] = min(free, left.get(key, free))
+        if not left:
+            return Check.ok("quota", "none: this namespace may hold what the cluster has")
+        said = ", ".join(reasons.amount(key, free) for key, free in left.items()) + " left"
+        # Who may have no GPU at all misses nothing.
+        none = [key for key, free in left.items() if free <= 0 and _may(listed, key)]
+        if none:
+            advice = "end what you don't need: other servers in the hub, engines with %cnai cluster stop"
+            return Check.wrong("quota", said, advice)
+        return Check.ok("quota", said)
+
+    def _noticed(self, path: str) -> float | None:
+        start = time.monotonic()
+        while (seconds := time.monotonic() - start) < OPERATOR_SECONDS:
+            if self._api.ask(path).get("status", {}).get("phase"):
+                return seconds
+            time.sleep(_POLL_SECONDS)
+        return None
+
+
+def _claim() -> str:
+    return os.environ.get("CNAI_HOME_CLAIM", "home")
+
+
+def _classless(claim: dict[str, Any]) -> bool:
+    return not claim["spec"].get("storageClassName")
+
+
+def _may(quotas: list[dict[str, Any]], key: str) -> bool:
+    hard = [item["status"]["hard"][key] for item in quotas if key in (item.get("status") or {}).get("hard", {})]
+    return all(reasons.quantity(value) > 0 for value in hard)

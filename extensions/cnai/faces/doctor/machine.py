@@ -1,0 +1,123 @@
+"""Looks at this machine, or at the pod that is one: Python and torch, disk, memory, ports, engine, hub."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnai import catalog, paths
+from cnai.faces.doctor.report import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SMALLEST_STORE = 2 * 2**30
+SMALLEST_SHARED_MEMORY = 2**28
+_TORCH = "import torch; print(torch.__version__, torch.cuda.device_count())"
+_TORCH_SECONDS = 120
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not used
+
+
+def python() -> Check:
+    """Look which Python this is: a notebook and a shell may have different ones."""
+    return Check.ok("python", f"{platform.python_version()} in {sys.prefix}")
+
+
+def torch() -> Check:
+    """Look whether torch can be imported in a fresh process, and sees the GPUs that are there."""
+    if find_spec("torch") is None:
+        return Check.wrong("torch", "not installed here", "install it with: pip install 'cnai[torch]'")
+    tried = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=_TORCH_SECONDS)
+    if tried.returncode:
+        last = (tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"])[-1]
+        return Check.wrong("torch", f"can't be imported: {last}", "install it again: pip install 'cnai[torch]'")
+    version, seen = tried.stdout.split()[-2:]
+    there = catalog.this_machine().gpus
+    if there > int(seen):
+        found = f"{version} sees {seen} of {there} GPUs"
+        return Check.wrong("torch", found, "install a torch that is built for the CUDA of this driver")
+    return Check.ok("torch", f"{version}, {seen} GPU{'' if seen == '1' else 's'}")
+
+
+def store() -> Check:
+    """Look whether runs can be written, and how much room they have."""
+    root = paths.store_root()
+    advice = f"free some: remove runs that have ended from {root}, or set CNAI_STORE to a larger disk"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root, prefix=".doctor-") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return Check.wrong("store", f"{root} can't be written: {error.strerror}", advice)
+    free = shutil.disk_usage(root).free
+    found = f"{free / 2**30:.1f} GiB free in {root}"
+    return Check.ok("store", found) if free >= SMALLEST_STORE else Check.wrong("store", f"only {found}", advice)
+
+
+def shared_memory() -> Check:
+    """Look at what torch's data loaders share; a container has 64 MiB unless it asks for more."""
+    size = shutil.disk_usage(_SHARED_MEMORY).total
+    found = f"{size / 2**30:.2g} GiB"
+    if size >= SMALLEST_SHARED_MEMORY:
+        return Check.ok("shared memory", found)
+    return Check.wrong("shared memory", f"only {found}", "start the container with more, such as --shm-size=2g")
+
+
+def ports() -> Check:
+    """Look whether processes of this machine can talk to each other, as ranks do."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError as error:
+        found = f"a port of 127.0.0.1 can't be opened and reached: {error.strerror or error}"
+        return Check.wrong("ports", found, "bring up the loopback interface: ip link set lo up")
+    return Check.ok("ports", "127.0.0.1 can be reached")
+
+
+def engine() -> Check:
+    """Look whether the local engine answers, if it runs."""
+    from cnai import run
+    from cnai.errors import CnaiError
+
+    if os.environ.get("CNAI_BACKEND", "local") != "local":
+        return Check.ok("engine", f"comes from the backend {os.environ['CNAI_BACKEND']}")
+    try:
+        status = run.cluster_status()
+    except (CnaiError, OSError) as error:
+        found = f"runs but does not answer: {error}"
+        return Check.wrong("engine", found, "end it with %cnai cluster stop; its runs go on with the next one")
+    if not status:
+        return Check.ok("engine", "not running; it starts with the first run")
+    return Check.ok("engine", f"answers at {status.get('address', 'its address')}")
+
+
+def hub() -> Check:
+    """Look whether the hub of this notebook server answers, and still knows it."""
+    import httpx
+
+    url, token = os.environ.get("JUPYTERHUB_API_URL"), os.environ.get("JUPYTERHUB_API_TOKEN")
+    if not url or not token:
+        return Check.ok("hub", "none; this is not a notebook server of a hub")
+    try:
+        reply = httpx.get(f"{url}/user", headers={"Authorization": f"token {token}"}, timeout=10, trust_env=False)
+    except httpx.HTTPError as error:
+        found = f"{url} does not answer ({type(error).__name__})"
+        return Check.wrong("hub", found, "wait a minute; if it stays away, tell your administrator")
+    if reply.status_code in (401, 403):
+        return Check.wrong("hub", "no longer takes this server's token", "stop the server and start it again")
+    if reply.is_error:
+        return Check.wrong("hub", f"answers {reply.status_code} {reply.reason_phrase}", "tell your administrator")
+    return Check.ok("hub", f"answers, and knows this server as {reply.json()['name']}'s")
+
+
+LOOKS: tuple[Callable[[], Check], ...] = (python, torch, store, shared_memory, ports, engine, hub)

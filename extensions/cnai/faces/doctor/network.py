@@ -1,0 +1,52 @@
+"""Network policies: silently ignored where nobody enforces them, so a forbidden connection is tried."""
+
+from __future__ import annotations
+
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlparse
+
+from cnai.faces.doctor.report import Check
+
+METADATA = ("169.254.169.254", 80)
+PROXY_API = ("proxy-api", 8001)
+"""The proxy's own API, in the hub's namespace: open for the hub alone, and there wherever the proxy is."""
+_SECONDS = 4
+_ADVICE = "ask your administrator for a controller of network policies, such as Calico or Cilium"
+
+
+def look() -> Check:
+    """Try what every tenant's policies forbid; something that is known to listen has to stay silent."""
+    hub = urlparse(os.environ.get("CNAI_HUB_URL", ""))
+    namespace = (hub.hostname or "").partition(".")[2].partition(".")[0]
+    api = (f"{PROXY_API[0]}.{namespace}", PROXY_API[1])
+    proxy = (hub.hostname or "", hub.port or 80)
+    with ThreadPoolExecutor() as pool:
+        tried = {METADATA: "", **({api: "", proxy: ""} if namespace else {})}
+        tried = dict(zip(tried, pool.map(_try, tried), strict=True))
+    reached = [target for target in (api, METADATA) if tried.get(target) == "reached"]
+    if reached:
+        found = f"not enforced: {' and '.join(map(_told, reached))} can be reached, which they forbid"
+        return Check.wrong("network policies", found, _ADVICE)
+    if tried.get(proxy) == "reached" and tried[api] == "silent":
+        return Check.ok("network policies", f"enforced: {_told(api)} and {_told(METADATA)} can't be reached")
+    return Check.unknown("network policies", "can't be told: nothing to try was found in the hub's namespace")
+
+
+def _try(target: tuple[str, int]) -> str:
+    """Return reached, silent, or nameless when there is no such name."""
+    try:
+        socket.getaddrinfo(*target)
+    except OSError:
+        return "nameless"
+    try:
+        socket.create_connection(target, timeout=_SECONDS).close()
+    except OSError:
+        return "silent"
+    return "reached"
+
+
+def _told(target: tuple[str, int]) -> str:
+    what = "the cloud's metadata" if target == METADATA else "the proxy's API"
+    return f"{what} ({target[0]}:{target[1]})"

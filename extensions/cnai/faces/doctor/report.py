@@ -1,0 +1,58 @@
+"""Report: one line per check, in a terminal or a notebook."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one look found; `state` is ok, wrong or unknown, `remedy` what to do about it."""
+
+    name: str
+    state: str
+    found: str
+    remedy: str = ""
+
+    @classmethod
+    def ok(cls, name: str, found: str) -> Check:
+        """Return that all is well."""
+        return cls(name, "ok", found)
+
+    @classmethod
+    def wrong(cls, name: str, found: str, remedy: str) -> Check:
+        """Return what is wrong, and what to do."""
+        return cls(name, "wrong", found, remedy)
+
+    @classmethod
+    def unknown(cls, name: str, found: str, remedy: str = "") -> Check:
+        """Return why it can't be told."""
+        return cls(name, "unknown", found, remedy)
+
+    @property
+    def text(self) -> str:
+        """Return what was found and what to do in one line."""
+        return "; ".join(part for part in (self.found, self.remedy) if part).replace("\n", " ")
+
+    def __str__(self) -> str:
+        return f"{self.state:<7}  {self.name}: {self.text}"
+
+
+class Report(list[Check]):
+    """Checks, one line each; `ok` when nothing is wrong."""
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether nothing is wrong; what can't be told counts as well."""
+        return all(check.state != "wrong" for check in self)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self))
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in ((check.state, check.name, check.text) for check in self)
+        )
+        return f"<table>{rows}</table>"

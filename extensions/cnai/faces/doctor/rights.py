@@ -1,0 +1,101 @@
+"""Rights: what a notebook may ask the API server for. Exactly what training needs: too much is wrong too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnai.faces.doctor.report import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cnai.faces.doctor.api import Api
+
+    Right = tuple[str, str, str]
+
+_READ = "get list watch"
+_DASK = "kubernetes.dask.org"
+NEEDED = (
+    (_DASK, "daskclusters", f"{_READ} create patch delete"),
+    (_DASK, "daskworkergroups", _READ),
+    (_DASK, "daskclusters/scale daskworkergroups/scale", "get patch update"),
+    ("", "pods pods/log services events resourcequotas persistentvolumeclaims", _READ),
+    ("apps", "deployments replicasets", _READ),
+)
+"""Group, resources and verbs, as the role `cnai-tenant` has them; a test compares the two."""
+
+# Looked at one by one, since an API server may not list all that somebody may do.
+_DANGEROUS = (
+    ("", "secrets", "get"),
+    ("", "pods", "create"),
+    ("", "pods/exec", "create"),
+    ("", "serviceaccounts/token", "create"),
+    ("apps", "deployments", "create"),
+    ("networking.k8s.io", "networkpolicies", "delete"),
+    ("rbac.authorization.k8s.io", "rolebindings", "create"),
+)
+_ELSEWHERE = (("", "pods", "list"), ("", "secrets", "get"), (_DASK, "daskclusters", "create"))
+_ADVICE = "ask your administrator to apply the roles of cnai again: python -m cnai_hub.tenants"
+_SHOWN = 6
+
+
+def needed() -> Iterator[Right]:
+    """Yield group, resource and verb of everything that training needs."""
+    for group, resources, verbs in NEEDED:
+        yield from ((group, resource, verb) for resource in resources.split() for verb in verbs.split())
+
+
+def look(api: Api, namespace: str) -> Check:
+    """Compare what is allowed with what is needed."""
+    missing = [right for right in needed() if not _allowed(api, right, namespace)]
+    if missing:
+        return Check.wrong("API rights", f"missing: {_told(missing)}", _ADVICE)
+    excess = [*_listed(api, namespace), *(right for right in _DANGEROUS if _allowed(api, right, namespace))]
+    everywhere = [right for right in _ELSEWHERE if _allowed(api, right, "")]
+    if excess or everywhere:
+        found = [_told(dict.fromkeys(excess))] if excess else []
+        found += [f"in all namespaces: {_told(everywhere)}"] if everywhere else []
+        return Check.wrong("API rights", f"more than training needs: {'; '.join(found)}", _ADVICE)
+    return Check.ok("API rights", f"all {len(list(needed()))} that training needs, no others")
+
+
+def _allowed(api: Api, right: Right, namespace: str) -> bool:
+    """Ask whether this account may do it; in all namespaces when none is given."""
+    group, resource, verb = right
+    kind, _, part = resource.partition("/")
+    attributes = {"group": group, "resource": kind, "subresource": part, "verb": verb, "namespace": namespace}
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = api.ask("apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+    return bool(answer["status"]["allowed"])
+
+
+def _listed(api: Api, namespace: str) -> Iterator[Right]:
+    """Yield what the API server lists and nobody needs; everybody may ask about themselves."""
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    answer = api.ask("apis/authorization.k8s.io/v1/selfsubjectrulesreviews", body)
+    known = set(needed())
+    for rule in answer["status"]["resourceRules"]:
+        for right in _spelled(rule):
+            if right not in known and not right[1].startswith("selfsubject"):
+                yield right
+
+
+def _spelled(rule: Mapping[str, list[str]]) -> Iterator[Right]:
+    for group in rule.get("apiGroups") or [""]:
+        for resource in rule.get("resources") or []:
+            yield from ((group, resource, verb) for verb in rule["verbs"])
+
+
+def _told(rights: object) -> str:
+    """Return rights as people say them, the first few."""
+    words = [f"{verb} {resource}" for _, resource, verb in list(rights)]  # type: ignore[call-overload]
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(words[:_SHOWN]) + more
