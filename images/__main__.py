@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
 from pathlib import Path
 
-from images import make, references
+from images import make, references, sources
 from images.chain import ImageError
 from images.engine import ENGINES, Engine, choose
 
@@ -17,9 +18,10 @@ def main() -> None:
     given = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="  %(message)s", stream=sys.stderr)
     try:
-        secrets = [f"--secret={secret}" for secret in given.secret]
-        engine = Engine(choose(given.engine), (*secrets, *given.build_option), tuple(given.push_option))
-        _make(make.Maker(engine, given.base, given.torch_index), given)
+        with tempfile.TemporaryDirectory() as folder:
+            options = (*sources.secrets(Path(folder)), *given.build_option)
+            engine = Engine(choose(given.engine), options, tuple(given.push_option))
+            _make(make.Maker(engine, given.base, given.torch_index), given)
     except ImageError as error:
         sys.exit(f"images: {error}")
 
@@ -55,7 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--engine", choices=ENGINES, help="what builds (the one that is installed)")
     add("--base", default="", help="the Debian 12 to build on (debian:bookworm-slim)")
     add("--torch-index", default="", metavar="URL", help="where PyTorch comes from, for example a build without CUDA")
-    add("--secret", action="append", default=[], help="id=pip,src=FILE: a pip.conf; id=ca,src=FILE: authorities")
     add("--build-option", action="append", default=[], metavar="=OPTION", help="another option of the engine's build")
     add("--push-option", action="append", default=[], metavar="=OPTION", help="another option of the engine's push")
     return parser

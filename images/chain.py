@@ -17,7 +17,7 @@ CODE = FOLDER / "code"
 """What adds cnai's own code to the packages of any image."""
 LOCAL = "localhost/cnai"
 _PARENT = re.compile(rf"^ARG PARENT={LOCAL}/([a-z-]+):packages$", re.MULTILINE)
-_COPIED = re.compile(r"^COPY (locks/\S+) ", re.MULTILINE)
+_COPIED = re.compile(r"^COPY (.+) \S+$", re.MULTILINE)
 
 
 class ImageError(Exception):
@@ -30,7 +30,13 @@ class Image:
 
     name: str
     parent: str
-    locks: tuple[str, ...]
+    files: tuple[str, ...]
+    """What its Dockerfile copies from the checkout."""
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """Return the locks of what it adds."""
+        return tuple(file for file in self.files if file.startswith("locks/"))
 
     @property
     def dockerfile(self) -> Path:
@@ -58,11 +64,11 @@ def order(names: Iterable[str], known: dict[str, Image]) -> list[Image]:
     return [image for image in known.values() if image.name in needed]
 
 
-def fingerprint(image: Image, known: dict[str, Image], settings: Iterable[str] = ()) -> str:
+def fingerprint(name: str, known: dict[str, Image], settings: Iterable[str] = ()) -> str:
     """Return a hash of all that decides which packages an image has."""
     digest = hashlib.sha256("\0".join(settings).encode())
-    for ancestor in lineage(image.name, known):
-        for path in (ancestor.dockerfile, *(ROOT / lock for lock in ancestor.locks)):
+    for ancestor in lineage(name, known):
+        for path in (ancestor.dockerfile, *(ROOT / file for file in ancestor.files)):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -70,4 +76,5 @@ def fingerprint(image: Image, known: dict[str, Image], settings: Iterable[str] =
 def _read(dockerfile: Path) -> Image:
     text = dockerfile.read_text()
     parent = _PARENT.search(text)
-    return Image(dockerfile.parent.name, parent[1] if parent else "", tuple(_COPIED.findall(text)))
+    files = " ".join(_COPIED.findall(text))
+    return Image(dockerfile.parent.name, parent[1] if parent else "", tuple(files.split()))

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,12 @@ ENGINES = ("docker", "buildah")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Docker or Buildah, with the options that every build and every push is given."""
+    """Docker or Buildah, with the options of every build and push, and further environment variables."""
 
     program: str
     build_options: tuple[str, ...] = ()
     push_options: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def build(self, dockerfile: Path, arguments: Mapping[str, str], *options: str) -> None:
         """Build a Dockerfile; the checkout is its context."""
@@ -59,7 +60,7 @@ class Engine:
 
     def _call(self, *words: str) -> str:
         # Buildah keeps layers between builds only when told so, Docker always does.
-        env = {**os.environ, "BUILDAH_LAYERS": "true", "DOCKER_BUILDKIT": "1"}
+        env = {**os.environ, "BUILDAH_LAYERS": "true", "DOCKER_BUILDKIT": "1", **self.settings}
         command = [self.program, *words]
         done = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
         if done.returncode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,7 @@ class Maker:
         """Build the packages of these images and of all that they inherit; return what each is called here."""
         made: dict[str, str] = {}
         for image in order(names, self.known):
-            made[image.name] = self._packages_name(image)
+            made[image.name] = self.packages_name(image.name)
             if not self.engine.has(made[image.name]):
                 with _timed(f"{image.name}: packages"):
                     self.engine.build(image.dockerfile, self._arguments(image, made), f"--tag={made[image.name]}")
@@ -65,8 +66,9 @@ class Maker:
             digest = self.engine.push(made, made.replace(LOCAL, there, 1))
         return f"{made.replace(LOCAL, registry, 1).rpartition(':')[0]}@{digest}"
 
-    def _packages_name(self, image: Image) -> str:
-        return f"{LOCAL}/{image.name}:packages-{fingerprint(image, self.known, (self.base, self.torch_index))}"
+    def packages_name(self, name: str) -> str:
+        """Return what the packages of an image are called here; other packages have another name."""
+        return f"{LOCAL}/{name}:packages-{fingerprint(name, self.known, (self.base, self.torch_index))}"
 
     def _arguments(self, image: Image, made: dict[str, str]) -> dict[str, str]:
         """Return what the Dockerfile is told; what it doesn't declare, engines complain about."""
@@ -78,9 +80,9 @@ class Maker:
 def wheel() -> Path:
     """Build cnai's wheel, the same bytes for the same code, and return it."""
     shutil.rmtree(WHEELS, ignore_errors=True)
-    uv = str(Path(sys.prefix) / "tools" / "bin" / "uv")
-    command = [uv, "build", "-q", "--wheel", "--build-constraints", "locks/tools.lock", "--out-dir", str(WHEELS)]
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(WHEELS)]
+    env = {**os.environ, "PYTHONPATH": str(Path(sys.prefix) / "tools")}
+    done = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
     if done.returncode:
         raise ImageError(f"{done.stderr.strip()}\ncnai's wheel can't be built")
     (built,) = WHEELS.glob("*.whl")
@@ -88,9 +90,9 @@ def wheel() -> Path:
 
 
 def content(packages: str) -> str:
-    """Return a hash of all that an image holds: its packages' name carries theirs, the wheel is cnai's code."""
+    """Return a hash of all that an image holds: that of its packages is in their name, cnai's code is in the wheel."""
     digest = hashlib.sha256(packages.encode())
-    for path in sorted([*WHEELS.glob("*.whl"), *CODE.iterdir()]):
+    for path in sorted([*WHEELS.glob("*.whl"), *(path for path in CODE.iterdir() if path.is_file())]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

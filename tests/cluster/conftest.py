@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 
+import builtimages
 import pytest
 import realcluster
 
@@ -16,6 +17,14 @@ def cluster():
         pytest.skip(found)
     found.kubectl("version")
     return found
+
+
+@pytest.fixture(scope="session")
+def images(cluster, tmp_path_factory):
+    """cnai's images of the code as it is: `images["notebook"]` is what a pod names, by digest."""
+    if reason := builtimages.unavailable(cluster):
+        pytest.skip(reason)
+    return builtimages.Images(cluster, tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ def test_an_unknown_image_is_one_line():
 @pytest.mark.parametrize("name", KNOWN)
 def test_packages_are_pinned_with_hashes(name):
     text = KNOWN[name].dockerfile.read_text()
-    installs = re.findall(r"pip install (.*?--requirement=\S+)", text.replace("\\\n", " "))
-    assert installs, "an image that adds nothing needs no Dockerfile"
+    installs = re.findall(r"pip install ([^&\n]*)", text.replace("\\\n", " "))
+    installs = [options for options in installs if "TORCH_INDEX" not in options]
+    assert len(installs) == len(KNOWN[name].locks) > 0
     for options in installs:
         assert {"--require-hashes", "--only-binary=:all:", "--no-deps", "--no-cache-dir"} <= set(options.split())
     for lock in KNOWN[name].locks:
@@ -42,6 +43,6 @@ def test_the_last_layer_is_the_code_and_nobody_is_root():
 
 
 def test_a_fingerprint_is_that_of_the_whole_line():
-    before = {name: chain.fingerprint(image, KNOWN) for name, image in KNOWN.items()}
+    before = {name: chain.fingerprint(name, KNOWN) for name in KNOWN}
     assert len(set(before.values())) == len(KNOWN)
-    assert chain.fingerprint(KNOWN["app"], KNOWN, ["other-base"]) != before["app"]
+    assert chain.fingerprint("app", KNOWN, ["other-base"]) != before["app"]

@@ -53,17 +53,22 @@ def host_trust(place: Place) -> list[str]:
 
 def exists(image: str) -> bool:
     """Tell whether the registry has an image."""
+    return digest(image) is not None
+
+
+def digest(image: str) -> str | None:
+    """Return the digest of an image in the registry, nothing if it isn't there."""
     name, _, tag = image.removeprefix(f"{REGISTRY}/").partition(":")
     kinds = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
     request = urllib.request.Request(
         f"http://{REGISTRY_ADDRESS}/v2/{name}/manifests/{tag}", headers={"Accept": kinds}, method="HEAD"
     )
     try:
-        with _opener().open(request, timeout=10):
-            return True
+        with _opener().open(request, timeout=10) as answer:
+            return str(answer.headers["Docker-Content-Digest"])
     except urllib.error.HTTPError as error:
         if error.code == 404:
-            return False
+            return None
         raise ClusterError(f"the registry answers {error.code} for {image}") from error
 
 
