@@ -5,29 +5,28 @@ Works in a notebook server of the hub and, for the workbench's owner, in a termi
 
 from __future__ import annotations
 
-import base64
 import html
+import io
 import json
 import os
 import re
+import tarfile
+import tempfile
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from cnai import paths
 from cnai.errors import HubError, UnknownName, UsageError
+from cnai.faces import appservice, trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    import httpx
+    from collections.abc import Callable, Iterable
 
 _LONGEST_SLUG = 26
 _SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
-_START = "start it with `make run`, or publish from a notebook server of a hub"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -74,43 +73,89 @@ def publish(
     title: str | None = None,
     slug: str | None = None,
     include: Iterable[str | Path] = (),
+    flavor: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> App:
     """Publish a notebook as an app, with the local modules it imports and the files or folders of `include`.
 
-    It runs once before it replaces the app's current release; returns when the app answers. `share` names users and
-    groups, all of them: who is not named any more loses access. `progress` is called with a line for each thing done.
+    It runs once here before it replaces the app's current release; returns when the app answers. `share` names users
+    and groups, all of them: who is not named any more loses access. `flavor` is the app's, by default the
+    catalog's default. `progress` is called with a line for each thing done.
     """
     path = Path(notebook).expanduser()
     content = read_notebook(path)
-    request = {
+    tell = _once(progress)
+    wanted = {
         "slug": _checked(slug) if slug else slug_from(path.stem),
         "title": title or _heading(content) or path.stem,
         "name": path.name,
-        "notebook": content,
-        "files": {name: base64.b64encode(data).decode() for name, data in _files(path, content, include).items()},
         "share": [share] if isinstance(share, str) else list(share),
+        "flavor": flavor or "",
+        "image": os.environ.get("CNAI_IMAGE", ""),
+        "reference": os.environ.get("CNAI_IMAGE_REFERENCE", ""),
     }
-    app: dict[str, Any] = {}
-    said = ""
-    for fact in _lines("POST", "api/apps", request):
+    files = {**_files(path, content, include), path.name: json.dumps(_bare(content)).encode()}
+    tell("checking")
+    terms = appservice.fine(appservice.ask("POST", "api/check", wanted)).json()
+    outcome = _try(files, path.name, terms["current"], tell)
+    runs = trial.results(outcome.runs) if terms["runs"] else {}
+    with tempfile.TemporaryFile() as body:
+        _pack(body, {**wanted, "python": outcome.python, "packages": outcome.packages}, files, runs)
+        return _app(_send(body, tell))
+
+
+def _once(progress: Callable[[str], None] | None) -> Callable[[str], None]:
+    """Pass on what differs from what was said last."""
+    said = [""]
+
+    def tell(text: str) -> None:
+        if progress and text != said[0]:
+            said[0] = text
+            progress(text)
+
+    return tell
+
+
+def _try(files: dict[str, bytes], name: str, current: int | None, tell: Callable[[str], None]) -> trial.Outcome:
+    deadline = float(os.environ.get("CNAI_TRIAL_SECONDS", trial.DEADLINE_SECONDS))
+    tell("running the notebook once")
+    try:
+        return trial.rehearse(files, name, deadline_seconds=deadline, progress=tell)
+    except trial.TrialFailed as error:
+        kept = f"release {current} stays" if current else "nothing was published"
+        raise HubError(f"{error}\n{kept}") from None
+
+
+def _pack(body: IO[bytes], request: dict[str, Any], files: dict[str, bytes], runs: dict[str, bytes]) -> None:
+    """Write what is sent: the request first, then the notebook's files, then the runs that it shows."""
+    sent = {"request.json": json.dumps(request).encode()}
+    sent |= {f"files/{name}": content for name, content in files.items()}
+    sent |= {f"runs/{name}": content for name, content in runs.items()}
+    with tarfile.open(fileobj=body, mode="w") as tar:
+        for name, content in sent.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    body.seek(0)
+
+
+def _send(body: IO[bytes], tell: Callable[[str], None]) -> dict[str, Any]:
+    for fact in appservice.send("api/apps", body):
         if "error" in fact:
             raise (UsageError if fact.get("usage") else HubError)(fact["error"])
-        if progress and (text := fact.get("progress", said)) != said:
-            said = text
-            progress(text)
-        app = fact.get("app", app)
-    if not app:
-        raise HubError("the hub ended the connection before the app was published; look at %cnai apps, then try again")
-    return _app(app)
+        if "app" in fact:
+            model: dict[str, Any] = fact["app"]
+            return model
+        tell(fact["progress"])
+    raise HubError("the hub ended the connection before the app was published; look at %cnai apps, then try again")
 
 
 def unpublish(slug: str) -> None:
     """Take back an app: nobody can open it any more, its releases are deleted. The notebook stays."""
-    reply = _ask("DELETE", f"api/apps/{_checked(slug)}")
+    reply = appservice.ask("DELETE", f"api/apps/{_checked(slug)}")
     if reply.status_code == 404:
         raise UnknownName("app", slug, [model["slug"] for model in _models() if model["mine"]])
-    _fine(reply)
+    appservice.fine(reply)
 
 
 def apps() -> Apps:
@@ -129,6 +174,12 @@ def read_notebook(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, OSError):
         raise UsageError(f"{path} is not a notebook; give a file that JupyterLab saved as .ipynb") from None
     return content
+
+
+def _bare(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a notebook's JSON without outputs, which no app shows."""
+    cells = [{**cell, "outputs": []} if "outputs" in cell else cell for cell in content["cells"]]
+    return {**content, "cells": cells}
 
 
 def slug_from(name: str) -> str:
@@ -166,9 +217,7 @@ def _files(path: Path, content: dict[str, Any], include: Iterable[str | Path]) -
 
 
 def _models() -> list[dict[str, Any]]:
-    reply = _ask("GET", "api/apps")
-    _fine(reply)
-    models: list[dict[str, Any]] = reply.json()["apps"]
+    models: list[dict[str, Any]] = appservice.fine(appservice.ask("GET", "api/apps")).json()["apps"]
     return models
 
 
@@ -183,66 +232,3 @@ def _app(model: dict[str, Any]) -> App:
         version=model["version"],
         share=tuple(model["share"]),
     )
-
-
-def _hub() -> tuple[str, str]:
-    """Return the hub's address and a token: a notebook server's own, else the workbench owner's on this machine."""
-    if token := os.environ.get("JUPYTERHUB_API_TOKEN"):
-        url = os.environ.get("CNAI_HUB_URL")
-        if not url:
-            raise HubError("this hub has no apps service; ask whoever runs it to configure cnai_hub.apps")
-        return url, token
-    try:
-        known = json.loads((paths.home() / "hub" / "client.json").read_text())
-        return known["hub_url"], known["token"]
-    except (OSError, ValueError, KeyError):
-        raise HubError(f"there is no hub to publish on; {_START}") from None
-
-
-def _client() -> httpx.Client:
-    import httpx
-
-    url, token = _hub()
-    # No proxy from the environment: the hub is on this machine, or on the same cluster. No read timeout for publishing
-    # is needed, since the service says something every few seconds.
-    return httpx.Client(
-        base_url=f"{url}services/apps/", headers={"Authorization": f"token {token}"}, timeout=60, trust_env=False
-    )
-
-
-def _ask(method: str, path: str) -> httpx.Response:
-    import httpx
-
-    try:
-        with _client() as client:
-            return client.request(method, path)
-    except httpx.HTTPError as error:
-        raise _silent(error) from None
-
-
-def _lines(method: str, path: str, body: Any) -> Iterator[dict[str, Any]]:
-    import httpx
-
-    try:
-        with _client() as client, client.stream(method, path, json=body) as reply:
-            if reply.is_error:
-                reply.read()
-                _fine(reply)
-            for line in reply.iter_lines():
-                yield json.loads(line)
-    except httpx.HTTPError as error:
-        raise _silent(error) from None
-
-
-def _silent(error: Exception) -> HubError:
-    return HubError(f"the hub at {_hub()[0]} does not answer ({type(error).__name__}); {_START}")
-
-
-def _fine(reply: httpx.Response) -> None:
-    if not reply.is_error:
-        return
-    try:
-        text = str(reply.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        text = f"the hub refused ({reply.status_code} {reply.reason_phrase})"
-    raise (UsageError if reply.status_code == 400 else HubError)(text)

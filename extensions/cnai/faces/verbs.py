@@ -131,6 +131,7 @@ def _publish(request: Namespace) -> Any:
         title=request.title,
         slug=request.slug,
         include=tuple(request.include or ()),
+        flavor=request.flavor,
         progress=lambda text: print(text, flush=True),  # noqa: T201 - a minute of silence would look like a fault
     )
 

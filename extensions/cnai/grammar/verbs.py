@@ -154,6 +154,7 @@ _ALL = (
             flag("title", "TEXT", "what people see; default: the notebook's first heading"),
             flag("slug", "NAME", "last part of its address; default: from the notebook's name"),
             flag("include", "PATH", "a file or folder that it needs; several times", kind="path", many=True),
+            flag("flavor", "NAME", "CPUs, memory and GPUs of the app; default: the catalog's default", kind="flavor"),
         ),
         examples=("publish demo.ipynb --share guest", "publish demo.ipynb --include data/"),
     ),

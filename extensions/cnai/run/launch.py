@@ -15,7 +15,7 @@ from cnai import backends
 from cnai.errors import UsageError
 from cnai.paths import store_root
 from cnai.run.handle import Run
-from cnai.run.search import finished
+from cnai.run.search import finished, take
 from cnai.spec import Interval, Ranks, RunSpec
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def train(
     """
     captured = capture(target, args, kwargs or {})
     inputs = _inputs(captured, args, kwargs or {})
-    if reuse and (found := finished(captured.target.name, inputs)) is not None:
-        return found
-    return _start(captured, spec, inputs)
+    found = (finished(captured.target.name, inputs) if reuse else None) or _start(captured, spec, inputs)
+    if reuse:
+        take(found)
+    return found
 
 
 def _inputs(captured: Captured, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

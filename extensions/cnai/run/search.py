@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from cnai.engine.store import RunFolder, Store
 from cnai.errors import UnknownName, UsageError
 from cnai.events import State
 from cnai.paths import store_root
 from cnai.run.handle import Run
+
+TAKEN = "CNAI_RUNS_TAKEN"
+"""Names the file in which the trial of a publication learns which runs its notebook shows."""
 
 
 def runs(limit: int | None = None) -> list[Run]:
@@ -22,7 +28,15 @@ def attach(run: str = "latest") -> Run:
     found = Run(_find(run))
     if not found.state.final:
         found.connect()
+    take(found)
     return found
+
+
+def take(run: Run) -> None:
+    """Note that the notebook shows a run that it may not have started, if somebody wants to know."""
+    if file := os.environ.get(TAKEN):
+        with Path(file).open("a") as notes:
+            notes.write(f"{run.id}\n")
 
 
 def finished(target: str, inputs: str) -> Run | None:

@@ -12,9 +12,10 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cnai import catalog as catalogs
 from cnai import paths
-from cnai_hub.apps.environment import without_hub
-from cnai_hub.apps.releases import Store, slug_of
+from cnai_hub import profiles
+from cnai_hub.apps.releases import Store, read_release, slug_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SERVICE = "apps"
 TERMINAL = "apps-terminal"
 """Hub service without a process: the identity of `cnai publish` in a terminal, which acts for the workbench's owner."""
+
+_HANDED_ON = ("HOME", "TMPDIR", "TZ", "CNAI_CATALOG")
 
 _ACCESS = f"access:services!service={SERVICE}"
 
@@ -47,11 +50,12 @@ def install(
     """
     hub_url = _with_slash(url) if url else _hub_url(c)
     environment = {
-        **without_hub(os.environ),
         "CNAI_HOME": str(state),
         "CNAI_HUB_URL": hub_url,
         "CNAI_APPS_CREATORS": creators,
     }
+    # The hub's own environment holds secrets, and nothing that the service needs but this.
+    environment |= {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     if catalog:
         environment |= {"CNAI_APPS_IN_PODS": "1", "CNAI_CATALOG": catalog}
     if owner:
@@ -62,6 +66,8 @@ def install(
         {
             "name": SERVICE,
             "url": service or f"http://127.0.0.1:{_free_port()}",
+            # On a cluster the hub asks through its own Service, which leads there once it is ready itself.
+            "timeout": 120,
             "command": [sys.executable, "-m", "cnai_hub.apps.service"],
             "environment": environment,
             "oauth_no_confirm": True,
@@ -90,11 +96,23 @@ def app_command(server_name: str, owner: str) -> list[str] | None:
     return [sys.executable, "-m", "cnai_hub.apps.server", str(store.folder(owner, slug))]
 
 
-def app_environment(server_name: str, owner: str) -> dict[str, str]:  # noqa: ARG001 - as app_command
+def app_environment(server_name: str, owner: str) -> dict[str, str]:
     """Return what an app server needs in its environment, on top of what every server gets."""
-    if slug_of(server_name) is None:
+    slug = slug_of(server_name)
+    store = Store(paths.home() / "apps")
+    app = store.get(owner, slug) if slug else None
+    release = read_release(store.folder(owner, app.slug), app.current) if app else None
+    if release is None:
         return {}
-    return {"CNAI_HOME": str(paths.home()), "JUPYTERHUB_ACTIVITY_INTERVAL": "60"}
+    return {**_share(release.flavor), "CNAI_HOME": str(paths.home()), "JUPYTERHUB_ACTIVITY_INTERVAL": "60"}
+
+
+def _share(flavor: str) -> dict[str, str]:
+    """Return what holds an app to its share of the machine; one without a flavor of its own may take what there is."""
+    if not flavor:
+        return {}
+    chosen = profiles.choose({"flavor": flavor}, catalogs.load(), catalogs.this_machine())
+    return profiles.environment(chosen, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def _everyone_may(c: Any, scope: str) -> None:

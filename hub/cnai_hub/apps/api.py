@@ -1,8 +1,11 @@
 """The apps service's JSON API, for `%cnai publish` and its like: tokens only, no cookies.
 
-GET    api/apps         {"apps": [...]}, what the token's user may open
-POST   api/apps         publish; answers with lines of JSON: {"progress": text}…, then {"app": …} or {"error": text}
-DELETE api/apps/<slug>  unpublish
+GET    api/apps             {"apps": [...]}, what the token's user may open
+POST   api/check            refuses what can't be published, before anything is tried; else {"current": …, "runs": …}
+POST   api/apps             publish a bundle; answers with lines of JSON: {"progress": text}…, then {"app": …} or
+                            {"error": text}
+DELETE api/apps/<slug>      unpublish
+GET    api/releases/<slug>  the current release as a bundle, for the server of this app and nobody else
 """
 
 from __future__ import annotations
@@ -11,15 +14,17 @@ import asyncio
 import json
 import logging
 import os
+import tempfile
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from jupyterhub.services.auth import HubAuthenticated, UserNotAllowed
+from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from cnai.errors import CnaiError, UnknownName, UsageError
-from cnai_hub.apps import TERMINAL, snapshot
+from cnai_hub.apps import TERMINAL, bundle, snapshot
 from cnai_hub.apps.pages import open_path
 
 if TYPE_CHECKING:
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from cnai_hub.apps.snapshot import Snapshot
 
 _BEAT_SECONDS = 3.0
+_MOST_UPLOADS = 4
+_CHUNK_BYTES = 2**20
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +102,55 @@ class Api(HubAuthenticated, RequestHandler):
         self.finish({"error": text})
 
 
+class Check(Api):
+    """What somebody is about to publish."""
+
+    async def post(self) -> None:
+        """Tell what comes with it, or why it can't be."""
+        author = await self.author()
+        try:
+            request = json.loads(self.request.body)
+        except ValueError as error:
+            raise UsageError(f"this is not a publish request ({error})") from None
+        self.finish(await self.publisher.check(author, snapshot.wanted(request)))
+
+
+@stream_request_body
 class Apps(Api):
-    """All apps."""
+    """All apps. What is sent goes to the disk, after its sender was asked who they are, and of few at a time."""
+
+    _uploads = asyncio.Semaphore(_MOST_UPLOADS)
+
+    async def prepare(self) -> None:
+        """Let in whoever brings a token, and take a bundle only of somebody who may publish."""
+        await super().prepare()
+        self._body: IO[bytes] | None = None
+        if self.request.method == "POST":
+            self._author = await self.author()
+            folder = self.publisher.store.incoming()
+            await self._uploads.acquire()
+            self._body = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed when the request is over
+            assert isinstance(self.request.connection, HTTP1Connection)
+            self.request.connection.set_max_body_size(snapshot.LONGEST)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep a part of a bundle."""
+        if self._body:
+            self._body.write(chunk)
+
+    def on_finish(self) -> None:
+        """Let the next one send."""
+        self._done()
+
+    def on_connection_close(self) -> None:
+        """Let the next one send."""
+        self._done()
+
+    def _done(self) -> None:
+        if self._body:
+            self._body.close()
+            self._body = None
+            self._uploads.release()
 
     async def get(self) -> None:
         """List what the token's user may open."""
@@ -106,8 +160,10 @@ class Apps(Api):
 
     async def post(self) -> None:
         """Publish a notebook."""
-        author = await self.author()
-        wanted = snapshot.read(self.request.body)
+        assert self._body is not None
+        self._body.seek(0)
+        author, wanted = self._author, snapshot.read(self._body)
+        self._done()
         self.set_header("Content-Type", "application/x-ndjson")
         facts: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         work = asyncio.create_task(self._publish(author, wanted, facts))
@@ -144,3 +200,28 @@ class OneApp(Api):
         """Unpublish it."""
         await self.publisher.unpublish(await self.author(), slug)
         self.set_status(204)
+
+
+class CurrentRelease(Api):
+    """What an app's server serves, where it can't read it from the hub's disk."""
+
+    def check_hub_user(self, model: dict[str, Any]) -> dict[str, Any]:
+        """Let in any token: that of an app's server may call nothing, and what it may do here is asked below."""
+        return model
+
+    async def get(self, slug: str) -> None:
+        """Send the current release to the server of this app, by the token that the hub gave to it alone."""
+        owner = str(self.current_user["name"])
+        app = self.publisher.store.get(owner, slug)
+        own = f"access:servers!server={owner}/{app.server_name}" if app else ""
+        # Who the token speaks for is not enough: other servers of the same author have tokens, too.
+        if app is None or self.current_user["kind"] != "user" or own not in self.current_user["scopes"]:
+            raise HTTPError(403, "this needs the token of the app's own server")
+        folder = self.publisher.store.folder(owner, slug)
+        self.set_header("Content-Type", "application/x-tar")
+        with tempfile.TemporaryFile(dir=self.publisher.store.incoming()) as body:
+            await asyncio.to_thread(bundle.pack, body, folder, ["app.json", f"releases/{app.current}"])
+            body.seek(0)
+            while chunk := body.read(_CHUNK_BYTES):
+                self.write(chunk)
+                await self.flush()

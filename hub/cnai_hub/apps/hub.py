@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 ServerState = Literal["running", "starting", "stopping", "stopped"]
 
 _POLL_SECONDS = 0.3
-_PATIENCE_SECONDS = 180.0
+# The hub itself gives up earlier; on a cluster it may wait for a machine and the pull of an image.
+_PATIENCE_SECONDS = 1200.0
+_FAILED = "Spawn failed: "
 
 
 class Hub:
@@ -72,7 +75,14 @@ class Hub:
         """Wait until a server that was started answers; HubError if it doesn't come up."""
         state = await self._until(owner, server, "running", "stopped", progress=progress)
         if state == "stopped":
-            raise HubError("the app's server did not start; the hub's log says why")
+            raise HubError(f"the app's server did not start: {await self._why_failed(owner, server)}")
+
+    async def _why_failed(self, owner: str, server: str) -> str:
+        """Return why a server's last start failed, as the hub tells those who watch its progress."""
+        reply = await self._ask("GET", f"{_server(owner, server)}/progress", fine=(400, 404), accept="*/*")
+        lines = [line.removeprefix("data:") for line in reply.text.splitlines() if line.startswith("data:")]
+        message = str(json.loads(lines[-1]).get("message", "")) if lines else ""
+        return message.removeprefix(_FAILED) or "the hub's log says why"
 
     async def shared_with(self, owner: str, server: str) -> set[str]:
         """Return the users who may open a server besides its owner."""

@@ -70,8 +70,8 @@ class AppPod:
                 "capabilities": {"drop": ["ALL"]},
                 "readOnlyRootFilesystem": True,
             },
-            # The addresses of the author's schedulers are nothing for it.
-            "extra_pod_config": {"enableServiceLinks": False},
+            # The addresses of the author's schedulers are nothing for it; what ends says why once.
+            "extra_pod_config": {"enableServiceLinks": False, "restartPolicy": "Never"},
             # What an app says last when it ends by itself is the reason.
             "extra_container_config": {"terminationMessagePolicy": "FallbackToLogsOnError"},
         }

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cnai.errors import CnaiError, HubError, UnknownName, UsageError
-from cnai_hub.apps import trial
+from cnai.errors import CnaiError, UnknownName, UsageError
 from cnai_hub.apps.releases import App, Release, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cnai_hub.apps.hub import Hub
-    from cnai_hub.apps.snapshot import Snapshot
+    from cnai_hub.apps.snapshot import Snapshot, Wanted
+    from cnai_hub.apps.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +28,26 @@ Progress = Callable[[str], None]
 class Publisher:
     """Changes what is published. Changes of one app wait for each other; a failed one leaves its current release."""
 
-    def __init__(self, store: Store, hub: Hub, *, deadline_seconds: float = trial.DEADLINE_SECONDS) -> None:
-        self.store, self._hub, self._deadline_seconds = store, hub, deadline_seconds
+    def __init__(self, store: Store, hub: Hub, terms: Terms) -> None:
+        self.store, self._hub, self._terms = store, hub, terms
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
+    async def check(self, owner: str, wanted: Wanted) -> dict[str, Any]:
+        """Refuse what can't be published before anybody waits for it; else tell what comes with it.
+
+        `current` is the release that it would replace, `runs` tells whether the runs that it shows have to come along.
+        """
+        await self._people(wanted.share)
+        self._terms.check(wanted, await self.groups_of(owner))
+        app = self.store.get(owner, wanted.slug)
+        return {"current": app.current if app else None, "runs": self._terms.in_pods}
+
     async def publish(self, owner: str, snapshot: Snapshot, progress: Progress) -> App:
-        """Try a notebook, make it the app's current release, share it and start its server."""
+        """Make a notebook that its author has tried the app's current release, share it and start its server."""
         async with self._locks[owner, snapshot.slug]:
+            await self.check(owner, snapshot)
             viewers = await self._people(snapshot.share) - {owner}
-            app = await self._release(owner, snapshot, viewers, progress)
+            app = await self._release(owner, snapshot, viewers)
             progress("starting the app's server")
             await self._hub.share(owner, app.server_name, viewers)
             await self._hub.stop(owner, app.server_name)
@@ -82,29 +93,15 @@ class Publisher:
         if viewers != set(app.viewers):
             self.store.write(replace(app, viewers=tuple(sorted(viewers))))
 
-    async def _release(self, owner: str, snapshot: Snapshot, viewers: Iterable[str], progress: Progress) -> App:
+    async def _release(self, owner: str, snapshot: Snapshot, viewers: Iterable[str]) -> App:
         with self.store.staging(owner, snapshot.slug) as stage:
-            snapshot.write(stage / "files")
-            progress("running the notebook once")
-            outcome = await self._try(owner, snapshot, stage, progress)
-            app, release = self._records(owner, snapshot, sorted(viewers), outcome)
+            app, release = self._records(owner, snapshot, sorted(viewers))
+            snapshot.write(stage)
             await self._hub.create(owner, app.server_name, app.title)
             self.store.commit(stage, app, release)
             return app
 
-    async def _try(self, owner: str, snapshot: Snapshot, stage: Any, progress: Progress) -> trial.Outcome:
-        try:
-            return await trial.rehearse(
-                stage / "files", snapshot.name, deadline_seconds=self._deadline_seconds, progress=progress
-            )
-        except trial.TrialFailed as error:
-            old = self.store.get(owner, snapshot.slug)
-            kept = f"release {old.current} stays" if old else "nothing was published"
-            raise HubError(f"{error}\n{kept}") from None
-
-    def _records(
-        self, owner: str, snapshot: Snapshot, viewers: list[str], outcome: trial.Outcome
-    ) -> tuple[App, Release]:
+    def _records(self, owner: str, snapshot: Snapshot, viewers: list[str]) -> tuple[App, Release]:
         now, number = time.time(), self.store.next_number(owner, snapshot.slug)
         old = self.store.get(owner, snapshot.slug)
         app = App(
@@ -123,8 +120,12 @@ class Publisher:
             author=owner,
             created=now,
             files=tuple(sorted([*snapshot.files, snapshot.name])),
-            python=outcome.python,
-            packages=outcome.packages,
+            python=snapshot.python,
+            packages=snapshot.packages,
+            image=snapshot.image,
+            reference=snapshot.reference,
+            flavor=snapshot.flavor,
+            runs=snapshot.run_names,
         )
         return app, release
 

@@ -98,6 +98,11 @@ class Store:
         """Return an app's folder, whether it exists or not."""
         return self.root / quote(owner, safe="@").replace(".", "%2E") / slug
 
+    def incoming(self) -> Path:
+        """Return the folder for what is on its way in or out; made if need be."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self.root
+
     def get(self, owner: str, slug: str) -> App | None:
         """Return an app, None if nothing of that name is published."""
         return read_app(self.folder(owner, slug)) if valid_slug(slug) else None

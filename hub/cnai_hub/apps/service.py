@@ -14,15 +14,17 @@ from jupyterhub.utils import url_path_join
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
-from cnai import paths
-from cnai_hub.apps import api, pages, snapshot, trial
+from cnai import catalog, paths
+from cnai_hub.apps import api, pages
 from cnai_hub.apps.hub import Hub
 from cnai_hub.apps.publisher import Publisher, forever
 from cnai_hub.apps.releases import Store
+from cnai_hub.apps.terms import Terms
 
 _FOLLOW_SECONDS = 60.0
-# Files travel as base64, four characters for three bytes.
-_LONGEST_REQUEST = snapshot.MOST_BYTES * 3 // 2
+# But for what authors send, which is taken only from them.
+_LONGEST_REQUEST = 64 * 2**10
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def application(publisher: Publisher, prefix: str) -> Application:
@@ -42,8 +44,10 @@ def application(publisher: Publisher, prefix: str) -> Application:
         (f"state/{app}", pages.State, page),
         (f"start/{app}", pages.Open, page),
         (f"unpublish/{app}", pages.Unpublish, page),
+        ("api/check", api.Check, token),
         ("api/apps", api.Apps, token),
         (r"api/apps/([^/]+)", api.OneApp, token),
+        (r"api/releases/([^/]+)", api.CurrentRelease, token),
         ("oauth_callback", HubOAuthCallbackHandler, {}),
     ]
     return Application(
@@ -58,14 +62,14 @@ async def serve() -> None:
     """Serve until SIGTERM."""
     url = urlparse(os.environ["JUPYTERHUB_SERVICE_URL"])
     hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
-    deadline = float(os.environ.get("CNAI_TRIAL_SECONDS", trial.DEADLINE_SECONDS))
-    publisher = Publisher(Store(paths.home() / "apps"), hub, deadline_seconds=deadline)
+    terms = Terms(catalog.load(), in_pods="CNAI_APPS_IN_PODS" in os.environ)
+    publisher = Publisher(Store(paths.home() / "apps"), hub, terms)
     server = HTTPServer(
         application(publisher, os.environ["JUPYTERHUB_SERVICE_PREFIX"]),
         max_body_size=_LONGEST_REQUEST,
-        max_buffer_size=_LONGEST_REQUEST,
     )
-    server.listen(url.port or 0, url.hostname)
+    # Elsewhere the proxy is another pod, and the name in the url may be a Service's, which nobody can bind.
+    server.listen(url.port or 0, url.hostname if url.hostname in _LOOPBACK else "")
     follower = asyncio.create_task(forever(publisher, _FOLLOW_SECONDS))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -2,65 +2,114 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
+import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from cnai.errors import UsageError
+from cnai_hub.apps import bundle
 from cnai_hub.apps.releases import LONGEST_SLUG, valid_slug
 
 MOST_FILES = 500
 MOST_BYTES = 50 * 2**20
+MOST_RUNS = 50
+MOST_RUN_BYTES = 50 * 2**20
 LONGEST_TITLE = 100
+_MOST_PACKAGES = 3000
+_NOTEBOOK_BYTES = 25 * 2**20
+_MARGIN_BYTES = 2**20
+
+MOST_MEMBERS = MOST_FILES + 5 * MOST_RUNS + 10
+LONGEST = MOST_BYTES + MOST_RUN_BYTES + _NOTEBOOK_BYTES + MOST_MEMBERS * 2048 + _MARGIN_BYTES
+"""Files and bytes of the largest bundle."""
+
+RUN_FILES = ("spec.json", "record.json", "state.json", "events.jsonl", "result")
+_RUN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A notebook with the files it needs; `files` are relative to the notebook's folder."""
+class Wanted:
+    """What an author asks for, before anything is sent: name, viewers, and what the app runs on."""
 
     slug: str
     title: str
     name: str
+    share: tuple[str, ...] = ()
+    flavor: str = ""
+    image: str = ""
+    reference: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot(Wanted):
+    """A notebook with the files it needs; `files` are relative to the notebook's folder.
+
+    `python` and `packages` are what its author says it ran with, `runs` the files of runs that it shows
+    (`<run>/<file>`).
+    """
+
     notebook: Any
     files: dict[str, bytes]
-    share: tuple[str, ...]
+    python: str = ""
+    packages: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, bytes] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> None:
-        """Write all files to a new folder."""
+    @property
+    def run_names(self) -> tuple[str, ...]:
+        """Return the names of the runs."""
+        return tuple(dict.fromkeys(path.partition("/")[0] for path in self.runs))
+
+    def write(self, stage: Path) -> None:
+        """Write `files/` and `runs/` to a new folder, and let go of them: a publication may go on for minutes."""
         import nbformat
 
-        folder.mkdir()
-        for relative, content in self.files.items():
-            path = folder / relative
+        for relative, content in [*_below("files", self.files), *_below("runs", self.runs)]:
+            path = stage / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        nbformat.write(self.notebook, folder / self.name)
+        (stage / "files").mkdir(exist_ok=True)
+        nbformat.write(self.notebook, stage / "files" / self.name)
+        self.files.clear()
+        self.runs.clear()
 
 
-def read(body: bytes) -> Snapshot:
+def read(body: IO[bytes]) -> Snapshot:
     """Return what a publish request asks for; UsageError says what is wrong with it."""
+    found = dict(bundle.members(body, MOST_MEMBERS, LONGEST))
     try:
-        request: dict[str, Any] = json.loads(body)
-        snapshot = _read(request)
+        request: dict[str, Any] = json.loads(found.pop("request.json", b""))
+        asked = wanted(request)
+        files = _part("files", found)
+        notebook = json.loads(files.pop(asked.name))
+        snapshot = Snapshot(
+            **asdict(asked),
+            notebook=clean(notebook, asked.name, asked.title),
+            files=files,
+            python=str(request.get("python", ""))[:20],
+            packages=_packages(request.get("packages", {})),
+            runs=_part("runs", found),
+        )
     except UsageError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"this is not a publish request ({type(error).__name__}: {error})") from None
-    size = sum(map(len, snapshot.files.values()))
-    if len(snapshot.files) > MOST_FILES or size > MOST_BYTES:
-        raise UsageError(
-            f"{len(snapshot.files)} files of {size / 2**20:.0f} MiB are too much for an app; "
-            f"allowed: {MOST_FILES} files, {MOST_BYTES // 2**20} MiB; include less, read large data from where it is"
-        )
+    _check_runs(snapshot)
+    _check_size(f"{len(snapshot.files)} files", snapshot.files, MOST_FILES, MOST_BYTES)
+    _check_size(f"the {len(snapshot.runs)} files of its runs", snapshot.runs, 5 * MOST_RUNS, MOST_RUN_BYTES)
     return snapshot
 
 
-def _read(request: dict[str, Any]) -> Snapshot:
-    slug, name = str(request["slug"]), str(request["name"])
+def wanted(request: dict[str, Any]) -> Wanted:
+    """Return what a request asks for; UsageError says what can't be."""
+    try:
+        slug, name, share = str(request["slug"]), str(request["name"]), request.get("share") or []
+        title = " ".join(str(request.get("title") or "").split()) or slug
+        names = {key: str(request.get(key) or "") for key in ("flavor", "image", "reference")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"this is not a publish request ({type(error).__name__}: {error})") from None
     if not valid_slug(slug):
         raise UsageError(
             f"{slug!r} can't be an app's name; allowed: lowercase letters, digits and single '-' between them, "
@@ -68,19 +117,43 @@ def _read(request: dict[str, Any]) -> Snapshot:
         )
     if PurePosixPath(name).name != name or not name.endswith(".ipynb"):
         raise UsageError(f"{name!r} is not a notebook's file name; it must end in .ipynb")
-    share = request.get("share") or []
     if not isinstance(share, list) or not all(isinstance(who, str) and who for who in share):
         raise UsageError("share must be a list of names of users or groups")
-    title = " ".join(str(request.get("title") or "").split()) or slug
-    files = {_inside(path): base64.b64decode(data, validate=True) for path, data in request.get("files", {}).items()}
-    return Snapshot(
-        slug=slug,
-        title=title[:LONGEST_TITLE],
-        name=name,
-        notebook=clean(request["notebook"], name, title),
-        files={path: data for path, data in files.items() if path != name},
-        share=tuple(dict.fromkeys(share)),
-    )
+    return Wanted(slug=slug, title=title[:LONGEST_TITLE], name=name, share=tuple(dict.fromkeys(share)), **names)
+
+
+def _part(folder: str, found: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the files below a folder of a request."""
+    return {path.removeprefix(f"{folder}/"): data for path, data in found.items() if path.startswith(f"{folder}/")}
+
+
+def _below(folder: str, files: dict[str, bytes]) -> list[tuple[str, bytes]]:
+    return [(f"{folder}/{path}", content) for path, content in files.items()]
+
+
+def _packages(given: Any) -> dict[str, str]:
+    if not isinstance(given, dict) or len(given) > _MOST_PACKAGES:
+        raise UsageError(f"packages must be at most {_MOST_PACKAGES} names with their versions")
+    return {str(name)[:200]: str(version)[:200] for name, version in given.items()}
+
+
+def _check_runs(snapshot: Snapshot) -> None:
+    for path in snapshot.runs:
+        run, _, file = path.partition("/")
+        if not _RUN.fullmatch(run) or file not in RUN_FILES:
+            raise UsageError(f"{path!r} is no file of a run that an app needs; those are {', '.join(RUN_FILES)}")
+    for run in snapshot.run_names:
+        if missing := [file for file in RUN_FILES[:2] if f"{run}/{file}" not in snapshot.runs]:
+            raise UsageError(f"of run {run!r} {missing[0]} is missing")
+
+
+def _check_size(what: str, files: dict[str, bytes], most: int, most_bytes: int) -> None:
+    size = sum(map(len, files.values()))
+    if len(files) > most or size > most_bytes:
+        raise UsageError(
+            f"{what} of {size / 2**20:.0f} MiB are too much for an app; "
+            f"allowed: {most} files, {most_bytes // 2**20} MiB; include less, read large data from where it is"
+        )
 
 
 def clean(content: Any, name: str, title: str) -> Any:
@@ -103,11 +176,3 @@ def clean(content: Any, name: str, title: str) -> Any:
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata = nbformat.from_dict({"title": title, "kernelspec": kernel, "language_info": {"name": "python"}})
     return notebook
-
-
-def _inside(path: str) -> str:
-    """Return the path in its normal form; it must stay inside the snapshot."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in path or "\0" in path:
-        raise UsageError(f"{path!r} can't be included; only files in the notebook's folder can")
-    return str(pure)

@@ -1,112 +1,26 @@
-"""Trial: a notebook is executed once, in a copy of its snapshot, before it becomes an app.
+"""Trial: a program that executes a notebook once, in its folder, before it is published.
 
-The parent reads the child's progress as JSON lines from its standard output.
+Its author's own server (or terminal) starts it, so that the hub never runs people's code: `python -m
+cnai_hub.apps.trial NOTEBOOK`. It tells its progress as JSON lines, and ends when its standard input does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
-import shutil
+import signal
 import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cnai.errors import HubError
 from cnai_hub.apps.environment import without_hub
-from cnai_hub.apps.releases import remove_tree
 
-if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import Callable
-
-DEADLINE_SECONDS = 600.0
 _SHOWN_LINES = 12
-_LONGEST_LINE = 2**20
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _PLACE = re.compile(r"(?:Cell In\[\d+\]|<string>), line (\d+)")
-
-
-class TrialFailed(HubError):
-    """The notebook does not run through; the message has cell, line and the end of the traceback."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a notebook ran through with."""
-
-    python: str
-    packages: dict[str, str]
-
-
-async def rehearse(files: Path, notebook: str, *, deadline_seconds: float, progress: Callable[[str], None]) -> Outcome:
-    """Execute a notebook in a copy of its folder; TrialFailed says why it doesn't run through."""
-    scratch = Path(tempfile.mkdtemp(prefix="cnai-trial-"))
-    try:
-        shutil.copytree(files, scratch / "files")
-        return await _rehearse(scratch / "files", notebook, deadline_seconds, progress)
-    finally:
-        remove_tree(scratch)
-
-
-async def _rehearse(folder: Path, notebook: str, deadline_seconds: float, progress: Callable[[str], None]) -> Outcome:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cnai_hub.apps.trial", notebook),
-        cwd=folder,
-        env=without_hub(os.environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        limit=_LONGEST_LINE,
-    )
-    last: dict[str, Any] = {}
-    try:
-        async with asyncio.timeout(deadline_seconds):
-            async for fact in _facts(process):
-                last = fact
-                if "cell" in fact and "error" not in fact:
-                    progress(f"running the notebook once: cell {fact['cell']} of {fact['cells']}")
-    except TimeoutError:
-        where = f"cell {last['cell']} of {last['cells']}" if "cell" in last else "its start"
-        raise TrialFailed(
-            f"{notebook} did not run through within {deadline_seconds:g} s (it was at {where}); make it quicker, "
-            "for example by attaching to a finished run instead of training"
-        ) from None
-    finally:
-        await _end(process)
-    return _outcome(notebook, last)
-
-
-async def _facts(process: Process) -> Any:
-    assert process.stdout is not None
-    async for line in process.stdout:
-        yield json.loads(line)
-
-
-async def _end(process: Process) -> None:
-    """End the child; on SIGTERM nbclient takes its kernel with it."""
-    if process.returncode is None:
-        process.terminate()
-        try:
-            async with asyncio.timeout(20):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-    await process.wait()
-
-
-def _outcome(notebook: str, last: dict[str, Any]) -> Outcome:
-    if "packages" in last:
-        return Outcome(last["python"], last["packages"])
-    if "error" not in last:
-        raise TrialFailed(f"{notebook} could not be tried: its kernel ended at cell {last.get('cell', 1)}")
-    place = f", line {last['line']}: {last['source']}" if last["line"] else ""
-    raise TrialFailed(f"{notebook}: cell {last['cell']}{place}\n{last['error']}\n{last['tail']}".rstrip())
 
 
 def main() -> None:
@@ -117,6 +31,9 @@ def main() -> None:
 
     from cnai_hub.apps.channels import waking
 
+    for name in os.environ.keys() - without_hub(os.environ).keys():
+        del os.environ[name]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     notebook = nbformat.read(sys.argv[1], as_version=4)
     cells = len(notebook.cells)
 
@@ -133,6 +50,12 @@ def main() -> None:
         sys.exit(1)
     else:
         _tell(python=".".join(map(str, sys.version_info[:3])), packages=_packages())
+
+
+def _end_with_parent() -> None:
+    """End when the parent closes our input, or dies; on SIGTERM nbclient takes its kernel with it."""
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _failure(notebook: Any) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import base64
+import io
 import json
+import tarfile
 
 import nbformat
 import pytest
@@ -11,22 +12,36 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from cnai.errors import UsageError
 from cnai_hub.apps import snapshot
+from cnai_hub.apps.bundle import pack, unpack
+
+NOTEBOOK = new_notebook(cells=[new_markdown_cell("# Hello"), new_code_cell("1 + 1")])
+RUN = {"fit-1/spec.json": "{}", "fit-1/record.json": "{}", "fit-1/result": "x"}
 
 
-def request(**changes):
-    notebook = new_notebook(cells=[new_markdown_cell("# Hello"), new_code_cell("1 + 1")])
-    asked = {"slug": "demo", "name": "demo.ipynb", "title": "Demo", "notebook": notebook, "files": {}, "share": []}
-    return json.dumps(asked | changes).encode()
+def bundle(**members):
+    """Return a tar of these members, given by path."""
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as tar:
+        for name, content in members.items():
+            member = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
+            data = b"" if isinstance(content, tarfile.TarInfo) else content.encode()
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    body.seek(0)
+    return body
 
 
-def encoded(text):
-    return base64.b64encode(text.encode()).decode()
+def request(notebook=NOTEBOOK, files=(), runs=(), **changes):
+    asked = {"slug": "demo", "name": "demo.ipynb", "title": "Demo", "share": []} | changes
+    members = {"request.json": json.dumps(asked), "files/demo.ipynb": json.dumps(notebook)}
+    members |= {f"files/{name}": content for name, content in dict(files).items()}
+    return bundle(**members | {f"runs/{name}": content for name, content in dict(runs).items()})
 
 
 def test_a_snapshot_is_written_with_its_files(tmp_path):
-    body = request(files={"helper.py": encoded("x = 1"), "data/points.csv": encoded("1,2")}, share=["guest", "guest"])
+    body = request(files={"helper.py": "x = 1", "data/points.csv": "1,2"}, share=["guest", "guest"])
     wanted = snapshot.read(body)
-    wanted.write(tmp_path / "files")
+    wanted.write(tmp_path)
     assert (tmp_path / "files" / "data" / "points.csv").read_text() == "1,2"
     assert (tmp_path / "files" / "helper.py").read_text() == "x = 1"
     assert wanted.share == ("guest",)
@@ -63,9 +78,14 @@ def test_an_old_notebook_is_brought_up_to_date():
         ({"share": "guest"}, "list of names"),
         ({"share": [1]}, "list of names"),
         ({"files": {"../x": ""}}, "in the notebook's folder"),
-        ({"files": {"/etc/passwd": ""}}, "in the notebook's folder"),
+        ({"files": {"../../x": ""}}, "in the notebook's folder"),
         ({"files": {"a\\..\\b": ""}}, "in the notebook's folder"),
-        ({"files": {"x": "not base64!"}}, "not a publish request"),
+        ({"runs": {"fit-1/spec.json": "{}"}}, "of run 'fit-1' record.json is missing"),
+        ({"runs": RUN | {"fit-1/payload": ""}}, "no file of a run that an app needs"),
+        ({"runs": RUN | {"fit-1/checkpoints/x": ""}}, "no file of a run that an app needs"),
+        ({"runs": {".hidden/spec.json": "{}"}}, "no file of a run that an app needs"),
+        ({"packages": [1]}, "packages must be"),
+        ({"packages": {str(number): "" for number in range(3001)}}, "packages must be"),
         ({"notebook": {"cells": 3}}, "not a notebook"),
         ({"notebook": None}, "not a notebook"),
         (
@@ -86,16 +106,89 @@ def test_bad_requests_are_refused_in_one_line(changes, reason):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"null", b"\xff", b'{"slug": "a"}'])
-def test_what_is_no_request_is_refused(body):
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"\xff" * 600, b'{"slug": "a"}'])
+def test_what_is_no_bundle_is_refused(body):
+    with pytest.raises(UsageError, match=r"not a (publish request|bundle of files)"):
+        snapshot.read(io.BytesIO(body))
+
+
+@pytest.mark.parametrize("asked", ["", "[]", "null", "{}", '{"slug": "a"}'])
+def test_what_is_no_request_is_refused(asked):
     with pytest.raises(UsageError, match="not a publish request"):
-        snapshot.read(body)
+        snapshot.read(bundle(**{"request.json": asked}))
 
 
-def test_too_much_is_refused(monkeypatch):
-    monkeypatch.setattr(snapshot, "MOST_BYTES", 10)
+def test_a_request_without_its_notebook_is_refused():
+    asked = json.dumps({"slug": "a", "name": "a.ipynb"})
+    with pytest.raises(UsageError, match=r"not a publish request \(KeyError: 'a.ipynb'\)"):
+        snapshot.read(bundle(**{"request.json": asked}))
+
+
+def link(kind):
+    member = tarfile.TarInfo("files/link")
+    member.type, member.linkname = kind, "/etc/passwd"
+    return member
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+def test_a_bundle_holds_files_only(tmp_path, kind):
+    with pytest.raises(UsageError, match="'files/link' is no file"):
+        unpack(bundle(**{"files/link": link(kind)}), tmp_path, 10, 1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "files/../../x", "a\\b"])
+def test_a_bundle_stays_in_its_folder(tmp_path, name):
+    with pytest.raises(UsageError, match="only files in the notebook's folder"):
+        unpack(bundle(**{name: "x"}), tmp_path / "in", 10, 1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_claims_more_than_it_may_have_is_refused_before_it_is_read(tmp_path):
+    huge = tarfile.TarInfo("huge")
+    huge.size = 2**40
+    for body in (io.BytesIO(huge.tobuf()), bundle(a="", b="", c=""), bundle(a="x" * 1001)):
+        with pytest.raises(UsageError, match="more in it than an app may have"):
+            unpack(body, tmp_path, 2, 1000)
+
+
+def test_what_was_packed_is_unpacked(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x").write_text("1")
+    (tmp_path / "y").write_text("2")
+    (tmp_path / "z").write_text("3")
+    body = io.BytesIO()
+    pack(body, tmp_path, ["a", "y"])
+    body.seek(0)
+    unpack(body, tmp_path / "new", 2, 1000)
+    assert (tmp_path / "new" / "a" / "b" / "x").read_text() == "1"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a", "y"]
+
+
+def test_runs_come_along(tmp_path):
+    wanted = snapshot.read(request(runs=RUN, python="3.11.2", packages={"torch": "2.13"}, flavor="small"))
+    assert wanted.run_names == ("fit-1",)
+    assert (wanted.python, wanted.packages, wanted.flavor) == ("3.11.2", {"torch": "2.13"}, "small")
+    wanted.write(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "runs" / "fit-1").iterdir()) == [
+        "record.json",
+        "result",
+        "spec.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent"),
+    [("MOST_BYTES", {"files": {"big": "x" * 41}}), ("MOST_RUN_BYTES", {"runs": RUN | {"b/result": "x" * 41}})],
+)
+def test_too_much_is_refused(monkeypatch, limit, sent):
+    monkeypatch.setattr(snapshot, limit, 40)
+    sent.get("runs", {}).update({"b/spec.json": "", "b/record.json": ""} if "runs" in sent else {})
     with pytest.raises(UsageError, match="too much for an app"):
-        snapshot.read(request(files={"big": encoded("x" * 11)}))
+        snapshot.read(request(**sent))
+
+
+def test_too_many_are_refused(monkeypatch):
     monkeypatch.setattr(snapshot, "MOST_FILES", 1)
     with pytest.raises(UsageError, match="too much for an app"):
         snapshot.read(request(files={"a": "", "b": ""}))

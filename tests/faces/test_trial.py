@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from cnai_hub.apps.trial import TrialFailed, rehearse
+from cnai.errors import UsageError
+from cnai.faces.trial import TrialFailed, rehearse, results
 
 PATIENCE_SECONDS = 120.0
 
@@ -18,22 +19,22 @@ PATIENCE_SECONDS = 120.0
 def run(tmp_path):
     def run(*sources, deadline_seconds=PATIENCE_SECONDS, tags=()):
         cells = [new_code_cell(source, metadata={"tags": list(tags)}) for source in sources]
-        folder = tmp_path / "files"
-        folder.mkdir(exist_ok=True)
-        nbformat.write(new_notebook(cells=[new_markdown_cell("# A"), *cells]), folder / "a.ipynb")
+        notebook = nbformat.writes(new_notebook(cells=[new_markdown_cell("# A"), *cells])).encode()
         said = []
-        trial = rehearse(folder, "a.ipynb", deadline_seconds=deadline_seconds, progress=said.append)
-        return asyncio.run(trial), said
+        files = {"a.ipynb": notebook, "data/x": b"1"}
+        return rehearse(files, "a.ipynb", deadline_seconds=deadline_seconds, progress=said.append), said
 
     return run
 
 
 def test_a_good_notebook_tells_what_it_ran_with(run, tmp_path):
-    outcome, said = run("open('left', 'w').write('x')")
+    outcome, said = run(
+        f"assert open('data/x').read() == '1'; open({str(tmp_path / 'folder')!r}, 'w').write(__import__('os').getcwd())"
+    )
     assert outcome.packages["voila"].startswith("0.5")
     assert outcome.python.count(".") == 2
     assert said == ["running the notebook once: cell 1 of 2", "running the notebook once: cell 2 of 2"]
-    assert not (tmp_path / "files" / "left").exists()  # it ran in a copy
+    assert not Path((tmp_path / "folder").read_text()).exists()  # it ran in a folder of its own, which is gone
 
 
 def test_a_failing_cell_is_named_with_its_line(run):
@@ -82,3 +83,47 @@ def test_cells_that_print_into_widgets_never_wait_forever(run):
     printing = "with out:\n    out.clear_output(wait=True)\n    print(1)"
     outcome, _ = run("import ipywidgets\nout = ipywidgets.Output()\nout", *[printing] * 150)
     assert outcome.packages
+
+
+def test_the_trial_tells_which_runs_the_notebook_shows(run, engine):
+    """`--reuse` and attach show runs; what a notebook trains anew for each reader belongs to nobody else."""
+    define = "%load_ext cnai\ndef fit(x):\n    return x * 2"
+    outcome, _ = run(define, "%cnai train fit x=1 --wait", "%cnai train fit x=21 --reuse --name kept --wait")
+    (kept,) = outcome.runs
+    assert kept.startswith("kept-")
+    again, _ = run(
+        define, "one = %cnai train fit x=21 --reuse", "import cnai\nassert cnai.attach('kept').result() == 42"
+    )
+    assert again.runs == (kept,)
+    found = results(again.runs)
+    assert set(found) == {
+        f"{kept}/{name}" for name in ("spec.json", "record.json", "state.json", "events.jsonl", "result")
+    }
+
+
+def test_a_run_that_goes_on_cant_be_shown_yet(run, engine):
+    import cnai
+
+    def wait():
+        import time
+
+        time.sleep(600)
+
+    going_on = cnai.train(wait, name="waits")
+    outcome, _ = run("import cnai\ncnai.attach('waits').id")
+    with pytest.raises(
+        UsageError, match=f"run {going_on.id} is .*; the app shows it as it ended, so publish when it has"
+    ):
+        results(outcome.runs)
+    going_on.stop()
+    going_on.wait(60)
+
+
+def test_results_that_are_too_large_are_named(engine, monkeypatch):
+    import cnai
+    from cnai.faces import trial
+
+    run = cnai.train(lambda: "x" * 2000, name="large").wait(120)
+    monkeypatch.setattr(trial, "MOST_RUN_BYTES", 1000)
+    with pytest.raises(UsageError, match=f"return less from the target of {run.id}"):
+        results([run.id])

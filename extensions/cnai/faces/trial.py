@@ -1,0 +1,161 @@
+"""Trial: a notebook runs once where its author works, before it is published.
+
+What it ran with becomes part of the release, and so do the runs whose results it took, where the app can't reach them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from cnai.errors import HubError, UsageError
+from cnai.paths import store_root
+from cnai.run.search import TAKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+DEADLINE_SECONDS = 600.0
+MOST_RUN_BYTES = 50 * 2**20
+_PATIENCE_SECONDS = 20.0
+
+# Executes the notebook; a program, since it needs what only servers and app servers have installed.
+_PROGRAM = "cnai_hub.apps.trial"
+
+# Of a run an app needs what shows it; checkpoints, code and captured data stay with the author.
+_KEPT = ("spec.json", "record.json", "state.json", "events.jsonl", "result")
+
+
+class TrialFailed(HubError):
+    """The notebook does not run through; the message has cell, line and the end of the traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a notebook ran through with. `runs` are those that it attached to or asked to reuse."""
+
+    python: str
+    packages: dict[str, str]
+    runs: tuple[str, ...] = ()
+
+
+def rehearse(
+    files: Mapping[str, bytes], notebook: str, *, deadline_seconds: float, progress: Callable[[str], None]
+) -> Outcome:
+    """Execute a notebook among its files in a folder of its own; TrialFailed says why it doesn't run through."""
+    scratch = Path(tempfile.mkdtemp(prefix="cnai-trial-"))
+    try:
+        for name, content in files.items():
+            path = scratch / "files" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return _rehearse(scratch, notebook, deadline_seconds, progress)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: Callable[[str], None]) -> Outcome:
+    taken = scratch / "taken"
+    with (scratch / "errors").open("w+b") as errors:
+        process = subprocess.Popen(
+            (sys.executable, "-m", _PROGRAM, notebook),
+            cwd=scratch / "files",
+            env={**os.environ, TAKEN: str(taken)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            process.terminate()
+
+        clock = threading.Timer(deadline_seconds, give_up)
+        clock.start()
+        last: dict[str, Any] = {}
+        try:
+            for last in _facts(process.stdout):
+                if "cell" in last and "error" not in last:
+                    progress(f"running the notebook once: cell {last['cell']} of {last['cells']}")
+        finally:
+            clock.cancel()
+            _end(process)
+        if late.is_set() and "packages" not in last:
+            raise _too_slow(notebook, deadline_seconds, last)
+        found = _outcome(notebook, last, errors)
+    runs = dict.fromkeys(taken.read_text().split()) if taken.exists() else ()
+    return Outcome(found["python"], found["packages"], tuple(runs))
+
+
+def _facts(lines: Iterable[bytes] | None) -> Iterator[dict[str, Any]]:
+    for line in lines or ():
+        yield json.loads(line)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the child; on SIGTERM nbclient takes its kernel with it."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            pipe.close()
+
+
+def _too_slow(notebook: str, deadline_seconds: float, last: Mapping[str, Any]) -> TrialFailed:
+    where = f"cell {last['cell']} of {last['cells']}" if "cell" in last else "its start"
+    return TrialFailed(
+        f"{notebook} did not run through within {deadline_seconds:g} s (it was at {where}); make it quicker, "
+        "for example by attaching to a finished run instead of training"
+    )
+
+
+def _outcome(notebook: str, last: dict[str, Any], errors: IO[bytes]) -> dict[str, Any]:
+    if "packages" in last:
+        return last
+    if not last:
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise TrialFailed(f"{notebook} could not be tried: {said[-1]}")
+    if "error" not in last:
+        raise TrialFailed(f"{notebook} could not be tried: its kernel ended at cell {last['cell']}")
+    place = f", line {last['line']}: {last['source']}" if last["line"] else ""
+    raise TrialFailed(f"{notebook}: cell {last['cell']}{place}\n{last['error']}\n{last['tail']}".rstrip())
+
+
+def results(runs: Iterable[str]) -> dict[str, bytes]:
+    """Return the files by which an app shows these runs, as `<run>/<file>`."""
+    from cnai.run import attach
+
+    found: dict[str, bytes] = {}
+    for name in runs:
+        run = attach(name)
+        if not run.state.final:
+            raise UsageError(f"run {name} is {run.state}; the app shows it as it ended, so publish when it has")
+        folder = store_root() / name
+        found |= {f"{name}/{file}": (folder / file).read_bytes() for file in _KEPT if (folder / file).exists()}
+    size = sum(map(len, found.values()))
+    if size > MOST_RUN_BYTES:
+        raise UsageError(
+            f"the runs that the notebook shows have {size / 2**20:.0f} MiB of results; an app may bring "
+            f"{MOST_RUN_BYTES // 2**20} MiB; return less from the target of {_largest(found)}"
+        )
+    return found
+
+
+def _largest(files: Mapping[str, bytes]) -> str:
+    return max(files, key=lambda name: len(files[name])).partition("/")[0]
