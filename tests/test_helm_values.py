@@ -162,7 +162,7 @@ def test_no_secret_is_in_the_values(overlay):
     found = [path for given in (read(BASE), read(OVERLAYS[overlay])) for path, value in leaves(given) if value]
     assert [path for path in found if secret.search(path)] == []
     # What it looks for is there, without its value.
-    assert "hub.config.DummyAuthenticator.password" in dict(leaves(read(OVERLAYS["development"])))
+    assert "hub.config.SharedPasswordAuthenticator.admin_password" in dict(leaves(read(OVERLAYS["development"])))
 
 
 @pytest.mark.parametrize("overlay", [(), *((name,) for name in OVERLAYS)], ids=lambda each: each[0] if each else "base")

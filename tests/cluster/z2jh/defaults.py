@@ -64,6 +64,8 @@ DEFAULTS: dict[str, Any] = {
     "proxy": {
         "service": {"type": "LoadBalancer"},
         "chp": {
+            # In the chart with its registry in front.
+            "image": {"name": "configurable-http-proxy", "tag": "5.3.0"},
             "containerSecurityContext": _CONTEXT,
             "networkPolicy": {**_POLICY, "allowedIngressPorts": ["http", "https"]},
             **_PROBES,

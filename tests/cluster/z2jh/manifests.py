@@ -90,7 +90,9 @@ def _secret(values: dict[str, Any], namespace: str, release: str, secrets: dict[
         "Chart": {"Name": NAME, "Version": "4.4.0"},
         "Release": {"Name": release, "Namespace": namespace, "Service": "Helm"},
     }
-    data = {"values.yaml": json.dumps({**values, **about}), **secrets}
+    services = values["hub"].get("services", {}).items()
+    tokens = {f"hub.services.{name}.apiToken": service["apiToken"] for name, service in services}
+    data = {"values.yaml": json.dumps({**values, **about}), **secrets, **tokens}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hub"}, "stringData": data}
 
 

@@ -110,7 +110,11 @@ if get_config("cull.enabled"):
         f"--concurrency={get_config('cull.concurrency')}",
     ]
     c.JupyterHub.services.append({"name": "jupyterhub-idle-culler", "command": command})
-c.JupyterHub.services.extend({"name": name, **each} for name, each in get_config("hub.services", {}).items())
+for name, given in get_config("hub.services", {}).items():
+    token = get_secret_value(f"hub.services.{name}.apiToken")
+    c.JupyterHub.services.append(
+        {"name": name, **{k: v for k, v in given.items() if k != "apiToken"}, "api_token": token}
+    )
 c.JupyterHub.load_roles.extend({"name": name, **each} for name, each in get_config("hub.loadRoles", {}).items())
 
 if get_config("debug.enabled"):

@@ -1,0 +1,328 @@
+"""The hub on a real cluster, installed from helm-values.yaml as an administrator would, and removed again.
+
+Several can stand side by side: each has a namespace, names of people, and cluster-wide bindings of its own. What must
+have a fixed name (cluster roles, resource definitions) is applied, and removed with the last hub that uses it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import subprocess
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import tenancy
+import yaml
+import z2jh
+from realcluster import Cluster, Refused
+
+from cnai_hub import tenants
+from cnai_hub.tenants import access
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 240.0
+_NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+_TESTER_SCOPES = ["admin:users", "admin:servers", "admin:groups", "access:servers", "tokens", "shares", "read:hub"]
+
+# Finds the hub below the container's first process, whatever that is, and kills it as a crash would.
+_KILL = (
+    "import os,signal\n"
+    "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
+    "    words = open(f'/proc/{pid}/cmdline').read().split(chr(0))\n"
+    "    if int(pid) > 1 and '--config' in words: os.kill(int(pid), signal.SIGKILL)\n"
+)
+
+
+@dataclass
+class HubPod:
+    """A release: its namespace, the address that people open, and who they are."""
+
+    cluster: Cluster
+    namespace: str
+    values: dict[str, Any]
+    port: int
+    token: str
+    suffix: str
+    user_password: str = field(default_factory=lambda: secrets.token_hex(8))
+    admin_password: str = field(default_factory=lambda: secrets.token_hex(16))
+    killed: str = ""
+    secrets: dict[str, str] = field(default_factory=z2jh.new_secrets)
+
+    @property
+    def url(self) -> str:
+        """Return the address of the proxy, from this machine."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def person(self, name: str) -> str:
+        """Return the name of somebody on this hub; two hubs share no person, so no namespace of one."""
+        return f"{name}-{self.suffix}"
+
+    @property
+    def api(self) -> httpx.Client:
+        """Return a client of the hub's REST API that may do everything the tests need."""
+        headers = {"Authorization": f"token {self.token}"}
+        return httpx.Client(base_url=f"{self.url}/hub/api", headers=headers, timeout=PATIENCE_SECONDS)
+
+    # Release
+
+    def apply(self) -> None:
+        """Install the release, or upgrade it to `values`: secrets stay as the chart keeps them."""
+        made = z2jh.manifests(self.values, namespace=self.namespace, secrets=self.secrets)
+        for manifest in made:
+            tenancy.apply(self.cluster, manifest)
+
+    def kubectl(self, *words: str) -> str:
+        """Run kubectl in the release's namespace."""
+        return self.cluster.kubectl("-n", self.namespace, *words)
+
+    def log(self, *, previous: bool = False) -> str:
+        """Return what the hub wrote since its start, or in the life before."""
+        return self.kubectl("logs", "deployment/hub", "--tail=-1", *(["--previous"] if previous else []))
+
+    def wait_until_it_answers(self) -> None:
+        """Wait for proxy and hub; on failure show what the hub said."""
+        try:
+            until(self._answers, "the hub answers")
+        except AssertionError as error:
+            with suppress(Refused):
+                error.add_note(self.kubectl("get", "pods", "-o", "wide"))
+                error.add_note(self.log()[-5000:])
+            raise
+
+    def _answers(self) -> bool:
+        if self._life() in {self.killed, ""}:
+            return False
+        with suppress(httpx.HTTPError):
+            return self.api.get("/info").status_code == 200
+        return False
+
+    def _life(self) -> str:
+        """Return which start of which pod is ready; a hub that was killed may answer for another moment."""
+        pods = self.cluster.get("pods", "-n", self.namespace, "-l", "component=hub")["items"]
+        statuses = [
+            (pod["metadata"]["name"], each) for pod in pods for each in pod["status"].get("containerStatuses", [])
+        ]
+        return next((f"{name}/{each['restartCount']}" for name, each in statuses if each["ready"]), "")
+
+    # Death
+
+    def kill_pod(self) -> None:
+        """Delete the hub's pod at once, as a lost node would."""
+        self.killed = self._life()
+        self.kubectl("delete", "pod", "-l", "component=hub", "--force", "--grace-period=0", "--wait=false")
+
+    def kill_process(self) -> None:
+        """Kill the hub's process in its container: it has no moment to say goodbye."""
+        self.killed = self._life()
+        self.kubectl("exec", "deployment/hub", "--", "python3", "-c", _KILL)
+
+    # People
+
+    def password(self, name: str) -> str:
+        """Return the password of somebody; `ada` administers the hub."""
+        return self.admin_password if name == self.person("ada") else self.user_password
+
+    def login(self, name: str) -> httpx.Client:
+        """Return a browser's session of somebody who has filled in the login form."""
+        client = httpx.Client(base_url=self.url, headers=_NAVIGATION, follow_redirects=True, timeout=PATIENCE_SECONDS)
+        client.get("/hub/login")
+        xsrf = client.cookies.get("_xsrf", path="/hub/")
+        form = {"username": name, "password": self.password(name), "_xsrf": xsrf}
+        page = client.post("/hub/login", data=form)
+        assert page.status_code == 200, page.text
+        return client
+
+    def start(self, name: str, server: str = "", **options: str) -> httpx.Response:
+        """Ask for a server of somebody."""
+        return self.api.post(f"/users/{name}/servers/{server}", json={"user_options": options})
+
+    def server(self, name: str, server: str = "") -> dict[str, Any] | None:
+        """Return what the hub says of a server."""
+        found: dict[str, Any] = self.api.get(f"/users/{name}").raise_for_status().json()
+        model: dict[str, Any] | None = found["servers"].get(server)
+        return model
+
+    def wait_ready(self, name: str, server: str = "") -> dict[str, Any]:
+        """Wait until the hub says that a server is ready, and return what it says."""
+        ready = lambda: (model := self.server(name, server)) and model["ready"] and model  # noqa: E731
+        found: dict[str, Any] = until(ready, f"the server {name}/{server} is ready")
+        return found
+
+    def stop(self, name: str, server: str = "") -> None:
+        """Stop a server and wait until it has gone."""
+        self.api.delete(f"/users/{name}/servers/{server}")
+        until(lambda: not self.server(name, server), f"the server {name}/{server} is gone")
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """Return the server pods of somebody."""
+        namespace = tenants.namespace_name(name)
+        found: list[dict[str, Any]] = self.cluster.get("pods", "-n", namespace, "-l", "component=singleuser-server")[
+            "items"
+        ]
+        return found
+
+
+def until(found: Any, what: str, seconds: float = PATIENCE_SECONDS) -> Any:
+    """Call `found` until it returns something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            if value := found():
+                return value
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+def shipped(*overlays: str) -> dict[str, Any]:
+    """Return the values that we ship, with some of their overlays."""
+    names = ["helm-values.yaml", *(f"helm-values.{name}.yaml" for name in overlays)]
+    return z2jh.merged(*(yaml.safe_load((ROOT / name).read_text()) for name in names))
+
+
+@contextmanager
+def installed(
+    cluster: Cluster, images: Mapping[str, str], *overlays: dict[str, Any], namespace: str = ""
+) -> Iterator[HubPod]:
+    """Install a hub as an administrator does: roles and fences once, then the release; remove all of it afterwards.
+
+    `images` has references by the folders of their Dockerfiles.
+    """
+    suffix = secrets.token_hex(3)
+    namespace = namespace or f"cnai-hub-{suffix}"
+    hub = HubPod(cluster, namespace, {}, _free_port(), secrets.token_hex(16), suffix)
+    hub.values = z2jh.merged(shipped("development"), _for_tests(hub, images), *overlays)
+    settings = tenants.Cluster(**hub.values["custom"]["cnai"]["cluster"])
+    with _administered(cluster, settings, suffix), _forwarded(hub):
+        hub.apply()
+        hub.wait_until_it_answers()
+        try:
+            yield hub
+        finally:
+            _remove_tenants(hub)
+
+
+def _image(reference: str) -> dict[str, str]:
+    """Return name and tag as the chart wants them; it puts a colon between both."""
+    name, _, tag = reference.rpartition(":")
+    return {"name": name, "tag": tag}
+
+
+def _for_tests(hub: HubPod, images: Mapping[str, str]) -> dict[str, Any]:
+    tester = {"apiToken": hub.token}
+    people = [hub.person(name) for name in ("ada", "grace")]
+    return {
+        "custom": {
+            "cnai": {
+                "url": f"{hub.url}/",
+                "references": {"notebook": images["notebook"]},
+                "cluster": {"hub_namespace": hub.namespace},
+            }
+        },
+        "hub": {
+            "image": _image(images["hub"]),
+            "services": {"tester": tester},
+            "loadRoles": {"tester": {"services": ["tester"], "scopes": _TESTER_SCOPES}},
+            "config": {
+                "JupyterHub": {"load_groups": {"creators": {"users": people}, "gpu": {"users": people[:1]}}},
+                "Authenticator": {"admin_users": people[:1], "allowed_users": [*people, hub.person("guest")]},
+                "SharedPasswordAuthenticator": {
+                    "user_password": hub.user_password,
+                    "admin_password": hub.admin_password,
+                },
+                "KubeSpawner": {"k8s_api_request_timeout": 20},
+            },
+        },
+        "proxy": {"chp": {"image": _image(images["hub"])}},
+    }
+
+
+@contextmanager
+def _administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> Iterator[None]:
+    """Apply what `python -m cnai_hub.tenants` prints; cluster-wide names get the suffix where nobody relies on them."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": settings.hub_namespace, "labels": labels},
+    }
+    shared, own = [], []
+    for manifest in tenants.cluster_manifests(settings):
+        of_all = manifest["kind"] in {"ClusterRole", "CustomResourceDefinition"}
+        (shared if of_all or "namespace" in manifest["metadata"] else own).append(manifest)
+    own = [_renamed(manifest, suffix) for manifest in own]
+    for manifest in [namespace, *shared, *own]:
+        tenancy.apply(cluster, manifest)
+    try:
+        yield
+    finally:
+        cluster.kubectl("delete", "namespace", settings.hub_namespace, "--wait=true", "--timeout=180s")
+        for manifest in own:
+            cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=manifest)
+        if not _in_use(cluster):
+            for manifest in shared:
+                if "namespace" not in manifest["metadata"]:
+                    cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=manifest)
+
+
+def _renamed(manifest: dict[str, Any], suffix: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(json.dumps(manifest))
+    made["metadata"]["name"] += f"-{suffix}"
+    if "policyName" in made.get("spec", {}):
+        made["spec"]["policyName"] += f"-{suffix}"
+    return made
+
+
+def _in_use(cluster: Cluster) -> bool:
+    """Tell whether another hub stands on this cluster."""
+    bindings = cluster.get("clusterrolebindings")["items"]
+    return any(binding["roleRef"]["name"] == access.HUB for binding in bindings)
+
+
+@contextmanager
+def _forwarded(hub: HubPod) -> Iterator[None]:
+    """Keep a port of this machine connected with the proxy; kubectl gives up when a pod goes, and is started again."""
+    done = threading.Event()
+    process: list[subprocess.Popen[bytes]] = []
+    command = [hub.cluster.kubectl_path, "-n", hub.namespace, "port-forward", "service/proxy-public", f"{hub.port}:80"]
+
+    def forward() -> None:
+        while not done.wait(0.3):
+            process[:] = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
+            process[0].wait()
+
+    thread = threading.Thread(target=forward, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        while thread.is_alive():
+            for each in process:
+                each.terminate()
+            thread.join(0.5)
+
+
+def _remove_tenants(hub: HubPod) -> None:
+    """Remove the namespaces of people of this hub; no hub may do that itself."""
+    found = hub.cluster.get("namespaces", "-l", "cnai.dev/tenant")["items"]
+    names = [each["metadata"]["name"] for each in found if hub.suffix in each["metadata"]["name"]]
+    # Else it would start what is stopped here.
+    hub.kubectl("scale", "deployment/hub", "--replicas=0")
+    if names:
+        hub.cluster.kubectl("delete", "namespace", *names, "--wait=true", "--timeout=300s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
