@@ -89,11 +89,11 @@ def tenant(cluster: Cluster, hub: Cluster, user: str, groups: list[str], setting
 
 
 @contextmanager
-def operator(kubeconfig: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def operator(kubeconfig: str, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the hardened operator as a process of this machine."""
     environment = {**os.environ, "KUBECONFIG": kubeconfig, "PYTHONPATH": os.pathsep.join(sys.path)}
     with log.open("wb") as out:
-        command = [sys.executable, "-m", "cnai_hub.operator"]
+        command = [sys.executable, "-m", "cnai_hub.operator", *options]
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
         try:
             yield process

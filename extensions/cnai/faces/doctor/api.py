@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import ssl
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnai.errors import EngineError
+
+if TYPE_CHECKING:
+    import httpx
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _SECONDS = 10
@@ -35,18 +39,12 @@ class Api:
 
         try:
             token = (self._account / "token").read_text()
-            trust = ssl.create_default_context(cafile=self._account / "ca.crt") if self.url[:5] == "https" else False
+            client = self._client
         except OSError:
             raise EngineError(f"this pod has no service account token in {self._account}") from None
         try:
-            reply = httpx.request(
-                method or ("POST" if body else "GET"),
-                f"{self.url}/{path}",
-                headers={"Authorization": f"Bearer {token}"},
-                json=body,
-                timeout=_SECONDS,
-                verify=trust,
-                trust_env=False,
+            reply = client.request(
+                method or ("POST" if body else "GET"), path, headers={"Authorization": f"Bearer {token}"}, json=body
             )
             answer: dict[str, Any] = reply.json()
         except (httpx.HTTPError, ValueError) as error:
@@ -54,3 +52,11 @@ class Api:
         if reply.is_error:
             raise Refused(reply.status_code, str(answer.get("message", reply.reason_phrase)))
         return answer
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        secure = self.url.startswith("https")
+        trust = ssl.create_default_context(cafile=self._account / "ca.crt") if secure else False
+        return httpx.Client(base_url=self.url, timeout=_SECONDS, verify=trust, trust_env=False)

@@ -88,7 +88,9 @@ class Cluster:
     def operator(self) -> Check:
         """Look whether the operator takes notice of a Dask cluster that can't have pods: its name is too long."""
         name = f"doctor-{secrets.token_hex(26)}"
-        place = manifests.Place(namespace=self._namespace, claim=_claim(), home=str(paths.home().parent))
+        home = str(paths.home().parent)
+        # Without an idle timeout the operator asks no scheduler, so that it lets go of the cluster at once.
+        place = manifests.Place(namespace=self._namespace, claim=_claim(), home=home, idle_seconds=0)
         reference = os.environ.get("CNAI_IMAGE_REFERENCE", "none")
         tiny = Flavor(name="none", title="", cpu=0.1, memory_gib=0.1)
         where = f"{_DASK}/namespaces/{self._namespace}/daskclusters"
