@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from images import make, references, sources
+from images import make, references, sources, values
 from images.chain import ImageError
 from images.engine import ENGINES, Engine, choose
 
@@ -41,6 +41,9 @@ def _make(maker: make.Maker, given: argparse.Namespace) -> None:
         print(pushed.get(name, made), flush=True)
     if given.catalog and pushed:
         given.catalog.write_text(references.write(given.catalog.read_text(), pushed))
+    if given.values and pushed:
+        before = given.values.read_text() if given.values.exists() else ""
+        given.values.write_text(values.write(before, pushed))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--push-to", default="", help="the registry's address for pushes, if it is another than the cluster's")
     add("--tag", default="", help="tag of the images (cnai's version)")
     add("--catalog", type=Path, help="a catalog to write the references into, for example images/catalog.toml")
+    add("--values", type=Path, help="a values file for helm to write the references into: helm-values.images.yaml")
     add("--sbom", type=Path, metavar="FOLDER", help="write what each image holds there (CycloneDX)")
     add("--engine", choices=ENGINES, help="what builds (the one that is installed)")
     add("--base", default="", help="the Debian 12 to build on (debian:bookworm-slim)")

@@ -1,0 +1,36 @@
+"""Write what was pushed into a values file for helm, the one that comes after helm-values.yaml."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from images.chain import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEADER = "# Written by `make images`, read after helm-values.yaml: what was built. JSON, which is YAML, too.\n"
+_HUB = "hub"
+
+
+def write(text: str, references: Mapping[str, str]) -> str:
+    """Return the text of a values file with these references in it; what it says of other images stays."""
+    try:
+        values: dict[str, Any] = json.loads(text.removeprefix(HEADER) or "{}")
+    except ValueError:
+        raise ImageError("--values names a file that `make images` did not write; name a new one") from None
+    people = {name: reference for name, reference in references.items() if name != _HUB}
+    if people:
+        settings = values.setdefault("custom", {}).setdefault("cnai", {})
+        settings["references"] = {**settings.get("references", {}), **people}
+    if _HUB in references:
+        image = _image(references[_HUB])
+        values |= {"hub": {"image": image}, "proxy": {"chp": {"image": image}}}
+    return HEADER + json.dumps(values, indent=2) + "\n"
+
+
+def _image(reference: str) -> dict[str, str]:
+    """Return name and tag; the chart puts a colon between them, which a digest has, too."""
+    name, _, tag = reference.rpartition(":")
+    return {"name": name, "tag": tag}
