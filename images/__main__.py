@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from images import make, references, sources, values
-from images.chain import ImageError
+from images.chain import FOLDER, ImageError
 from images.engine import ENGINES, Engine, choose
 
 
@@ -43,7 +43,8 @@ def _make(maker: make.Maker, given: argparse.Namespace) -> None:
         given.catalog.write_text(references.write(given.catalog.read_text(), pushed))
     if given.values and pushed:
         before = given.values.read_text() if given.values.exists() else ""
-        given.values.write_text(values.write(before, pushed))
+        catalog = given.catalog or FOLDER / "catalog.toml"
+        given.values.write_text(values.write(before, pushed, catalog.read_text()))
 
 
 def _parser() -> argparse.ArgumentParser:

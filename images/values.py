@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 from images.chain import ImageError
@@ -14,20 +15,28 @@ HEADER = "# Written by `make images`, read after helm-values.yaml: what was buil
 _HUB = "hub"
 
 
-def write(text: str, references: Mapping[str, str]) -> str:
-    """Return the text of a values file with these references in it; what it says of other images stays."""
+def write(text: str, references: Mapping[str, str], catalog: str) -> str:
+    """Return the text of a values file with these references in it; what it says of other images stays.
+
+    `references` are by the folders of Dockerfiles, those for the hub by the names that the catalog gives their images.
+    """
     try:
         values: dict[str, Any] = json.loads(text.removeprefix(HEADER) or "{}")
     except ValueError:
         raise ImageError("--values names a file that `make images` did not write; name a new one") from None
-    people = {name: reference for name, reference in references.items() if name != _HUB}
-    if people:
+    if named := _by_name(references, catalog):
         settings = values.setdefault("custom", {}).setdefault("cnai", {})
-        settings["references"] = {**settings.get("references", {}), **people}
+        settings["references"] = {**settings.get("references", {}), **named}
     if _HUB in references:
         image = _image(references[_HUB])
         values |= {"hub": {"image": image}, "proxy": {"chp": {"image": image}}}
     return HEADER + json.dumps(values, indent=2) + "\n"
+
+
+def _by_name(references: Mapping[str, str], catalog: str) -> dict[str, str]:
+    tables = tomllib.loads(catalog).get("image", [])
+    folders = {table["name"]: table.get("dockerfile", "").partition("/")[0] for table in tables}
+    return {name: references[folder] for name, folder in folders.items() if folder in references}
 
 
 def _image(reference: str) -> dict[str, str]:
