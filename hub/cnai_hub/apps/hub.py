@@ -75,9 +75,9 @@ class Hub:
         """Wait until a server that was started answers; HubError if it doesn't come up."""
         state = await self._until(owner, server, "running", "stopped", progress=progress)
         if state == "stopped":
-            raise HubError(f"the app's server did not start: {await self._why_failed(owner, server)}")
+            raise HubError(f"the app's server did not start: {await self.why_failed(owner, server)}")
 
-    async def _why_failed(self, owner: str, server: str) -> str:
+    async def why_failed(self, owner: str, server: str) -> str:
         """Return why a server's last start failed, as the hub tells those who watch its progress."""
         reply = await self._ask("GET", f"{_server(owner, server)}/progress", fine=(400, 404), accept="*/*")
         lines = [line.removeprefix("data:") for line in reply.text.splitlines() if line.startswith("data:")]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from jupyterhub.services.auth import HubOAuthenticated, UserNotAllowed
 from tornado.web import HTTPError, RequestHandler
 
+from cnai.errors import HubError
 from cnai_hub.apps import SERVICE
 
 if TYPE_CHECKING:
@@ -88,6 +89,10 @@ class Page(HubOAuthenticated, RequestHandler):
             raise HTTPError(404, reason="There is no such app, or it is not shared with you")
         return app
 
+    def told(self, app: App, why: str) -> str:
+        """Return what I am told about an app that doesn't start: reasons are for its author."""
+        return f"The app did not start: {why}." if app.owner == self.me else "The app did not start. Ask its author."
+
     def show(self, **names: Any) -> None:
         """Send the page."""
         self.set_header("Content-Security-Policy", _POLICY.format(nonce=self.nonce))
@@ -140,16 +145,23 @@ class State(Page):
     async def get(self, owner: str, slug: str) -> None:
         """Send the state, and where the app is."""
         app = self.app_or_404(owner, slug)
-        self.finish({"state": await self.publisher.state_of(app), "url": _base() + server_path(app)})
+        state = await self.publisher.state_of(app)
+        problem = self.told(app, await self.publisher.why_stopped(app)) if state == "stopped" else ""
+        self.finish({"state": state, "url": _base() + server_path(app), "problem": problem})
 
 
 class Open(Page):
     """The open button: starts a stopped app."""
 
     async def post(self, owner: str, slug: str) -> None:
-        """Begin to start the app."""
-        await self.publisher.open(self.app_or_404(owner, slug))
-        self.set_status(202)
+        """Begin to start the app; a refusal is told at once."""
+        app = self.app_or_404(owner, slug)
+        try:
+            await self.publisher.open(app)
+        except HubError as error:
+            self.finish({"problem": self.told(app, str(error))})
+        else:
+            self.set_status(202)
 
 
 class Unpublish(Page):

@@ -72,6 +72,10 @@ class Publisher:
         """Return what an app's server does."""
         return await self._hub.state_of(app.owner, app.server_name)
 
+    async def why_stopped(self, app: App) -> str:
+        """Return why an app's server did not start when it last should."""
+        return await self._hub.why_failed(app.owner, app.server_name)
+
     async def groups_of(self, user: str) -> set[str]:
         """Return the groups a user is in."""
         return await self._hub.groups_of(user) or set()

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from browser.chromium import Visitor, chromium
+from cnai_hub.apps.releases import Store
 from hub.apps.conftest import path_of
 from hub.realhub import GUEST, PERSON, until
 
@@ -96,6 +97,27 @@ def test_a_stopped_app_starts_and_opens(hub, app, browser, api):
     page.wait_for_url(f"**{path_of(app)}")
     page.get_by_text("squared: 0").wait_for()
     assert visitor.wrong == []
+    visitor.context.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [(GUEST, r"start\. Ask its author\.$"), (PERSON, r"start: .*ended while it started")]
+)
+def test_an_app_that_does_not_start_says_so(hub, terminal, browser, api, tmp_path, name, told):
+    from cnai.faces import apps
+    from hub.apps.conftest import write
+
+    apps.publish(write(tmp_path, "breaks.ipynb", "1"), title="Breaks", share=[GUEST])
+    hub.stop_server(api, "app-breaks")
+    record = Store(hub.home / "apps").folder(PERSON, "breaks") / "releases" / "1" / "release.json"
+    record.parent.chmod(0o700)
+    record.rename(record.with_name("lost.json"))
+    visitor = Watched(browser, hub.url)
+    page = visitor.login(name, hub.password(name), "/services/apps/")
+    row = page.get_by_role("region", name="Breaks")
+    row.get_by_role("button", name="Open").click()
+    row.get_by_role("status").get_by_text(re.compile(f"^The app did not {told}")).wait_for()
+    apps.unpublish("breaks")
     visitor.context.close()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
 from cnai.errors import HubError
@@ -59,3 +62,51 @@ def test_a_pod_has_nothing_of_its_author(published):
     assert (traits["init_containers"], traits["extra_containers"], traits["lifecycle_hooks"]) == ([], [], {})
     assert pod.environment["CNAI_BACKEND"] == "local"
     assert not [name for name in pod.environment if "TOKEN" in name or name.startswith("KUBE")]
+
+
+def test_the_pod_that_kubespawner_makes_of_it(published, monkeypatch, tmp_path):
+    """Whatever notebook servers have, an app's pod is without."""
+    pytest.importorskip("kubespawner", reason="the extra `kubernetes` is not installed")
+    published(1, image="torch", reference=IMAGE)
+    made = asyncio.run(manifest(app_pod("app-demo", "ada").traits(), tmp_path, monkeypatch))
+    spec, (container,) = made["spec"], made["spec"]["containers"]
+    assert (spec["automountServiceAccountToken"], spec.get("serviceAccountName")) == (False, None)
+    assert (spec["enableServiceLinks"], spec["restartPolicy"]) == (False, "Never")
+    assert "initContainers" not in spec
+    assert [set(volume) for volume in spec["volumes"]] == [{"name", "emptyDir"}] * 2
+    assert container["image"] == IMAGE
+    assert container["args"] == ["python", "-m", "cnai_hub.apps.fetch"]
+    assert container["securityContext"] == {
+        "runAsUser": 1000,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+async def manifest(traits, folder, monkeypatch):
+    """Return the pod of a spawner that was set up for notebook servers before."""
+    from kubernetes_asyncio.client import ApiClient
+    from kubespawner import KubeSpawner
+
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "x", "users": [{"name": "x", "user": {}}]}
+    config |= {"clusters": [{"name": "x", "cluster": {"server": "https://127.0.0.1:9"}}]}
+    config |= {"contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]}
+    (folder / "kubeconfig").write_text(json.dumps(config))
+    where = "kubernetes_asyncio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"  # read when it is imported
+    monkeypatch.setattr(where, str(folder / "kubeconfig"))
+    spawner = KubeSpawner(_mock=True, namespace="cnai-ada")
+    home = {"name": "home", "persistentVolumeClaim": {"claimName": "home"}}
+    of_notebooks = {
+        "uid": 1000,
+        "service_account": "notebook",
+        "automount_service_account_token": True,
+        "volumes": [home],
+        "volume_mounts": [{"name": "home", "mountPath": HOME}],
+        "extra_containers": [{"name": "more", "image": "x"}],
+    }
+    for name, value in {**of_notebooks, **traits}.items():
+        setattr(spawner, name, value)
+    return ApiClient().sanitize_for_serialization(await spawner.get_pod_manifest())

@@ -17,7 +17,20 @@ from websockets.sync.client import connect
 
 V1 = "v1.kernel.websocket.jupyter.org"
 PROTOCOLS = ["text", "binary", "v1"]
+CHANNELS = ["shell", "control", "stdin", "iopub"]
 PATIENCE_SECONDS = 60.0
+
+# What a notebook server has, and an app has not.
+ABSENT = [
+    "api/contents",
+    "api/terminals",
+    "api/sessions",
+    "api/kernels",
+    "api/kernelspecs",
+    "lab",
+    "tree",
+    "terminals/1",
+]
 
 
 def message(kind, content, channel="shell"):
@@ -35,6 +48,18 @@ def message(kind, content, channel="shell"):
 def execute(code, channel="shell"):
     content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
     return message("execute_request", content, channel)
+
+
+def attacks(code, channel="shell"):
+    """Return messages by which a viewer might run code, or end what is not theirs."""
+    return [
+        execute(code, channel),
+        message("comm_open", {"comm_id": "a", "target_name": "jupyter.widget", "data": {"code": code}}, channel),
+        message("debug_request", {"command": "evaluate", "arguments": {"expression": code}}, channel),
+        message("complete_request", {"code": code, "cursor_pos": 3}, channel),
+        message("input_reply", {"value": code}, channel),
+        message("shutdown_request", {"restart": True}, channel),
+    ]
 
 
 def encode(sent, protocol):
