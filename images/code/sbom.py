@@ -1,4 +1,4 @@
-"""Write what an image holds as CycloneDX: Python's packages, Debian's packages, and cnai itself.
+"""Write what an image holds as CycloneDX: packages of Python, Debian and Node.js, and cnai itself.
 
 Runs in the image while it is built, with the image's Python and nothing else: `python sbom.py PREFIX FILE`.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+PROXY = Path("/opt/cnai/proxy/node_modules/.package-lock.json")
 DEBIAN = "${db:Status-Status} ${binary:Package} ${Version} ${Architecture} ${source:Package}\n"
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     prefix, file = sys.argv[1:]
     folders = [str(folder) for folder in Path(prefix).glob("lib/python*/site-packages")]
     (own,) = (python(found) for found in distributions(name="cnai", path=folders))
-    components = [python(found) for found in distributions()] + debian()
+    components = [python(found) for found in distributions()] + debian() + node()
     document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -54,6 +55,13 @@ def _debian(name: str, version: str, architecture: str, source: str) -> dict[str
     name = name.partition(":")[0]
     purl = f"pkg:deb/debian/{quote(name, safe='')}@{quote(version, safe='')}?arch={architecture}"
     return {**_component(name, version, purl), "properties": [{"name": "source", "value": source}]}
+
+
+def node() -> list[dict[str, Any]]:
+    """Return the packages that npm installed as components; the same one may be there twice."""
+    packages = json.loads(PROXY.read_text())["packages"] if PROXY.exists() else {}
+    found = {(path.rpartition("node_modules/")[2], package["version"]) for path, package in packages.items()}
+    return [_component(name, version, f"pkg:npm/{quote(name)}@{version}") for name, version in sorted(found)]
 
 
 def _component(name: str, version: str, purl: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from realcluster import RESTRICTED, Cluster, Refused
+from realcluster import RESTRICTED, Cluster
 
 from images import chain
 
@@ -24,7 +24,7 @@ print(json.dumps([[found.metadata["Name"], found.version] for found in distribut
 """
 MARKERS = "import json; from pip._vendor.packaging.markers import default_environment as e; print(json.dumps(e()))"
 # What would be left by the tools that make an image, or by the machine that it is made on.
-LEFT = "find /var/lib/apt/lists /var/cache/apt /var/log /tmp /root /run/secrets /wheel /sbom.py /etc/pip.conf -type f -o -name .cache"
+LEFT = "/var/lib/apt/lists /var/cache/apt /var/log /tmp /root /run/secrets /wheel /sbom.py /etc/pip.conf"
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,11 @@ def test_home_is_writable_and_empty(inside):
 def test_it_holds_no_compiler_and_nothing_of_its_making(inside):
     assert inside.finds("sh", "python", "tini")[1:] == ["/opt/cnai/bin/python", "/usr/bin/tini"]
     assert inside.finds("cc", "gcc", "g++", "clang", "ld", "as", "make", "cargo", "uv") == []
-    assert inside.run("sh", "-c", f"{LEFT} 2>/dev/null; true") == ""
+    assert inside.run("sh", "-c", f"find {LEFT} -type f -o -name .cache 2>/dev/null; true") == ""
     variables = {line.partition("=")[0] for line in inside.run("env").splitlines()}
-    assert {name for name in variables if re.match(r"(?i)(PIP|SSL|NODE|NPM|UV)_|.*PROXY|.*(CERT|CA_BUNDLE)", name)} == set()
+    assert {
+        name for name in variables if re.match(r"(?i)(PIP|SSL|NODE|NPM|UV)_|.*PROXY|.*(CERT|CA_BUNDLE)", name)
+    } == set()
 
 
 @promised_by("base")
@@ -126,7 +128,11 @@ def test_packages_are_those_of_the_locks(inside):
     environment = inside.python(MARKERS)
     locks = {lock for ancestor in chain.lineage(inside.image, KNOWN) for lock in ancestor.locks}
     pinned = [entry for lock in locks for entry in _requirements((chain.ROOT / lock).read_text())]
-    wanted = {canonicalize_name(one.name): _version(one) for one in pinned if not one.marker or one.marker.evaluate(environment)}
+    wanted = {
+        canonicalize_name(one.name): _version(one)
+        for one in pinned
+        if not one.marker or one.marker.evaluate(environment)
+    }
     installed = [(canonicalize_name(name), version) for name, version in inside.python(INSTALLED)]
     assert len(installed) == len(dict(installed))
     assert {name: version for name, version in installed if name != "cnai"} == wanted
@@ -141,7 +147,9 @@ def test_its_bill_of_materials_names_all_it_holds(inside):
     python = {f"pkg:pypi/{canonicalize_name(name)}@{version}" for name, version in installed if name != "cnai"}
     assert {purl for purl in named if purl.startswith("pkg:pypi/")} == python
     debian = inside.run("dpkg-query", "--show", "--showformat=${Package}\\n").split()
-    assert sorted(unquote(purl.split("/")[2].split("@")[0]) for purl in named if purl.startswith("pkg:deb/")) == sorted(debian)
+    assert sorted(unquote(purl.split("/")[2].split("@")[0]) for purl in named if purl.startswith("pkg:deb/")) == sorted(
+        debian
+    )
     assert bill["metadata"]["component"]["name"] == "cnai"
     assert len(named) == len(bill["components"])
 
@@ -169,7 +177,10 @@ def test_it_trains_and_serves_jupyterlab(inside):
 @promised_by("notebook-gpu")
 def test_it_is_for_gpus_and_shows_none_that_were_not_asked_for(inside):
     assert inside.python("import json, torch; print(json.dumps(bool(torch.version.cuda)))") is True
-    assert inside.run("sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES $NVIDIA_DRIVER_CAPABILITIES").split() == ["void", "compute,utility"]
+    assert inside.run("sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES $NVIDIA_DRIVER_CAPABILITIES").split() == [
+        "void",
+        "compute,utility",
+    ]
 
 
 @promised_by("hub")
@@ -178,6 +189,9 @@ def test_it_has_what_the_chart_and_the_operator_import(inside):
     inside.run("python", "-c", "import cnai_hub.operator, cnai_hub.tenants, dask_kubernetes, kopf")
     assert inside.run("jupyterhub", "--version").startswith("6.")
     assert inside.run("configurable-http-proxy", "--version").startswith("5.")
+    bill = inside.run("cat", "/usr/share/cnai/sbom.json")
+    asked = inside.run("node", "-p", "require('/opt/cnai/proxy/package.json').dependencies['configurable-http-proxy']")
+    assert f"pkg:npm/configurable-http-proxy@{asked.strip()}" in bill
 
 
 def _requirements(lock: str) -> list[Requirement]:
