@@ -1,0 +1,124 @@
+"""A notebook's pod of a tenant, as the hub makes them, with an operator at its service: for tests without a hub."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tenancy
+from realcluster import pod
+from tenancy import until
+
+from cnai_hub import tenants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from realcluster import Cluster
+
+HOME = "/home/cnai"
+CATALOG = {
+    "image": [{"name": "torch", "title": "PyTorch"}],
+    "flavor": [
+        {"name": "cpu", "title": "", "cpu": 1, "memory_gib": 1.5, "default": True},
+        {"name": "gpu", "title": "", "cpu": 1, "memory_gib": 1.5, "gpus": 1},
+    ],
+}
+QUIET = {"OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """The pod `notebook` of a namespace, and what its person may do."""
+
+    cluster: Cluster
+    namespace: str
+    operator_kubeconfig: str
+    folder: Path
+
+    def run(self, *command: str, given: str | None = None) -> tuple[int, str]:
+        """Run a command in the pod; return its exit code and what it printed."""
+        words = [self.cluster.kubectl_path, "exec", "-i", "-n", self.namespace, "notebook", "--", *command]
+        more: dict[str, Any] = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
+        done = subprocess.run(words, text=True, capture_output=True, **more)
+        return done.returncode, done.stdout + done.stderr
+
+    def python(self, source: str) -> str:
+        """Run a program as a file of the person's, and return what it printed."""
+        code, said = self.run("sh", "-c", f"cat > {HOME}/program.py && cd {HOME} && python program.py", given=source)
+        assert code == 0, said
+        return said
+
+    @contextmanager
+    def operator(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the operator for this namespace."""
+        log = self.folder / f"operator-{secrets.token_hex(2)}.log"
+        with tenancy.operator(self.operator_kubeconfig, log, "--namespace", self.namespace) as process:
+            yield process
+
+    def get(self, *words: str) -> list[dict[str, Any]]:
+        """Return objects of the namespace."""
+        found: list[dict[str, Any]] = self.cluster.get(*words, "-n", self.namespace)["items"]
+        return found
+
+
+@contextmanager
+def notebook(
+    cluster: Cluster, image: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Notebook]:
+    """Make a tenant with a home and a notebook's pod; no operator runs yet."""
+    settings = tenants.Cluster(registries=(image.partition("/")[0], cluster.base.partition("/")[0]))
+    with tenancy.installed(cluster, settings):
+        hub = tenancy.account(cluster, folder, settings.hub_namespace, settings.hub_account)
+        until(lambda: hub.kubectl("get", "pods", "-A"))
+        with tenancy.tenant(cluster, hub, f"pat-{secrets.token_hex(3)}", ["research"], settings) as namespace:
+            operator = tenancy.account(cluster, folder, settings.hub_namespace, settings.operator_account)
+            cluster.create(claim(), namespace)
+            cluster.create(_pod(image, namespace, environment or {}), namespace)
+            cluster.wait("pod/notebook", "condition=Ready", namespace)
+            yield Notebook(cluster, namespace, operator.kubeconfig, folder)
+
+
+def claim(name: str = "home") -> dict[str, Any]:
+    """Return a claim that all pods of a person share."""
+    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+
+
+def _pod(image: str, namespace: str, more: Mapping[str, str]) -> dict[str, Any]:
+    environment = {
+        "HOME": HOME,
+        "CNAI_BACKEND": "kubernetes",
+        "CNAI_NAMESPACE": namespace,
+        "CNAI_CATALOG": json.dumps(CATALOG),
+        "CNAI_IMAGE": "torch",
+        "CNAI_IMAGE_REFERENCE": image,
+        "CNAI_HOME_CLAIM": "home",
+        "CNAI_IDLE_SECONDS": "10",
+        **QUIET,
+        **more,
+    }
+    made = pod(
+        "notebook",
+        image,
+        ["sleep", "36000"],
+        env=[{"name": name, "value": value} for name, value in environment.items()],
+        resources={"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        volumeMounts=[{"name": "home", "mountPath": HOME}, {"name": "shm", "mountPath": "/dev/shm"}],
+    )
+    made["metadata"]["labels"] = {"component": "singleuser-server"}
+    made["spec"] |= {
+        "serviceAccountName": "notebook",
+        "automountServiceAccountToken": True,
+        "securityContext": {"fsGroup": 100},
+        "volumes": [
+            {"name": "home", "persistentVolumeClaim": {"claimName": "home"}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "512Mi"}},
+        ],
+    }
+    return made
