@@ -92,7 +92,7 @@ class RunSpec:
     image: str | None = None
     """Name of an image in the catalog; None: the notebook's own."""
     backend: str = field(default_factory=lambda: os.environ.get("CNAI_BACKEND") or "local")
-    """debug (in this process), local, or the address of a Dask scheduler (tcp://…)."""
+    """debug (in this process), local, kubernetes, or the address of a Dask scheduler (tcp://…)."""
     name: str = ""
     """For people; default: the target's name."""
     checkpoint_every: Interval = Interval(seconds=10.0)
@@ -142,6 +142,7 @@ class RunSpec:
         return cls(**{f.name: raw[f.name] for f in fields(cls) if f.name in raw})
 
 
-def nodes_for(ranks: int, ranks_per_node: int, wanted: int | None = None) -> int:
-    """Return over how many nodes so many ranks are spread: as few as hold them, or `wanted` if that is more."""
-    return min(ranks, max(wanted or 1, -(-ranks // ranks_per_node)))
+def nodes_for(ranks: int, nodes: int | None = None, ranks_per_node: int | None = None) -> int:
+    """Return how many nodes hold so many ranks: those asked for, or more if a node can't hold its share."""
+    needed = -(-ranks // ranks_per_node) if ranks_per_node else 1
+    return min(ranks, max(nodes or 1, needed))

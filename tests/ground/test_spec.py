@@ -81,7 +81,17 @@ def test_the_backend_comes_from_the_server(monkeypatch):
 
 @pytest.mark.parametrize(
     ("ranks", "per_node", "wanted", "nodes"),
-    [(1, 4, None, 1), (4, 4, None, 1), (5, 4, None, 2), (4, 4, 2, 2), (9, 4, 2, 3), (1, 4, 2, 1), (2, 1, 2, 2)],
+    [
+        (1, 4, None, 1),
+        (4, 4, None, 1),
+        (5, 4, None, 2),
+        (4, 4, 2, 2),
+        (9, 4, 2, 3),
+        (1, 4, 2, 1),
+        (2, 1, 2, 2),
+        (9, None, None, 1),
+        (9, None, 3, 3),
+    ],
 )
 def test_nodes_for_ranks(ranks, per_node, wanted, nodes):
-    assert nodes_for(ranks, per_node, wanted) == nodes
+    assert nodes_for(ranks, wanted, per_node) == nodes

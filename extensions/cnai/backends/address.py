@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cnai import catalog
@@ -9,6 +10,9 @@ from cnai.engine.client import EngineClient
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
     from cnai.spec import RunSpec
 
 
@@ -18,6 +22,8 @@ class AddressBackend:
     Its workers need `--preload cnai.engine.node --resources "node=1"` and the store under the same path as here
     (`CNAI_STORE`).
     """
+
+    self_healing = False
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -29,10 +35,27 @@ class AddressBackend:
         flavor = catalog.load().flavor(spec.flavor)
         return {"cpu": flavor.cpu, "gpus": flavor.gpus}
 
-    def connect(self) -> EngineClient:
+    def claim(self, _: Mapping[str, Any]) -> AbstractContextManager[str]:
+        """Hold no name: the address is enough."""
+        return nullcontext("")
+
+    def connect(self, _: str = "") -> EngineClient:
         """Connect to the scheduler."""
         return EngineClient(self._address)
 
-    def stop(self) -> bool:
+    def prepare(self) -> None:
+        """Do nothing: it runs already."""
+
+    def start(self, flavor: str | None = None, nodes: int | None = None) -> dict[str, Any]:
+        """Return the status of what runs already; what it consists of is for whoever started it to say."""
+        if flavor is not None or nodes is not None:
+            raise UsageError(f"{self._address} was not started by cnai; its nodes are started where it was started")
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        """Return the engine's nodes and runs."""
+        return self.connect().status()
+
+    def stop(self, flavor: str | None = None) -> bool:  # noqa: ARG002
         """Refuse: who started the cluster stops it."""
         raise UsageError(f"{self._address} was not started by cnai; stop it where it was started")

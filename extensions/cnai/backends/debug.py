@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine import rank
 from cnai.engine.agent import free_port
 from cnai.engine.link import Assignment, Link, install
-from cnai.engine.store import Journal
+from cnai.engine.scribe import Scribe
 from cnai.errors import EngineError, UsageError
-from cnai.events import Event, Kind, State
+from cnai.events import Kind, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from multiprocessing.connection import Connection
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from cnai.engine.capture import Captured
     from cnai.engine.client import EngineClient
     from cnai.engine.store import RunFolder, Store
     from cnai.spec import RunSpec
 
+self_healing = False
 HOST = "127.0.0.1"
 
 
@@ -35,12 +35,31 @@ def check(spec: RunSpec) -> dict[str, Any]:
     return {"cpu": None, "gpus": None}
 
 
-def connect() -> EngineClient:
+def claim(_: Mapping[str, Any]) -> AbstractContextManager[str]:
+    """Hold no name: there is no engine."""
+    return nullcontext("")
+
+
+def connect(_: str = "") -> EngineClient:
     """Refuse: a debug run is over when `train` returns."""
     raise EngineError("a debug run has no engine; it ended with the call that started it")
 
 
-def stop() -> bool:
+def prepare() -> None:
+    """Do nothing: the run comes into this process."""
+
+
+def start(flavor: str | None = None, nodes: int | None = None) -> dict[str, Any]:  # noqa: ARG001
+    """Return nothing: there is no engine."""
+    return {}
+
+
+def status() -> dict[str, Any]:
+    """Return nothing: there is no engine."""
+    return {}
+
+
+def stop(flavor: str | None = None) -> bool:  # noqa: ARG001
     """Tell that there is nothing to stop."""
     return False
 
@@ -48,9 +67,9 @@ def stop() -> bool:
 def run(store: Store, spec: RunSpec, record: dict[str, Any], captured: Captured) -> RunFolder:
     """Run the target here and now. Its exception is raised as it is, for `%debug`."""
     folder = store.create(spec, record, captured.payload, captured.code_zip)
-    scribe = _Scribe(folder)
+    scribe = Scribe(folder)
     scribe.note(Kind.GENERATION, {"ranks": 1, "from_step": 0})
-    scribe.become(State.RUNNING)
+    scribe.become(State.RUNNING, world_size=1)
     try:
         with _as_rank(folder, spec, scribe):
             from cnai.engine.capture import load
@@ -70,7 +89,7 @@ def run(store: Store, spec: RunSpec, record: dict[str, Any], captured: Captured)
 
 
 @contextmanager
-def _as_rank(folder: RunFolder, spec: RunSpec, scribe: _Scribe) -> Iterator[None]:
+def _as_rank(folder: RunFolder, spec: RunSpec, scribe: Scribe) -> Iterator[None]:
     """Be rank 0 of 1: environment, link and process group, all taken back afterwards."""
     mine = {
         "RANK": "0",
@@ -117,35 +136,3 @@ def _leave_process_group() -> None:
 
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-class _Scribe:
-    """Writes a debug run's journal and state."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
-        self._journal = Journal(folder)
-
-    def take(self, down: Connection) -> None:
-        """Write what the rank says until it hangs up."""
-        while True:
-            try:
-                word, _, content = down.recv()
-            except (EOFError, OSError):
-                return
-            if word == "events":
-                self._journal.append(content)
-
-    def note(self, kind: Kind, payload: dict[str, Any], rank: int | None = None) -> None:
-        """Write an event of the run itself."""
-        event = Event(run_id=self._folder.run_id, generation=0, kind=kind, time=time.time(), rank=rank, payload=payload)
-        self._journal.append(event.to_json() + "\n")
-
-    def become(self, state: State, reason: str = "") -> None:
-        """Write a new state."""
-        self.note(Kind.STATE, {"state": state, "reason": reason})
-        self._folder.write_status(state=state, reason=reason, generation=0, world_size=1, engine="")
-
-    def close(self) -> None:
-        """Close the journal."""
-        self._journal.close()

@@ -12,22 +12,26 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from cnai import catalog
+from cnai.backends.credentials import security as security
 from cnai.engine.client import EngineClient
 from cnai.engine.store import write, writing
 from cnai.errors import EngineError, UsageError
 from cnai.paths import engine_dir, store_root
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
-
-    from distributed import Security
 
     from cnai.spec import RunSpec
 
+self_healing = False
+ENGINE = "local"
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 RANKS_PER_CPU = 8
@@ -68,7 +72,12 @@ def _flavor(spec: RunSpec, machine: catalog.Flavor) -> catalog.Flavor:
     return flavor
 
 
-def connect() -> EngineClient:
+def claim(_: Mapping[str, Any]) -> AbstractContextManager[str]:
+    """Hold the name of the one engine there is."""
+    return nullcontext(ENGINE)
+
+
+def connect(_: str = ENGINE) -> EngineClient:
     """Return the line to this user's engine, started if need be; one per process and address."""
     global _connection
     with _lock:
@@ -79,23 +88,6 @@ def connect() -> EngineClient:
             _connection = None
         _connection = EngineClient(_address() or _start(), security(_status()))
         return _connection
-
-
-def security(status: dict[str, Any]) -> Security:
-    """Return the credentials of an engine: without them nobody else can use it."""
-    from distributed import Security
-
-    ca, key, cert = (status["tls"][part] for part in ("ca", "key", "cert"))
-    return Security(
-        require_encryption=True,
-        tls_ca_file=ca,
-        tls_client_key=key,
-        tls_client_cert=cert,
-        tls_worker_key=key,
-        tls_worker_cert=cert,
-        tls_scheduler_key=key,
-        tls_scheduler_cert=cert,
-    )
 
 
 def running() -> bool:
@@ -168,8 +160,28 @@ def _start() -> str:
     return address
 
 
-def stop() -> bool:
+def prepare() -> None:
+    """Start the engine."""
+    launch()
+    connect()
+
+
+def start(flavor: str | None = None, nodes: int | None = None) -> dict[str, Any]:
+    """Start the engine if need be; returns its address, pid, nodes and runs."""
+    if flavor is not None or nodes not in {None, 1}:
+        raise UsageError("the local engine is this machine as it is; start it without --flavor and --nodes")
+    return connect().status()
+
+
+def status() -> dict[str, Any]:
+    """Return the engine's address, pid, nodes and runs, {} if none runs; never starts one."""
+    return connect().status() if running() else {}
+
+
+def stop(flavor: str | None = None) -> bool:
     """End the engine and everything on it."""
+    if flavor is not None:
+        raise UsageError("the local engine is this machine as it is; stop it without --flavor")
     global _connection
     with _lock:
         if _connection is not None:

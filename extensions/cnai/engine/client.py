@@ -46,9 +46,12 @@ class EngineClient:
         """Begin a run that is in the store."""
         self._call("cnai_submit", run_id=run_id, root=root)
 
-    def wish(self, run_id: str, verb: str, value: int | None = None) -> None:
-        """Ask for stop, pause, resume or scale; raises UsageError with the supervisor's reason if it refuses."""
-        answer = self._call("cnai_wish", run_id=run_id, verb=verb, value=value)
+    def wish(self, run_id: str, verb: str, value: int | None = None, *, only_ask: bool = False) -> None:
+        """Ask for stop, pause, resume or scale; raises UsageError with the supervisor's reason if it refuses.
+
+        With `only_ask` nothing happens but the refusal.
+        """
+        answer = self._call("cnai_wish", run_id=run_id, verb=verb, value=value, only_ask=only_ask)
         if "refused" in answer:
             raise UsageError(answer["refused"])
 

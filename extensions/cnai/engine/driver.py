@@ -69,8 +69,8 @@ class Driver:
         finally:
             self._journal.close()
 
-    def wish(self, verb: str, value: int | None) -> None:
-        """Note what a person wants; the newest wish counts. Raises Refusal."""
+    def wish(self, verb: str, value: int | None, *, only_ask: bool = False) -> None:
+        """Note what a person wants, unless they only ask; the newest wish counts. Raises Refusal."""
         if self.state.final:
             raise Refusal(f"run {self.folder.run_id} is {self.state} already")
         if verb == "resume" and self.state is not State.PAUSED:
@@ -79,6 +79,8 @@ class Driver:
             raise Refusal(f"run {self.folder.run_id} is PAUSED already")
         if verb in {"pause", "scale"}:
             self._refuse_unless_resumable(verb, value)
+        if only_ask:
+            return
         self._wish = (verb, value)
         self._wished.set()
 

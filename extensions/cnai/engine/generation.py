@@ -14,7 +14,8 @@ from distributed.comm import CommClosedError
 
 from cnai.engine import node
 from cnai.engine.agent import Order
-from cnai.engine.verdicts import Cause, Verdict, nodes_for, spread
+from cnai.engine.verdicts import Cause, Verdict, spread
+from cnai.spec import nodes_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEEP_CHECKPOINTS = 2
+NOTICE_SECONDS = 60.0
 
 
 class RunFolder:
@@ -89,6 +90,27 @@ class RunFolder:
     def write_status(self, **status: Any) -> None:
         """Replace the status."""
         write(self.path / "state.json", json.dumps(status))
+
+    @property
+    def notice(self) -> str:
+        """Return what the run waits for, "" if nobody who follows it has said so within a minute."""
+        path = self.path / "notice"
+        try:
+            fresh = time.time() - path.stat().st_mtime < NOTICE_SECONDS
+            return path.read_text() if fresh else ""
+        except OSError:
+            return ""
+
+    def write_notice(self, text: str) -> None:
+        """Say what the run waits for, as long as it does; "" takes it back."""
+        path = self.path / "notice"
+        try:
+            if not text:
+                path.unlink(missing_ok=True)
+            elif self.notice != text or time.time() - path.stat().st_mtime > NOTICE_SECONDS / 3:
+                write(path, text)
+        except (OSError, StoreError):
+            return  # a full disk: the run itself doesn't need this
 
     def latest(self) -> Path | None:
         """Return the last committed checkpoint."""

@@ -94,15 +94,15 @@ class Supervisor(SchedulerPlugin):
             self._drive(Driver(self, folder))
         return {}
 
-    async def wish(self, run_id: str, verb: str, value: int | None = None) -> dict[str, Any]:
-        """Take a wish for a run; answers `{"refused": why}` if it can't be granted."""
+    async def wish(self, run_id: str, verb: str, value: int | None = None, only_ask: bool = False) -> dict[str, Any]:
+        """Take a wish for a run, or only look at it; answers `{"refused": why}` if it can't be granted."""
         await self._recovered.wait()
         self._idle_since = 0.0
         driver = self._drivers.get(run_id)
         if driver is None:
             return {"refused": f"run {run_id} isn't going on here; see %cnai runs"}
         try:
-            driver.wish(verb, value)
+            driver.wish(verb, value, only_ask=only_ask)
         except Refusal as refusal:
             return {"refused": str(refusal)}
         return {}

@@ -155,12 +155,6 @@ def hint(text: str) -> str:
     return next((fix for pattern, fix in _HINTS if re.search(pattern, text)), "")
 
 
-def nodes_for(world_size: int, nodes: int | None = None, ranks_per_node: int | None = None) -> int:
-    """Return how many nodes hold so many ranks: those asked for, or as few as what a node holds allows."""
-    needed = -(-world_size // ranks_per_node) if ranks_per_node else 1
-    return min(max(nodes or 1, needed), world_size)
-
-
 def spread(ranks: int, nodes: int) -> list[int]:
     """Share ranks among nodes as evenly as possible, the first nodes hold more."""
     return [ranks // nodes + (node < ranks % nodes) for node in range(nodes)]

@@ -53,7 +53,7 @@ def _run(request: Namespace) -> int:
     from cnai.faces.own import plain_warnings
 
     if request.verb == "logs" and request.follow:
-        follow_logs(verbs.find(request), rank=request.rank, tail=request.tail)
+        follow_logs(verbs.attach(request), rank=request.rank, tail=request.tail)
         return 0
     with plain_warnings():
         outcome = verbs.perform(request, None)

@@ -109,7 +109,7 @@ _OFFERS: dict[str, Callable[[], list[str]]] = {
     "app": lambda: sorted({record.parent.name for record in (home() / "apps").glob("*/*/app.json")}),
     "flavor": lambda: _catalog("flavors"),
     "image": lambda: _catalog("images"),
-    "backend": lambda: ["local", "debug", "tcp://"],
+    "backend": lambda: ["local", "kubernetes", "debug", "tcp://"],
     "action": lambda: list(CLUSTER_ACTIONS),
 }
 

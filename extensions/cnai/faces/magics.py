@@ -107,7 +107,7 @@ class CnaiMagic:
         from cnai.faces import verbs
         from cnai.faces.follow import Detached, follow_logs
 
-        run = verbs.find(request)
+        run = verbs.attach(request)
         try:
             follow_logs(run, rank=request.rank, tail=request.tail)
         except KeyboardInterrupt:

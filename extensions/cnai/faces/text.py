@@ -63,13 +63,31 @@ def runs_table(runs: Sequence[Run]) -> Table:
             str(run.state),
             str(run.world_size or run.spec.ranks),
             "" if run.step is None else str(run.step),
-            latest(run),
+            latest(run) or run.reason,
             ago(time.time() - run.record["created"]),
         )
         for run in runs
     ]
     columns = ("run", "state", "ranks", "step", "latest", "started")
     return Table(runs, columns, rows, "no runs yet; start one with %cnai train")
+
+
+def engines_table(engines: Sequence[dict[str, Any]]) -> Table:
+    """Return engines on Kubernetes as a table."""
+    rows = [
+        (
+            one["engine"],
+            one["flavor"],
+            f"{one['nodes']} of {one['wanted_nodes']}",
+            str(one["gpus"]),
+            ", ".join(one["runs"]),
+            "" if one["idle_seconds"] is None else f"since {clock(one['idle_seconds'])}",
+            one["reason"],
+        )
+        for one in engines
+    ]
+    columns = ("engine", "flavor", "nodes", "GPUs", "runs", "idle", "waits for")
+    return Table(engines, columns, rows, "no engine is there; one comes with each run and goes when it is idle")
 
 
 def summary(run: Run, width: int | None = None, *, error: bool = True) -> str:

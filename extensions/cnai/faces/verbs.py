@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnai.errors import UsageError
 from cnai.faces.targets import resolve
-from cnai.faces.text import Text, runs_table
+from cnai.faces.text import Text, engines_table, runs_table
 from cnai.grammar import SPEC_FLAGS
 from cnai.spec import RunSpec
 
@@ -64,11 +64,18 @@ def spec_of(request: Namespace) -> dict[str, Any]:
     return given
 
 
-def find(request: Namespace) -> Run:
-    """Return the run that a request names, by default the latest."""
+def attach(request: Namespace) -> Run:
+    """Return the run that a request names, by default the latest, and follow it."""
     from cnai import run
 
     return run.attach(request.run or "latest")
+
+
+def find(request: Namespace) -> Run:
+    """Return the run that a request names, by default the latest, as it is; no engine is started."""
+    from cnai import run
+
+    return run.find(request.run or "latest")
 
 
 def _runs(request: Namespace) -> Any:
@@ -113,13 +120,18 @@ def _scale(request: Namespace) -> Text:
     return Text(f"{run.id}: going on with {request.ranks} rank{'s' * (request.ranks > 1)}")
 
 
-def _cluster(request: Namespace) -> Text:
+def _cluster(request: Namespace) -> Any:
     from cnai import run
 
     if request.action == "stop":
-        return Text("the local engine is stopped" if run.cluster_stop() else "no local engine was running")
-    status = run.cluster_start() if request.action == "start" else run.cluster_status()
-    return Text(_readable(status) if status else "no local engine is running; it starts with the first run")
+        if request.nodes is not None:
+            raise UsageError("stop takes --flavor, not --nodes; scale a run to give nodes back")
+        return Text("the engine is stopped" if run.cluster_stop(request.flavor) else "no engine was running")
+    starting = request.action == "start"
+    status = run.cluster_start(request.flavor, request.nodes) if starting else run.cluster_status()
+    if "engines" in status:
+        return engines_table(status["engines"])
+    return Text(_readable(status) if status else "no engine is running; it starts with the first run")
 
 
 def _publish(request: Namespace) -> Any:
@@ -165,7 +177,7 @@ def _plain(value: Any) -> Any:
 
 
 _VERBS = {
-    "attach": find,
+    "attach": attach,
     "runs": _runs,
     "logs": _logs,
     "stop": _stop,

@@ -43,7 +43,7 @@ SPEC_FLAGS = (
     flag(
         "backend",
         "NAME",
-        "local, debug (one rank in this process) or tcp://HOST:PORT (Dask); default: $CNAI_BACKEND or local",
+        "local, kubernetes, debug (one rank here) or tcp://HOST:PORT (Dask); default: $CNAI_BACKEND or local",
         kind="backend",
     ),
     flag("name", "TEXT", "name of the run, for people; default: the target's"),
@@ -140,9 +140,16 @@ _ALL = (
     Verb(
         name="cluster",
         help="show, start or stop the processes that hold the runs",
-        about="After stop, attach resumes runs that were going on from their last checkpoint.",
-        arguments=(word("action", "|".join(CLUSTER_ACTIONS), "default: status", action, kind="action"),),
-        examples=("cluster", "cluster stop"),
+        about=(
+            "After stop, attach resumes runs that were going on from their last checkpoint. On Kubernetes each run has "
+            "an engine of its own, which goes away when it is idle; start makes one ahead of the run."
+        ),
+        arguments=(
+            word("action", "|".join(CLUSTER_ACTIONS), "default: status", action, kind="action"),
+            flag("flavor", "NAME", "on Kubernetes: of the nodes to start, or of the engines to stop", kind="flavor"),
+            flag("nodes", "N", "on Kubernetes: how many nodes to start; default: 1", whole),
+        ),
+        examples=("cluster", "cluster stop", "cluster start --flavor gpu --nodes 2"),
     ),
     Verb(
         name="publish",

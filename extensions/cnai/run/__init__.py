@@ -2,7 +2,7 @@
 
 from cnai.run.handle import Run
 from cnai.run.launch import cluster_start, cluster_status, cluster_stop, plan, train, train_cell, warm_up
-from cnai.run.search import attach, runs
+from cnai.run.search import attach, find, runs
 from cnai.run.series import Series
 
 for _shown in (Run, Series):
@@ -15,6 +15,7 @@ __all__ = [
     "cluster_start",
     "cluster_status",
     "cluster_stop",
+    "find",
     "plan",
     "runs",
     "train",

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cnai import backends
 from cnai.engine import rank
-from cnai.errors import EngineError, ResultError, RunCancelled, UsageError
+from cnai.errors import ResultError, RunCancelled, UsageError
 from cnai.events import Event, Kind, State
+from cnai.run import line
 from cnai.run.history import History
 from cnai.spec import Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cnai.engine.client import EngineClient
     from cnai.engine.store import RunFolder
     from cnai.errors import RunFailed
+    from cnai.run.line import Line
     from cnai.run.series import Metrics
     from cnai.spec import RunSpec
 
 TICK_SECONDS = 1.0
-ATTEMPTS = 3
 
 
 class Run:
@@ -36,7 +37,6 @@ class Run:
         self.record: dict[str, Any] = folder.record
         self._history = History(folder)
         self._history.read()
-        self._engine: EngineClient | None = None
 
     @property
     def state(self) -> State:
@@ -45,8 +45,9 @@ class Run:
 
     @property
     def reason(self) -> str:
-        """Return why the run came into its state, "" if there is nothing to say."""
-        return self._history.reason
+        """Return why the run came into its state and what it waits for, "" if there is nothing to say."""
+        waits_for = "" if self.state.final else self._folder.notice
+        return " · ".join(filter(None, (self._history.reason, waits_for)))
 
     @property
     def generation(self) -> int:
@@ -93,7 +94,7 @@ class Run:
         return self._history.watch(callback)
 
     def wait(self, timeout: float | None = None) -> Run:
-        """Wait for the end; raises TimeoutError after `timeout` seconds, EngineError if the engine is lost."""
+        """Wait for the end; raises TimeoutError after `timeout` seconds, EngineError if the engine is lost for good."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._history.changed:
             while not self.state.final:
@@ -101,7 +102,8 @@ class Run:
                 if left <= 0:
                     raise TimeoutError(f"run {self.id} is {self.state} after {timeout} s; it goes on")
                 if not self._history.changed.wait(left):
-                    self._check_engine()
+                    self._history.read()
+                    self._line.check()
         return self
 
     def result(self, timeout: float | None = None) -> Any:
@@ -139,37 +141,25 @@ class Run:
 
     def scale(self, ranks: int) -> None:
         """Ask for another number of ranks; step, global batch and sample order stay."""
-        backends.get(self.spec.backend).check(replace(self.spec, ranks=Ranks.parse(ranks)))
+        backends.get(self.spec.backend).check(replace(self.spec, ranks=Ranks.parse(ranks), nodes=None))
         self._wish("scale", ranks)
 
     def _wish(self, verb: str, value: int | None = None) -> None:
         if self.state.final:
             raise UsageError(f"run {self.id} is {self.state} already; nothing to {verb}")
-        self.ask(lambda engine: engine.wish(self.id, verb, value))
+        self._line.wish(verb, value)
 
-    def ask(self, question: Callable[[EngineClient], None]) -> None:
-        """Ask the engine; one that was just lost is started again and asked again."""
-        for _ in range(ATTEMPTS - 1):
-            engine = self.connect()
-            try:
-                return question(engine)
-            except EngineError:
-                time.sleep(TICK_SECONDS)  # a process that was killed this moment still looks alive
-        return question(self.connect())
+    def begin(self) -> None:
+        """Have an engine begin the run, which is new in the store."""
+        self._line.begin()
 
-    def connect(self) -> EngineClient:
-        """Follow the run live, starting the engine again if it was lost; returns the line to it."""
-        engine = backends.get(self.spec.backend).connect()
-        if engine is not self._engine:
-            self._engine = engine
-            engine.listen(self.id, self._history.hear)
-        self._history.read()
-        return engine
+    def follow(self, *, revive: bool = True) -> None:
+        """Hear of the run live; with `revive` an engine that was lost or ended is started again."""
+        self._line.open(revive=revive)
 
-    def _check_engine(self) -> None:
-        self._history.read()
-        if self._engine is not None and not self._engine.alive and not self.state.final:
-            raise EngineError(f"the engine was lost; `%cnai attach {self.id}` starts it again and the run goes on")
+    @cached_property
+    def _line(self) -> Line:
+        return line.of(self._folder, self._history)
 
     def __repr__(self) -> str:
         step = f", step {self.step}" if self.step is not None else ""

@@ -9,7 +9,7 @@ import platform
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cnai import backends
 from cnai.errors import UsageError
@@ -21,6 +21,7 @@ from cnai.spec import Interval, Ranks, RunSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from cnai.backends import Fleet
     from cnai.engine.capture import Captured
 
 RECORDED_PACKAGES = ("cnai", "torch", "numpy", "distributed", "cloudpickle")
@@ -74,9 +75,12 @@ def plan(
     """Return what `train` would send, without sending it."""
     captured = capture(target, args, kwargs or {})
     built = build_spec(captured, spec)
-    backends.get(built.backend).check(built)
+    backend = backends.get(built.backend)
+    facts = backend.check(built)
+    made = cast("Fleet", backend).manifest(f"{facts['flavor']}-0000", facts) if backend.self_healing else None
     return {
         "spec": built,
+        **({"manifest": made} if made else {}),
         "payload_bytes": len(captured.payload),
         "code_zip_bytes": len(captured.code_zip),
         "code_hash": captured.code_hash,
@@ -120,9 +124,9 @@ def _start(captured: Captured, given: dict[str, Any], inputs: str = "") -> Run:
         from cnai.backends import debug
 
         return Run(debug.run(store, spec, record, captured))
-    folder = store.create(spec, record, captured.payload, captured.code_zip)
-    run = Run(folder)
-    run.ask(lambda engine: engine.submit(run.id, str(store.root)))
+    with backend.claim(limits) as engine:
+        run = Run(store.create(spec, {**record, "engine": engine}, captured.payload, captured.code_zip))
+        run.begin()
     for warning in captured.warnings:
         _warn(warning)
     return run
@@ -158,12 +162,10 @@ def warm_up() -> None:
     """Start the local engine and load what the first run needs, in the background; returns at once."""
 
     def prepare() -> None:
-        from cnai.backends import local
         from cnai.errors import CnaiError
 
         try:
-            local.launch()
-            local.connect()
+            backends.get(backends.default()).prepare()
             import cnai.engine.capture  # noqa: F401
         except (CnaiError, OSError):
             return  # the first run says what is wrong
@@ -171,18 +173,16 @@ def warm_up() -> None:
     threading.Thread(target=prepare, name="cnai-warm-up", daemon=True).start()
 
 
-def cluster_start() -> dict[str, Any]:
-    """Start the local engine if need be; returns its status."""
-    return backends.get("local").connect().status()
+def cluster_start(flavor: str | None = None, nodes: int | None = None) -> dict[str, Any]:
+    """Start an engine before a run needs it; returns the status."""
+    return backends.house(backends.default()).start(flavor, nodes)
 
 
 def cluster_status() -> dict[str, Any]:
-    """Return the local engine's address, pid, nodes and runs, {} if none runs; never starts one."""
-    from cnai.backends import local
-
-    return local.connect().status() if local.running() else {}
+    """Return the local engine's address, pid, nodes and runs, or the engines on Kubernetes; {} if none runs."""
+    return backends.house(backends.default()).status()
 
 
-def cluster_stop() -> bool:
-    """End the local engine with everything on it; runs that go on are resumed when it starts again."""
-    return backends.get("local").stop()
+def cluster_stop(flavor: str | None = None) -> bool:
+    """End the engines with everything on them; runs that go on are resumed by `attach`."""
+    return backends.house(backends.default()).stop(flavor)

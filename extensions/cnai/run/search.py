@@ -25,9 +25,9 @@ def attach(run: str = "latest") -> Run:
 
     Starts the engine again if it was lost; what was going on there goes on from its last checkpoint.
     """
-    found = Run(_find(run))
+    found = find(run)
     if not found.state.final:
-        found.connect()
+        found.follow()
     take(found)
     return found
 
@@ -37,6 +37,11 @@ def take(run: Run) -> None:
     if file := os.environ.get(TAKEN):
         with Path(file).open("a") as notes:
             notes.write(f"{run.id}\n")
+
+
+def find(run: str = "latest") -> Run:
+    """Return a run as `attach` does, without following it; no engine is started."""
+    return Run(_find(run))
 
 
 def finished(target: str, inputs: str) -> Run | None:

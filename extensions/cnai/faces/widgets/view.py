@@ -97,7 +97,7 @@ class RunView(anywidget.AnyWidget):
         """Hear of the run at once, also if it comes from a list of runs, which nobody follows."""
         try:
             if not self.run.state.final:
-                self.run.connect()
+                self.run.follow(revive=False)
         except CnaiError as error:
             self.notice = str(error)
 
