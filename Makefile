@@ -1,13 +1,13 @@
 # Everything a person does here. `make` lists it; each target sets up what it needs, the second time at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format docs bench lock images cluster cluster-down test-cluster install install-dev clean
+.PHONY: help run demo test lint format docs bench lock images cluster cluster-down test-cluster bench-cluster install install-dev clean
 BIN := .venv/bin
 SETUP := @sh tools/python.sh tools/setup.py
 CLUSTER := @PYTHONPATH=tests/cluster $(BIN)/python -m onenode
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: install ## start the workbench: hub, notebooks, apps; Ctrl-C ends it
 	@$(BIN)/python -m cnai_hub.workbench run
@@ -38,6 +38,9 @@ cluster-down: install-dev ## remove that Kubernetes, all but its cache
 
 test-cluster: install-dev ## tests on the cluster that KUBECONFIG names, or on one of our own
 	$(CLUSTER) exec -- $(BIN)/python -m pytest tests/cluster $(ARGS)
+
+bench-cluster: install-dev ## compare with plain KubeSpawner and KubeCluster there, write docs/benchmarks.md
+	$(CLUSTER) exec -- $(BIN)/python -m bench.cluster $(ARGS)
 
 install: ## set up .venv and the proxy
 	$(SETUP) run

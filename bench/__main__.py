@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from bench import page, work
+from bench.cluster.page import kept
 from bench.peers import PEERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +38,8 @@ def main() -> None:
     if set(options.only) != set(PEERS):
         return
     figures += lines("bench.engine")
-    options.page.write_text(page.render(rows, figures, burns, options.rounds, time.monotonic() - start))
+    written = page.render(rows, figures, burns, options.rounds, time.monotonic() - start)
+    options.page.write_text(written + kept(options.page.read_text()))
     print(f"wrote {options.page}")
 
 

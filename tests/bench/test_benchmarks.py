@@ -63,3 +63,40 @@ def test_calibration_is_longer_for_longer_steps():
     start = time.perf_counter()
     work.compute(1)
     assert time.perf_counter() > start
+
+
+CLUSTER = {
+    "spawn, ours": 10.0,
+    "spawn, plain": 10.0,
+    "live: train → first step": 0.9,
+    "from nothing: train → first step": 12.0,
+    "from nothing: bare KubeCluster → first answer": 11.0,
+    "killed node → next step": 6.0,
+    "killed node → bare Dask worker is back": 5.0,
+    "left": 0,
+}
+
+
+def on_a_cluster(**changed: float) -> str:
+    from bench.cluster import page as part
+
+    rows = [{"name": name, "value": value} for name, value in {**CLUSTER, **changed}.items()]
+    return part.render(rows, 1, 60.0)
+
+
+def test_goals_on_a_cluster_are_differences_and_ratios():
+    assert on_a_cluster().count("| yes |") == 5
+    assert "| spawn → ready ÷ plain KubeSpawner | 1.2 | ≤ 1.05 | no |" in on_a_cluster(**{"spawn, ours": 12.0})
+    assert "| 5 s | ≤ 2 s | no |" in on_a_cluster(**{"killed node → next step": 10.0})
+    assert "| 2 | ≤ 0 | no |" in on_a_cluster(left=2)
+
+
+def test_each_benchmark_keeps_the_others_part_of_the_page():
+    from bench.cluster import page as part
+
+    whole = part.joined(render(1.0), on_a_cluster())
+    again = part.joined(whole, on_a_cluster(left=2))
+    assert again.startswith(render(1.0).rstrip())
+    assert again.count(part.HEAD) == 1
+    assert render(2.0) + part.kept(again) == part.joined(render(2.0), on_a_cluster(left=2))
+    assert part.kept(render(1.0)) == ""

@@ -1,0 +1,75 @@
+"""From `%cnai train` to the first step, with and without an engine; and from a killed node to the next step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import notebookpod
+from tenancy import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from realcluster import Cluster
+
+PROGRAM = Path(__file__).with_name("inpod.py")
+LIVE = 5
+
+
+def rows(cluster: Cluster, images: Mapping[str, str], folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
+    """Yield seconds, ours and bare in turns."""
+    with notebookpod.notebook(cluster, images["notebook"], folder) as notebook, notebook.operator():
+        notebook.run("sh", "-c", f"cat > {notebookpod.HOME}/bench.py", given=PROGRAM.read_text())
+        for number in range(rounds):
+            parts = [("nothing",), ("bare",), ("kill",), ("bare-kill",)]
+            for part in parts[:: -1 if number % 2 else 1]:
+                for row in _killing(notebook, *part) if "kill" in part[0] else _said(notebook, *part):
+                    yield {**row, "round": number}
+                _alone(notebook)
+            yield from ({**row, "round": number} for row in _said(notebook, "live", str(LIVE)))
+            _alone(notebook)
+
+
+def _said(notebook: notebookpod.Notebook, *part: str) -> list[dict[str, Any]]:
+    code, said = notebook.run("python", f"{notebookpod.HOME}/bench.py", *part)
+    if code:
+        raise SystemExit(f"{' '.join(part)} failed:\n{said}")
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+
+def _killing(notebook: notebookpod.Notebook, part: str) -> Iterator[dict[str, Any]]:
+    """Kill the node as soon as the program says that it works."""
+    command = ["exec", "-n", notebook.namespace, "notebook", "--", "python", f"{notebookpod.HOME}/bench.py", part]
+    with subprocess.Popen(
+        [notebook.cluster.kubectl_path, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        told: dict[str, float] = {}
+        said = []
+        for line in process.stdout or ():
+            said.append(line)
+            if line.startswith("{"):
+                told |= json.loads(line)
+                if "killed" not in told:
+                    told["killed"] = _kill(notebook)
+    if "back" not in told:
+        raise SystemExit(f"{part} failed:\n{''.join(said)}")
+    name = "killed node → next step" if part == "kill" else "killed node → bare Dask worker is back"
+    yield {"name": name, "value": told["back"] - told["killed"]}
+
+
+def _kill(notebook: notebookpod.Notebook) -> float:
+    [node] = notebook.get("pods", "-l", "dask.org/component=worker")
+    killed = time.time()
+    words = ("delete", "pod", node["metadata"]["name"], "-n", notebook.namespace)
+    notebook.cluster.kubectl(*words, "--force", "--grace-period=0", "--wait=false")
+    return killed
+
+
+def _alone(notebook: notebookpod.Notebook) -> None:
+    """Wait until nothing but the notebook is left."""
+    notebook.run("cnai", "cluster", "stop")
+    until(lambda: [each["metadata"]["name"] for each in notebook.get("pods")] == ["notebook"])

@@ -1,0 +1,127 @@
+"""Runs in a notebook's pod: `live N`, `nothing`, `bare`, `kill`, `bare-kill`; prints JSON lines of what happens."""
+
+import json
+import os
+import sys
+import time
+
+import cnai
+
+FLAVOR = "gpu"
+
+
+def fit(steps):
+    """Be a training as small as one can be."""
+    import torch
+
+    ctx = cnai.context()
+    net = torch.nn.Linear(8, 1)
+    model, optimizer = ctx.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    for step in ctx.loop(steps):
+        ctx.backward(model(torch.ones(4, 8)).mean())
+        optimizer.step()
+        optimizer.zero_grad()
+        ctx.report(step=step)
+        time.sleep(0.05 if steps > 100 else 0)
+
+
+def say(**facts):
+    print(json.dumps(facts), flush=True)
+
+
+def until(found, seconds=300):
+    deadline = time.time() + seconds
+    while not (value := found()):
+        if time.time() > deadline:
+            raise TimeoutError
+        time.sleep(0.01)
+    return value
+
+
+def train(steps=5, **more):
+    """Return a run and the seconds from the call until this process has heard of its first step."""
+    start = time.time()
+    run = cnai.train(fit, (steps,), ranks=1, flavor=FLAVOR, checkpoint_every=20, **more)
+    until(lambda: run.step is not None or run.state.final)
+    if run.step is None:
+        run.result()
+    return run, time.time() - start
+
+
+def live(times):
+    """With an engine that is there."""
+    train()[0].wait()
+    for _ in range(int(times)):
+        run, seconds = train()
+        run.wait()
+        say(name="live: train → first step", value=seconds)
+
+
+def nothing():
+    """Without an engine."""
+    run, seconds = train()
+    run.wait()
+    say(name="from nothing: train → first step", value=seconds)
+
+
+def kill():
+    """Say when the run may be disturbed, and when it goes on."""
+    run, _ = train(100_000)
+    until(lambda: run.step > 30)
+    say(ready=time.time())
+    until(lambda: any(event.generation >= 1 and event.kind == "metric" for event in list(run.events)))
+    first = next(event for event in run.events if event.generation >= 1 and event.kind == "metric")
+    say(back=first.time)
+    run.stop()
+    run.wait()
+
+
+def bare_cluster():
+    """Return a KubeCluster of the same pods that run Dask's own programs, and a client that has had an answer."""
+    from dask_kubernetes.operator import KubeCluster
+    from distributed import Client
+
+    from cnai import catalog
+    from cnai.backends import manifests
+
+    place = manifests.Place(
+        namespace=os.environ["CNAI_NAMESPACE"], claim="home", home=os.environ["HOME"], idle_seconds=0
+    )
+    name = f"bare-{os.urandom(2).hex()}"
+    image = os.environ["CNAI_IMAGE_REFERENCE"]
+    spec = manifests.engine(name, place, catalog.load().flavor(FLAVOR), image, 1)
+    pods = spec["spec"]["scheduler"]["spec"], spec["spec"]["worker"]["spec"]
+    pods[0]["containers"][0]["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
+    pods[1]["containers"][0]["args"] = ["dask", "worker", "--nthreads", "1", "--name", "$(DASK_WORKER_NAME)"]
+    for pod in pods:
+        for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+            pod["containers"][0].pop(probe, None)
+    start = time.time()
+    cluster = KubeCluster(custom_cluster_spec=spec, namespace=place.namespace, quiet=True)
+    client = Client(cluster)
+    assert client.submit(abs, -1).result() == 1
+    return cluster, client, time.time() - start
+
+
+def bare():
+    """From nothing, without cnai."""
+    cluster, client, seconds = bare_cluster()
+    say(name="from nothing: bare KubeCluster → first answer", value=seconds)
+    client.close()
+    cluster.close()
+
+
+def bare_kill():
+    """Say when the bare cluster may be disturbed, and when another worker is there."""
+    cluster, client, _ = bare_cluster()
+    workers = lambda: {worker["id"] + address for address, worker in client.scheduler_info()["workers"].items()}  # noqa: E731
+    before = workers()
+    say(ready=time.time())
+    until(lambda: workers() - before)
+    say(back=time.time())
+    client.close()
+    cluster.close()
+
+
+if __name__ == "__main__":
+    {"live": live, "nothing": nothing, "kill": kill, "bare": bare, "bare-kill": bare_kill}[sys.argv[1]](*sys.argv[2:])
