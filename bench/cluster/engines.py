@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import notebookpod
+import workplace
 from tenancy import until
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ LIVE = 5
 
 def rows(cluster: Cluster, images: Mapping[str, str], folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """Yield seconds, ours and bare in turns."""
-    with notebookpod.notebook(cluster, images["notebook"], folder) as notebook, notebook.operator():
-        notebook.run("sh", "-c", f"cat > {notebookpod.HOME}/bench.py", given=PROGRAM.read_text())
+    with workplace.notebook(cluster, images["notebook"], folder) as notebook, notebook.operator():
+        notebook.run("sh", "-c", f"cat > {workplace.HOME}/bench.py", given=PROGRAM.read_text())
         for number in range(rounds):
             parts = [("nothing",), ("bare",), ("kill",), ("bare-kill",)]
             for part in parts[:: -1 if number % 2 else 1]:
@@ -34,16 +34,16 @@ def rows(cluster: Cluster, images: Mapping[str, str], folder: Path, rounds: int)
             _alone(notebook)
 
 
-def _said(notebook: notebookpod.Notebook, *part: str) -> list[dict[str, Any]]:
-    code, said = notebook.run("python", f"{notebookpod.HOME}/bench.py", *part)
+def _said(notebook: workplace.Notebook, *part: str) -> list[dict[str, Any]]:
+    code, said = notebook.run("python", f"{workplace.HOME}/bench.py", *part)
     if code:
         raise SystemExit(f"{' '.join(part)} failed:\n{said}")
     return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
-def _killing(notebook: notebookpod.Notebook, part: str) -> Iterator[dict[str, Any]]:
+def _killing(notebook: workplace.Notebook, part: str) -> Iterator[dict[str, Any]]:
     """Kill the node as soon as the program says that it works."""
-    command = ["exec", "-n", notebook.namespace, "notebook", "--", "python", f"{notebookpod.HOME}/bench.py", part]
+    command = ["exec", "-n", notebook.namespace, "notebook", "--", "python", f"{workplace.HOME}/bench.py", part]
     with subprocess.Popen(
         [notebook.cluster.kubectl_path, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -61,7 +61,7 @@ def _killing(notebook: notebookpod.Notebook, part: str) -> Iterator[dict[str, An
     yield {"name": name, "value": told["back"] - told["killed"]}
 
 
-def _kill(notebook: notebookpod.Notebook) -> float:
+def _kill(notebook: workplace.Notebook) -> float:
     [node] = notebook.get("pods", "-l", "dask.org/component=worker")
     killed = time.time()
     words = ("delete", "pod", node["metadata"]["name"], "-n", notebook.namespace)
@@ -69,7 +69,7 @@ def _kill(notebook: notebookpod.Notebook) -> float:
     return killed
 
 
-def _alone(notebook: notebookpod.Notebook) -> None:
+def _alone(notebook: workplace.Notebook) -> None:
     """Wait until nothing but the notebook is left."""
     notebook.run("cnai", "cluster", "stop")
     until(lambda: [each["metadata"]["name"] for each in notebook.get("pods")] == ["notebook"])

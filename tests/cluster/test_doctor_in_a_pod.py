@@ -9,7 +9,7 @@ from realcluster import pod
 
 pytest.importorskip("dask_kubernetes", reason="the extra `kubernetes` is not installed")
 
-import notebookpod
+import workplace
 from tenancy import until
 
 LISTENS = "import http.server as h; h.ThreadingHTTPServer(('', {}), h.SimpleHTTPRequestHandler).serve_forever()"
@@ -43,7 +43,7 @@ def patient(cluster, images, proxy, tmp_path_factory):
     """A notebook's pod that knows a hub, and an operator."""
     hub = {"CNAI_HUB_URL": f"http://proxy-public.{proxy}:8000/"}
     folder = tmp_path_factory.mktemp("accounts")
-    with notebookpod.notebook(cluster, images["notebook"], folder, hub) as found, found.operator():
+    with workplace.notebook(cluster, images["notebook"], folder, hub) as found, found.operator():
         yield found
 
 
@@ -84,7 +84,7 @@ def test_a_right_too_much_is_found(patient):
 
 
 def test_a_claim_without_a_volume_is_found(patient):
-    wanting = notebookpod.claim("wanting")
+    wanting = workplace.claim("wanting")
     wanting["spec"]["storageClassName"] = "none-such"
     patient.cluster.create(wanting, patient.namespace)
     said = patient.run("env", "CNAI_HOME_CLAIM=wanting", "cnai", "doctor")[1]
