@@ -73,6 +73,13 @@ def amount(resource: str, value: str | float) -> str:
     return f"{number:.3g} {word}{'' if number == 1 else 's'}"
 
 
+def product(label: str) -> str:
+    """Return the name by which people know a GPU: `H100` of `NVIDIA-H100-80GB-HBM3`, `GeForce RTX 4090`."""
+    words = [word for word in label.split("-") if word not in {"NVIDIA", "Tesla"}]
+    model = next((number for number, word in enumerate(words) if any(map(str.isdigit, word))), len(words) - 1)
+    return " ".join(words[: model + 1])
+
+
 _UNITS: dict[str, float] = {
     unit: 1024.0 ** (power + 1) for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))
 }
@@ -178,9 +185,9 @@ def _no_node(pod: Mapping[str, Any], message: str) -> str:
     if "unbound immediate PersistentVolumeClaims" in message:
         return "the pod waits for its volume, which isn't there yet"
     selector = spec.get("nodeSelector") or {}
-    product = selector.get(GPU_PRODUCT)
+    gpu = product(selector.get(GPU_PRODUCT, ""))
     if f"Insufficient {GPU}" in message:
-        kind = f" {product}" if product else ""
+        kind = f" {gpu}" if gpu else ""
         return f"no node has {amount(GPU, limits.get(GPU, 1)).replace(' GPU', f' free{kind} GPU')}"
     for resource in ("memory", "cpu"):
         if f"Insufficient {resource}" in message:
@@ -188,8 +195,8 @@ def _no_node(pod: Mapping[str, Any], message: str) -> str:
     if "Too many pods" in message:
         return "no node takes another pod"
     if "didn't match Pod's node affinity/selector" in message and selector:
-        wanted = f"GPUs of the product {product}" if product else ", ".join(f"{k}={v}" for k, v in selector.items())
-        return f"no node has {wanted}" if product else f"no node is labeled {wanted}"
+        labels = ", ".join(f"{key}={value}" for key, value in selector.items())
+        return f"no node has {gpu} GPUs" if gpu else f"no node is labeled {labels}"
     if "untolerated taint" in message:
         return "every node that is free is kept for something else"
     return f"no node can take the pod: {_plain(message) or 'the scheduler has not said why'}"

@@ -74,7 +74,7 @@ def _value(value: Any, kind: Any, path: Path) -> Any:
     if get_origin(kind) is tuple:
         return _several(value, get_args(kind)[0], path)
     if is_dataclass(kind):
-        return build(kind, value, path)  # type: ignore[arg-type]
+        return value if isinstance(value, kind) else build(kind, value, path)  # type: ignore[arg-type]
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise Mistake(path, f"must be {_WORDS[kind]}; given: {value!r}")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from cnai import paths
 from cnai.errors import CnaiError, HubError
-from cnai_hub import apps, credentials, ports, proxy, roles
+from cnai_hub import apps, credentials, pages, ports, proxy, roles
 from cnai_hub.account import person_name
+from cnai_hub.seeding import seed
 
 GUEST = "guest"
 DEFAULT_PORT = 8000
@@ -75,7 +74,7 @@ def _configure(c: Any, port: int, person: str) -> None:
     _listen(c, state, port)
     _login(c, state, person, secrets)
     _servers(c)
-    _pages(c)
+    pages.install(c, roles.CREATORS)
     _people(c, person, secrets)
     apps.install(c, paths.home(), creators=roles.CREATORS, owner=person)
     _mark(c)
@@ -130,22 +129,6 @@ def _servers(c: Any) -> None:
     c.LocalProcessSpawner.interrupt_timeout = c.LocalProcessSpawner.term_timeout = 10
 
 
-def _pages(c: Any) -> None:
-    c.JupyterHub.template_paths = [str(paths.shipped("templates/hub"))]
-    # A callable gets whoever looks at the page; the `user` of a server's pages is whose server it is.
-    c.JupyterHub.template_vars = {"viewer": lambda viewer: viewer}
-    c.JupyterHub.default_url = _landing
-
-
-def _landing(handler: Any) -> str:
-    """Return where people arrive: those without servers of their own at the apps."""
-    user = handler.current_user
-    # Scopes would say it better, but while somebody logs in they are still those of nobody.
-    if user is None or user.admin or roles.CREATORS in {group.name for group in user.groups}:
-        return ""
-    return f"{handler.base_url}services/{apps.SERVICE}/"
-
-
 def _people(c: Any, person: str, secrets: credentials.Credentials) -> None:
     c.JupyterHub.load_groups = {roles.CREATORS: {"users": [person]}}
     c.JupyterHub.load_roles = roles.roles(person)
@@ -158,16 +141,3 @@ def _mark(c: Any) -> None:
         for service in c.JupyterHub.services:
             if "command" in service:
                 service.setdefault("environment", {})["CNAI_WORKBENCH"] = mark
-
-
-def seed(folder: Path, state: Path) -> None:
-    """Copy each notebook and module that comes with cnai once; what the person changed or deleted stays so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    memory = state / "seeded.json"
-    seeded: list[str] = json.loads(memory.read_text()) if memory.exists() else []
-    shipped = [path for path in sorted(paths.shipped("notebooks").iterdir()) if path.suffix in {".ipynb", ".py"}]
-    fresh = [path for path in shipped if path.name not in seeded]
-    for path in fresh:
-        if not (folder / path.name).exists():
-            shutil.copyfile(path, folder / path.name)
-    memory.write_text(json.dumps(seeded + [path.name for path in fresh]))

@@ -1,6 +1,7 @@
-"""Profiles: what the catalog offers on this machine, what a person chose of it, and what that means for a server.
+"""Profiles: what the catalog offers a person, what they chose of it, and what that means for a server.
 
-Pure functions. The spawn page, its form and the hub's REST API all end in `choose`.
+Pure functions. The spawn page, its form and the hub's REST API all end in `choose`. A `machine` is what local servers
+run on; on a cluster there is none, and which flavors fit is its scheduler's business.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from cnai.catalog import Catalog, Flavor, Image
 
@@ -20,13 +21,14 @@ _KEYS = ("image", "flavor")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One line of the spawn page; `refusal` says why it can't be chosen here."""
+    """One line of the spawn page; `refusal` says why it can't be chosen here, `note` what is so just now."""
 
     name: str
     title: str
     summary: str
     refusal: str = ""
     chosen: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,32 @@ class Profile:
     flavor: Flavor
 
 
-def offer(catalog: Catalog, machine: Flavor, last: Mapping[str, Any] | None = None) -> Offer:
-    """Return what a person may choose on this machine, with their last choice chosen while it still holds."""
+def offer(
+    catalog: Catalog,
+    machine: Flavor | None,
+    last: Mapping[str, Any] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Offer:
+    """Return what a person may choose, with their last choice chosen while it still holds; notes are by flavor."""
     profile = _chosen(catalog, machine, last or {})
     image, flavor = (profile.image, profile.flavor) if profile else (None, None)
     return Offer(
         images=tuple(Option(each.name, each.title, each.description, chosen=each == image) for each in catalog.images),
         flavors=tuple(
-            Option(each.name, each.title, _summary(each), refusal(each, machine), chosen=each == flavor)
+            Option(
+                each.name,
+                each.title,
+                _summary(each),
+                refusal(each, machine),
+                chosen=each == flavor,
+                note=(notes or {}).get(each.name, ""),
+            )
             for each in catalog.flavors
         ),
     )
 
 
-def choose(options: Mapping[str, Any], catalog: Catalog, machine: Flavor) -> Profile:
+def choose(options: Mapping[str, Any], catalog: Catalog, machine: Flavor | None = None) -> Profile:
     """Return the profile that these options ask for, or raise with a sentence; what is left out has its default."""
     for key, value in options.items():
         if key not in _KEYS:
@@ -66,11 +80,30 @@ def choose(options: Mapping[str, Any], catalog: Catalog, machine: Flavor) -> Pro
         if not isinstance(value, str):
             raise UsageError(f"{key} must be the name of one {key}; given: {value!r}")
     flavor = catalog.flavor(options["flavor"]) if options.get("flavor") else default_flavor(catalog, machine)
-    if why := refusal(flavor, machine):
+    if machine and (why := refusal(flavor, machine)):
         fitting = ", ".join(fit.name for fit in catalog.that_fit(machine)) or "none"
         raise UsageError(f"flavor {flavor.name!r} can't be started here: {why}; this machine holds: {fitting}")
     image = catalog.image(options["image"]) if options.get("image") else default_image(catalog)
     return Profile(image, flavor)
+
+
+def choose_for(options: Mapping[str, Any], catalog: Catalog, groups: Collection[str]) -> Profile:
+    """Return the profile that a member of these groups asks for; what isn't theirs is refused like what isn't there."""
+    shelf = catalog.for_groups(groups)
+    for what, items, everything in (
+        ("image", shelf.images, catalog.images),
+        ("flavor", shelf.flavors, catalog.flavors),
+    ):
+        if not items:
+            raise UsageError(f"no {what} is open to you; ask your administrator to put you into a group that has one")
+        asked = options.get(what)
+        for item in everything:
+            if item.name == asked and item not in items:
+                allowed = ", ".join(each.name for each in items)
+                raise UsageError(
+                    f"{what} {asked!r} is for members of {' or '.join(item.groups)} only; you may start: {allowed}"
+                )
+    return choose(options, shelf)
 
 
 def from_form(form: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -82,11 +115,18 @@ def from_form(form: Mapping[str, list[str]]) -> dict[str, Any]:
 
 def default_image(catalog: Catalog) -> Image:
     """Return the image that is started when none was named."""
+    if not catalog.images:
+        raise UsageError("no image is open to you; ask your administrator")
     return next((image for image in catalog.images if image.default), catalog.images[0])
 
 
-def default_flavor(catalog: Catalog, machine: Flavor) -> Flavor:
-    """Return the flavor that is started when none was named: the catalog's default, else the largest that fits."""
+def default_flavor(catalog: Catalog, machine: Flavor | None = None) -> Flavor:
+    """Return the flavor that is started when none was named: the catalog's default, else the largest that fits.
+
+    On a cluster, where everything costs and something always fits, the smallest without GPUs instead.
+    """
+    if machine is None:
+        return _modest(catalog)
     fitting = catalog.that_fit(machine)
     if not fitting:
         has = f"{machine.cpu:g} CPU, {machine.memory_gib:.1f} GiB"
@@ -98,8 +138,17 @@ def default_flavor(catalog: Catalog, machine: Flavor) -> Flavor:
     )
 
 
-def refusal(flavor: Flavor, machine: Flavor) -> str:
+def _modest(catalog: Catalog) -> Flavor:
+    if not catalog.flavors:
+        raise UsageError("no flavor is open to you; ask your administrator")
+    default = next((flavor for flavor in catalog.flavors if flavor.default), None)
+    return default or min(catalog.flavors, key=lambda flavor: (flavor.gpus, flavor.cpu, flavor.memory_gib))
+
+
+def refusal(flavor: Flavor, machine: Flavor | None) -> str:
     """Say why this machine can't hold a flavor; empty when it can."""
+    if machine is None:
+        return ""
     if flavor.gpus and not machine.gpus:
         return "this machine has no GPU"
     if flavor.gpus > machine.gpus:
@@ -126,7 +175,7 @@ def environment(profile: Profile, visible_gpus: str | None = None) -> dict[str, 
     }
 
 
-def _chosen(catalog: Catalog, machine: Flavor, last: Mapping[str, Any]) -> Profile | None:
+def _chosen(catalog: Catalog, machine: Flavor | None, last: Mapping[str, Any]) -> Profile | None:
     for options in (last, {}):
         try:
             return choose(options, catalog, machine)
@@ -138,4 +187,5 @@ def _chosen(catalog: Catalog, machine: Flavor, last: Mapping[str, Any]) -> Profi
 def _summary(flavor: Flavor) -> str:
     product = f" ({flavor.gpu_product})" if flavor.gpus and flavor.gpu_product else ""
     price = f", {flavor.price_per_hour:g} per hour" if flavor.price_per_hour else ""
-    return f"{flavor}{product}{price}"
+    limit = f", at most {flavor.max_hours:g} hours" if flavor.max_hours else ""
+    return f"{flavor}{product}{price}{limit}"

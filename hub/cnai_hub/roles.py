@@ -1,7 +1,8 @@
-"""Roles: who may do what on a hub of one machine.
+"""Roles: who may do what on a hub.
 
 A viewer (`guest`) opens apps that were shared with them, and nothing else: no server, no token.
-A creator (the person) has servers and publishes. JupyterHub's own `admin` role stays as it is.
+A creator (here the person, on a cluster the members of a group) has servers and publishes. JupyterHub's own `admin`
+role stays as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ SERVER_SCOPES = [*APP_SCOPES, "access:services!service=apps"]
 def roles(person: str) -> list[dict[str, Any]]:
     """Return the roles of a local hub."""
     return [
+        *people(CREATORS),
+        {
+            "name": WORKBENCH,
+            "description": "Starts what the first run needs",
+            "services": [WORKBENCH],
+            "scopes": [f"servers!user={person}", f"access:servers!user={person}", f"read:users!user={person}"],
+        },
+    ]
+
+
+def people(creators: str) -> list[dict[str, Any]]:
+    """Return the roles of viewers and of creators, who are the members of a group."""
+    return [
         {
             # JupyterHub gives this role to everybody; without `self` there is no server and no token.
             "name": "user",
@@ -28,13 +42,7 @@ def roles(person: str) -> list[dict[str, Any]]:
         {
             "name": "creator",
             "description": "Has servers and publishes apps",
-            "groups": [CREATORS],
+            "groups": [creators],
             "scopes": ["self", "shares!user", "read:users:name", "read:groups:name"],
-        },
-        {
-            "name": WORKBENCH,
-            "description": "Starts what the first run needs",
-            "services": [WORKBENCH],
-            "scopes": [f"servers!user={person}", f"access:servers!user={person}", f"read:users!user={person}"],
         },
     ]

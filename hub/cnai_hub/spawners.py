@@ -8,19 +8,17 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, select_autoescape
 from jupyterhub.spawner import SimpleLocalProcessSpawner, SpawnException
 from traitlets import default
 
 from cnai import catalog, paths
-from cnai.errors import CnaiError
-from cnai_hub import apps, profiles, roles
+from cnai_hub import apps, pages, profiles
 from cnai_hub.account import account_home, account_name
+from cnai_hub.servers import CatalogServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-APP_PREFIX = "app-"
 _LOOK_SECONDS = 0.05
 
 # What a person set for their own programs, beyond what JupyterHub hands on.
@@ -47,22 +45,8 @@ _KEPT = (
 )
 
 
-class CatalogSpawner(SimpleLocalProcessSpawner):
-    """Starts a notebook server of a chosen image and flavor, or a published app.
-
-    What an app starts is fixed by its server's name and the store of releases, never by options.
-    """
-
-    def __init__(self, **traits: Any) -> None:
-        super().__init__(**traits)
-        # An app runs its release and nothing of its viewers', so they needn't be asked whether it may know their names.
-        if self.is_app and self.user is not None:
-            self.user.settings.setdefault("oauth_no_confirm_list", set()).add(self.oauth_client_id)
-
-    @property
-    def is_app(self) -> bool:
-        """Tell by its name whether this server is a published app."""
-        return self.name.startswith(APP_PREFIX)
+class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
+    """Starts a notebook server of a chosen image and flavor, or a published app, as a process."""
 
     @cached_property
     def _catalog(self) -> catalog.Catalog:
@@ -72,18 +56,6 @@ class CatalogSpawner(SimpleLocalProcessSpawner):
     def _default_options_form(self) -> Callable[[CatalogSpawner], str]:
         return _options_form
 
-    @default("options_from_form")
-    def _default_options_from_form(self) -> Callable[[Mapping[str, list[str]]], dict[str, Any]]:
-        return profiles.from_form
-
-    @default("apply_user_options")
-    def _default_apply_user_options(self) -> Callable[[CatalogSpawner, dict[str, Any]], None]:
-        return CatalogSpawner._apply
-
-    @default("server_token_scopes")
-    def _default_server_token_scopes(self) -> list[str]:
-        return roles.APP_SCOPES if self.is_app else roles.SERVER_SCOPES
-
     @default("env_keep")
     def _default_env_keep(self) -> list[str]:
         return [*self._env_keep_default(), *_KEPT]
@@ -92,30 +64,18 @@ class CatalogSpawner(SimpleLocalProcessSpawner):
         """Return what the spawn page shows."""
         return profiles.offer(self._catalog, catalog.this_machine(), self.orm_spawner.user_options)
 
-    def _apply(self, options: dict[str, Any]) -> None:
-        try:
-            self._settle(options)
-        except CnaiError as error:
-            # JupyterHub has stored the refused options already, and would take them for the next start without options.
-            self.orm_spawner.user_options = {}
-            raise SpawnException(str(error), reason="options") from None
-
-    def _settle(self, options: dict[str, Any]) -> None:
-        if self.is_app:
-            self._settle_app(options)
-            return
+    def settle(self, options: dict[str, Any]) -> None:
+        """Make a notebook server what the options say."""
         profile = profiles.choose(options, self._catalog, catalog.this_machine())
         self.cpu_limit = profile.flavor.cpu
         self.mem_limit = int(profile.flavor.memory_gib * 2**30)
         self._chosen = profiles.environment(profile, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
-    def _settle_app(self, options: dict[str, Any]) -> None:
-        if options:
-            raise CnaiError("an app takes no options; what it starts is fixed by its release")
+    def settle_app(self) -> None:
+        """Make this server the app that its name says."""
         command = apps.app_command(self.name, self.user.name)
-        # Never a notebook server instead: whoever the app was shared with could run code in it.
         if command is None:
-            raise CnaiError(f"{self.user.name} has published no app {self.name.removeprefix(APP_PREFIX)!r}")
+            raise self.no_such_app()
         self.cmd = command
         self.args = list[str]()
         self.default_url, self.notebook_dir = "/", ""
@@ -167,11 +127,4 @@ async def _listens(host: str, port: int) -> bool:
 
 
 def _options_form(spawner: CatalogSpawner) -> str:
-    return "" if spawner.is_app else render(spawner.offer())
-
-
-def render(offer: profiles.Offer) -> str:
-    """Return the part of the spawn page that shows an offer."""
-    folder = paths.shipped("templates/hub")
-    environment = Environment(loader=FileSystemLoader(folder), autoescape=select_autoescape())
-    return environment.get_template("options.html").render(offer=offer)
+    return "" if spawner.is_app else pages.options(spawner.offer())

@@ -202,7 +202,7 @@ def installed(
     hub = HubPod(cluster, namespace, {}, _free_port(), secrets.token_hex(16), suffix)
     hub.values = z2jh.merged(shipped("development"), _for_tests(hub, images), *overlays)
     settings = tenants.Cluster(**hub.values["custom"]["cnai"]["cluster"])
-    with _administered(cluster, settings, suffix), _forwarded(hub):
+    with administered(cluster, settings, suffix), _forwarded(hub):
         hub.apply()
         hub.wait_until_it_answers()
         try:
@@ -247,7 +247,7 @@ def _for_tests(hub: HubPod, images: Mapping[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> Iterator[None]:
+def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> Iterator[None]:
     """Apply what `python -m cnai_hub.tenants` prints; cluster-wide names get the suffix where nobody relies on them."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {

@@ -93,7 +93,7 @@ CASES = [
     (
         pod(status=insufficient("nvidia.com/gpu"), limits={"nvidia.com/gpu": "4"}, selector=H100),
         [],
-        "no node has 4 free NVIDIA-H100-80GB-HBM3 GPUs",
+        "no node has 4 free H100 GPUs",
         True,
     ),
     (
@@ -115,7 +115,7 @@ CASES = [
             selector=H100,
         ),
         [],
-        "no node has GPUs of the product NVIDIA-H100-80GB-HBM3",
+        "no node has H100 GPUs",
         True,
     ),
     (
@@ -255,6 +255,21 @@ def test_why_the_api_server_refuses(message, sentence):
 )
 def test_amounts_as_people_say_them(resource, value, said):
     assert reasons.amount(resource, value) == said
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("NVIDIA-H100-80GB-HBM3", "H100"),
+        ("NVIDIA-A100-SXM4-40GB", "A100"),
+        ("Tesla-T4", "T4"),
+        ("NVIDIA-GeForce-RTX-4090", "GeForce RTX 4090"),
+        ("MI300X", "MI300X"),
+        ("", ""),
+    ],
+)
+def test_gpus_as_people_call_them(label, said):
+    assert reasons.product(label) == said
 
 
 def test_what_is_no_quantity_is_refused():

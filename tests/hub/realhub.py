@@ -45,6 +45,8 @@ def until(found: Any, what: str, seconds: float = PATIENCE_SECONDS) -> Any:
 class RealHub:
     """A hub below `home`, on loopback; `person` is its administrator."""
 
+    config = CONFIG
+
     def __init__(self, home: Path, port: int | None = None, person: str = PERSON, **environment: str) -> None:
         self.home, self.port, self.person = home, port or free_port(), person
         self.url = f"http://127.0.0.1:{self.port}"
@@ -57,7 +59,7 @@ class RealHub:
         self.home.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(CONFIG)],
+                [sys.executable, "-m", "jupyterhub", "-f", str(self.config)],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

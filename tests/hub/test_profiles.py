@@ -7,8 +7,8 @@ import pytest
 from cnai.catalog import Catalog, Flavor, Image
 from cnai.errors import CnaiError
 from cnai_hub import profiles
+from cnai_hub.pages import options as render
 from cnai_hub.profiles import Offer, Option
-from cnai_hub.spawners import render
 
 TORCH = Image(name="torch", title="PyTorch", description="with JupyterLab")
 JAX = Image(name="jax", title="JAX", default=True)

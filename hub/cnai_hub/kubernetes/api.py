@@ -1,0 +1,109 @@
+"""The API server, asked as the hub: plain objects in and out, and refusals in plain words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from cnai import reasons
+from cnai.errors import HubError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FIELD_MANAGER = "cnai-hub"
+_PLURALS = {"NetworkPolicy": "networkpolicies"}
+_SECONDS = 15.0
+_NOT_FOUND, _CONFLICT, _UNAUTHORIZED = 404, 409, 401
+
+
+class Refused(HubError):
+    """What the API server said no to; `status` is that of HTTP, 0 when it didn't answer."""
+
+    def __init__(self, sentence: str, status: int) -> None:
+        self.status = status
+        super().__init__(sentence)
+
+
+class Api:
+    """The API server through a client of kubernetes_asyncio, which knows address and token."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def get(self, path: str, **query: str) -> dict[str, Any] | None:
+        """Return an object or a list; None when there is no such object."""
+        try:
+            return await self._ask("GET", path, query=query)
+        except Refused as refused:
+            if refused.status == _NOT_FOUND:
+                return None
+            raise
+
+    async def create(self, manifest: Mapping[str, Any]) -> bool:
+        """Create an object; False when one of its name is there already."""
+        try:
+            await self._ask("POST", _collection(manifest), manifest)
+        except Refused as refused:
+            if refused.status == _CONFLICT:
+                return False
+            raise
+        return True
+
+    async def apply(self, manifest: Mapping[str, Any]) -> None:
+        """Make an object what the manifest says, whoever changed it before."""
+        query = {"fieldManager": _FIELD_MANAGER, "force": "true"}
+        await self._ask("PATCH", path_of(manifest), manifest, query=query, kind="application/apply-patch+yaml")
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        kind: str = "application/json",
+    ) -> dict[str, Any]:
+        try:
+            answer = await self._client.call_api(
+                path,
+                method,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": kind},
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=_SECONDS,
+            )
+            content = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Refused(f"Kubernetes doesn't answer ({type(error).__name__}); try again in a minute", 0) from None
+        if answer.status >= 400:
+            raise refused(answer.status, content.decode(errors="replace"))
+        # A list of all pods of a large cluster takes half a second, in which nobody else would be served.
+        found: dict[str, Any] = await asyncio.to_thread(json.loads, content)
+        return found
+
+
+def refused(status: int, body: str) -> Refused:
+    """Return what an answer of the API server means."""
+    if status == _UNAUTHORIZED:
+        sentence = "Kubernetes doesn't accept the hub's token (expired?); ask your administrator to restart the hub"
+        return Refused(sentence, status)
+    return Refused(reasons.of_refusal(body), status)
+
+
+def path_of(manifest: Mapping[str, Any]) -> str:
+    """Return the path of an object."""
+    return f"{_collection(manifest)}/{manifest['metadata']['name']}"
+
+
+def _collection(manifest: Mapping[str, Any]) -> str:
+    version = manifest["apiVersion"]
+    plural = _PLURALS.get(manifest["kind"]) or f"{manifest['kind'].lower()}s"
+    namespace = manifest["metadata"].get("namespace")
+    inside = f"namespaces/{namespace}/" if namespace else ""
+    return f"{'/apis' if '/' in version else '/api'}/{version}/{inside}{plural}"

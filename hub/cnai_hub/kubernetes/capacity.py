@@ -1,0 +1,141 @@
+"""Capacity: what is free on a cluster's nodes, and what of it a flavor would find.
+
+Pure functions of nodes and pods as the API server lists them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cnai.reasons import GPU, GPU_PRODUCT, product, quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cnai.catalog import Catalog, Flavor
+    from cnai_hub.kubernetes.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What is free on a node that takes pods; `gpus` counts all of it, `free` what no pod asked for."""
+
+    name: str
+    gpu_product: str
+    gpus: int
+    free_gpus: int
+    free_cpu: float
+    free_memory: float
+
+    def takes(self, flavor: Flavor, settings: Settings) -> bool:
+        """Tell whether a server of this flavor finds its place here now."""
+        return (
+            self._is_of(flavor)
+            and flavor.gpus <= self.free_gpus
+            and flavor.cpu * settings.cpu_share <= self.free_cpu
+            and flavor.memory_gib * 2**30 * settings.memory_share <= self.free_memory
+        )
+
+    def _is_of(self, flavor: Flavor) -> bool:
+        return not flavor.gpu_product or self.gpu_product == flavor.gpu_product
+
+
+def free(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]) -> tuple[Node, ...]:
+    """Return what is free on each node that is ready and takes pods of ours."""
+    held: dict[str, list[dict[str, float]]] = {}
+    for pod in pods:
+        if (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}:
+            held.setdefault((pod.get("spec") or {}).get("nodeName") or "", []).append(_asked(pod))
+    return tuple(_node(node, held.get(node["metadata"]["name"], [])) for node in nodes if _open(node))
+
+
+def note(flavor: Flavor, nodes: Iterable[Node]) -> str:
+    """Say how many GPUs of a flavor's kind are free; empty for flavors without."""
+    if not flavor.gpus:
+        return ""
+    kind = [node for node in nodes if node.gpus and (not flavor.gpu_product or node.gpu_product == flavor.gpu_product)]
+    if not kind:
+        return "no node with such GPUs now"
+    return f"{sum(node.free_gpus for node in kind)} of {sum(node.gpus for node in kind)} GPUs free now"
+
+
+def shortage(flavor: Flavor, nodes: Iterable[Node]) -> str:
+    """Say in one sentence why a flavor finds no node; empty when GPUs aren't what is missing."""
+    if not flavor.gpus:
+        return ""
+    kind = [node for node in nodes if node.gpus and (not flavor.gpu_product or node.gpu_product == flavor.gpu_product)]
+    name = product(flavor.gpu_product)
+    what = f"{name} GPU" if name else "GPU"
+    best, together = max((n.free_gpus for n in kind), default=0), sum(n.free_gpus for n in kind)
+    if best >= flavor.gpus:
+        return ""
+    if not kind:
+        return f"no node has {name or 'a'} GPU{'s' if name else ''}"
+    count = f"no node has {flavor.gpus} free {what}{'s' if flavor.gpus > 1 else ''}"
+    if not together:
+        return f"{count}; none is free"
+    are = "is" if together == 1 else "are"
+    spread = f", at most {best} of them on one node" if best < together else ""
+    return f"{count}; {together} {are} free{spread}"
+
+
+def largest(shelf: Catalog, instead_of: Flavor, nodes: Iterable[Node], settings: Settings) -> Flavor | None:
+    """Return the largest flavor below another one that a node takes now, of the same GPUs if there is one."""
+    free_nodes = tuple(nodes)
+    smaller = [
+        flavor
+        for flavor in shelf.flavors
+        if flavor != instead_of
+        and (flavor.gpus, flavor.memory_gib) <= (instead_of.gpus, instead_of.memory_gib)
+        and any(node.takes(flavor, settings) for node in free_nodes)
+    ]
+    return max(
+        smaller,
+        key=lambda each: (
+            bool(each.gpus) and each.gpu_product == instead_of.gpu_product,
+            each.gpus,
+            each.memory_gib,
+            each.cpu,
+        ),
+        default=None,
+    )
+
+
+def _open(node: Mapping[str, Any]) -> bool:
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or ())
+    kept = [taint for taint in spec.get("taints") or () if taint.get("effect") != "PreferNoSchedule"]
+    return ready and not spec.get("unschedulable") and all(taint.get("key") == GPU for taint in kept)
+
+
+def _node(node: Mapping[str, Any], held: list[dict[str, float]]) -> Node:
+    has = node["status"].get("allocatable") or {}
+    left = {key: quantity(has.get(key, 0)) - sum(pod.get(key, 0) for pod in held) for key in (GPU, "cpu", "memory")}
+    return Node(
+        name=node["metadata"]["name"],
+        gpu_product=(node["metadata"].get("labels") or {}).get(GPU_PRODUCT, ""),
+        gpus=int(quantity(has.get(GPU, 0))),
+        free_gpus=max(0, int(left[GPU])),
+        free_cpu=max(0.0, left["cpu"]),
+        free_memory=max(0.0, left["memory"]),
+    )
+
+
+def _asked(pod: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a pod keeps from others: the sum of its containers, or more while an init container needs it."""
+    spec = pod.get("spec") or {}
+    total: dict[str, float] = {}
+    for container in spec.get("containers") or ():
+        for key, value in _requests(container).items():
+            total[key] = total.get(key, 0) + value
+    for container in spec.get("initContainers") or ():
+        for key, value in _requests(container).items():
+            total[key] = max(total.get(key, 0), value)
+    return total
+
+
+def _requests(container: Mapping[str, Any]) -> dict[str, float]:
+    resources = container.get("resources") or {}
+    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return {key: quantity(value) for key, value in asked.items() if key in {GPU, "cpu", "memory"}}

@@ -1,0 +1,90 @@
+"""Configure JupyterHub as cnai's hub on a cluster, on top of what the chart has set."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from cnai.errors import CnaiError
+from cnai_hub import apps, pages, roles
+from cnai_hub.kubernetes.settings import Settings, parse
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+APPS_PORT = 8082
+STATE = "/srv/cnai"
+"""Where the hub's pod keeps releases of apps ($CNAI_HOME)."""
+
+
+def configure(c: Any, settings: Any, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Fill in the configuration `c` of a hub; what can't be ends the process with one line that names its key."""
+    try:
+        given = parse(settings)
+    except CnaiError as error:
+        raise SystemExit(f"cnai: {error}") from None
+    environment.setdefault("CNAI_HOME", STATE)
+    _connect(c, given)
+    _servers(c, given)
+    pages.install(c, given.creators)
+    _people(c, given)
+    _apps(c, given, Path(environment["CNAI_HOME"]))
+
+
+def _servers(c: Any, settings: Settings) -> None:
+    c.JupyterHub.spawner_class = "cnai_hub.kubernetes.spawner.CatalogKubeSpawner"
+    c.JupyterHub.allow_named_servers = True
+    c.JupyterHub.redirect_to_server = False
+    c.CatalogKubeSpawner.settings = settings
+    c.KubeSpawner.enable_user_namespaces = True
+    # Everything about a pod comes from the catalog.
+    c.KubeSpawner.profile_list = []
+    c.KubeSpawner.events_enabled = True
+    # A home outlives its servers, and its user in the hub.
+    c.KubeSpawner.delete_pvc = False
+    c.KubeSpawner.k8s_api_request_timeout = 10
+    # By default all pods and events of the cluster are listed anew every ten seconds.
+    c.ResourceReflector.timeout_seconds = 300
+    c.ResourceReflector.restart_seconds = 600
+    # Pulling an image with CUDA onto a fresh node takes minutes.
+    c.Spawner.start_timeout = max(600, int(settings.patience_seconds) + 60)
+    c.Spawner.http_timeout = 120
+
+
+def _own_address() -> str:
+    # Not the Service's: it leads to a hub that is ready, which this one is when it has reached the apps service.
+    return f"http://{socket.gethostbyname(socket.gethostname())}:{APPS_PORT}"
+
+
+def _connect(c: Any, settings: Settings) -> None:
+    """Let servers find the hub from their own namespaces; the chart's address is short of the hub's."""
+    if str(c.JupyterHub.get("hub_connect_url") or "").startswith("http://hub:"):
+        port = urlparse(c.JupyterHub.hub_connect_url).port
+        c.JupyterHub.hub_connect_url = f"http://hub.{settings.cluster.hub_namespace}:{port}"
+
+
+def _people(c: Any, settings: Settings) -> None:
+    ours = roles.people(settings.creators)
+    names = {role["name"] for role in ours}
+    given = c.JupyterHub.get("load_roles")
+    kept = [role for role in given if role["name"] not in names] if isinstance(given, list) else []
+    c.JupyterHub.load_roles = [*kept, *ours]
+    groups = c.JupyterHub.get("load_groups")
+    c.JupyterHub.load_groups = {settings.creators: {"users": []}, **(groups if isinstance(groups, dict) else {})}
+
+
+def _apps(c: Any, settings: Settings, state: Path) -> None:
+    if not isinstance(c.JupyterHub.get("services"), list):
+        c.JupyterHub.services = []
+    apps.install(
+        c,
+        state,
+        creators=settings.creators,
+        url=settings.url,
+        inside=settings.proxy_url,
+        service=settings.apps_service or _own_address(),
+        catalog=settings.catalog.to_json(),
+    )

@@ -1,0 +1,92 @@
+"""What runs first in a notebook server's pod: it prepares the home folder and becomes JupyterLab.
+
+A home that takes no more files still lets its owner in: JupyterLab then keeps its own files in the pod and opens with a
+page that says so, beside a link to the home, where things can be deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from cnai import paths
+from cnai_hub.seeding import seed
+
+_NEEDED_BYTES = 1 << 20
+_NOTICE = "YOUR HOME IS FULL.md"
+
+# Where JupyterLab, IPython and others write without being asked; by default below the home folder.
+_OWN_FOLDERS = {
+    "JUPYTERLAB_SETTINGS_DIR": "settings",
+    "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+    "JUPYTER_DATA_DIR": "data",
+    "IPYTHONDIR": "ipython",
+    "MPLCONFIGDIR": "matplotlib",
+    "XDG_CACHE_HOME": "cache",
+}
+
+
+def main() -> None:
+    """Become the server, in an environment that works even with a full home."""
+    own = Path(tempfile.gettempdir()) / "jupyter"
+    environment = {**os.environ, **plain(own)}
+    if why := unwritable(Path.home()):
+        environment |= rescued(Path.home(), own, why)
+    else:
+        seed(Path.home() / "notebooks", _folder(paths.home()))
+    command = ["jupyterhub-singleuser", *sys.argv[1:]]
+    os.execvpe(command[0], command, environment)  # noqa: S606 - it takes our place
+
+
+def unwritable(home: Path) -> str:
+    """Say why nothing can be written into a home folder; empty when it can."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=home, prefix=".cnai-") as probe:
+            probe.write(b"\0" * _NEEDED_BYTES)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
+
+
+def plain(own: Path) -> dict[str, str]:
+    """Return what every server has: sockets and locks off the shared volume, and no questions to the outside."""
+    quiet = str(Path(__file__).parents[1] / "jupyter")
+    given = os.environ.get("JUPYTER_CONFIG_PATH")
+    return {
+        "JUPYTER_RUNTIME_DIR": str(_folder(own / "runtime")),
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (quiet, given))),
+    }
+
+
+def rescued(home: Path, own: Path, why: str) -> dict[str, str]:
+    """Return what makes a server start beside a home that takes no files, and write the page that it opens with."""
+    root = _folder(own / "root")
+    link = root / "home"
+    if not link.is_symlink():
+        link.symlink_to(home)
+    (root / _NOTICE).write_text(
+        f"# Your home folder takes no more files\n\n{why}: `{home}`.\n\n"
+        "Notebooks can't be saved and runs can't write checkpoints until there is room again.\n\n"
+        "1. Open the folder `home` on the left, or a terminal, and delete what you don't need;\n"
+        "   `du -h -d 3 ~ | sort -h | tail -20` shows what is large. Old runs are in `home/cnai/runs`.\n"
+        "2. Stop this server (File, Hub Control Panel) and start it again.\n\n"
+        "If you need all of it, ask your administrator for a larger home.\n"
+    )
+    return {
+        **{name: str(_folder(own / folder)) for name, folder in _OWN_FOLDERS.items()},
+        "JUPYTERHUB_ROOT_DIR": str(root),
+        "JUPYTERHUB_DEFAULT_URL": f"/lab/tree/{_NOTICE.replace(' ', '%20')}?factory=Markdown%20Preview",
+    }
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Pods of notebook servers: what a profile means for one, as traits of KubeSpawner.
+
+Pure functions, compared whole in tests. Apps' own traits (`cnai_hub.apps.pods`) replace those of notebooks.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from cnai.reasons import GPU, GPU_PRODUCT
+from cnai_hub.tenants.access import NOTEBOOK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cnai.catalog import Catalog, Flavor
+    from cnai_hub.kubernetes.settings import Settings
+    from cnai_hub.profiles import Profile
+
+HOME = "/home/cnai"
+CLAIM = "home"
+FLAVOR = "cnai.dev/flavor"
+IMAGE = "cnai.dev/image"
+MAX_HOURS = "cnai.dev/max-hours"
+"""Annotation: after so many hours the hub stops the server."""
+
+
+def hardware(flavor: Flavor, settings: Settings) -> dict[str, Any]:
+    """Return the traits by which a pod, of a notebook or an app, gets what its flavor says and no more."""
+    memory = int(flavor.memory_gib * 2**30)
+    return {
+        "cpu_limit": flavor.cpu,
+        "cpu_guarantee": max(0.01, round(flavor.cpu * settings.cpu_share, 3)),
+        "mem_limit": memory,
+        "mem_guarantee": int(memory * settings.memory_share),
+        # Kubernetes takes the limit as the request, too.
+        "extra_resource_limits": {GPU: str(flavor.gpus)} if flavor.gpus else {},
+        "node_selector": {GPU_PRODUCT: flavor.gpu_product} if flavor.gpu_product else {},
+        # Nodes with GPUs are often kept free of everything else by this taint.
+        "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}] if flavor.gpus else [],
+        "extra_annotations": {MAX_HOURS: f"{flavor.max_hours:g}"} if flavor.max_hours else {},
+    }
+
+
+def notebook(profile: Profile, settings: Settings) -> dict[str, Any]:
+    """Return the traits of a notebook server's pod."""
+    shm_mib = math.ceil(profile.flavor.memory_gib * 512)
+    return {
+        **hardware(profile.flavor, settings),
+        "image": profile.image.reference,
+        "cmd": ["python", "-m", "cnai_hub.kubernetes.notebook"],
+        "args": [],
+        "default_url": "/lab/tree/notebooks",
+        "notebook_dir": HOME,
+        "working_dir": HOME,
+        # Pods of runs, and apps, have no token.
+        "service_account": NOTEBOOK,
+        "automount_service_account_token": True,
+        "storage_pvc_ensure": True,
+        "pvc_name_template": CLAIM,
+        "storage_capacity": f"{settings.home.storage_gib * 1024:.0f}Mi",
+        "storage_class": settings.home.storage_class or None,
+        "storage_access_modes": [settings.home.access_mode],
+        "volumes": [
+            {"name": "home", "persistentVolumeClaim": {"claimName": CLAIM}},
+            # torch.distributed and data loaders share tensors there; it counts as the pod's memory.
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shm_mib}Mi"}},
+        ],
+        "volume_mounts": [{"name": "home", "mountPath": HOME}, {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108 - the pod's own
+        "init_containers": [],
+        "extra_containers": [],
+        "lifecycle_hooks": {},
+        "extra_labels": {FLAVOR: profile.flavor.name, IMAGE: profile.image.name},
+        "privileged": False,
+        "allow_privilege_escalation": False,
+        "pod_security_context": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 100,
+            "fsGroup": 100,
+            # Else every file of a home is looked at before each start.
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "container_security_context": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        # Else the address of every Dask scheduler becomes seven variables.
+        "extra_pod_config": {"enableServiceLinks": False},
+        "extra_container_config": {"terminationMessagePolicy": "FallbackToLogsOnError"},
+    }
+
+
+def is_overdue(pod: Mapping[str, Any], now: datetime) -> bool:
+    """Tell whether a pod has run for all the hours that its flavor has."""
+    hours = (pod["metadata"].get("annotations") or {}).get(MAX_HOURS)
+    started = (pod.get("status") or {}).get("startTime")
+    if not hours or not started:
+        return False
+    return now - datetime.fromisoformat(started) > timedelta(hours=float(hours))
+
+
+def environment(profile: Profile, shelf: Catalog, namespace: str) -> dict[str, str]:
+    """Return what a notebook finds in its environment; `shelf` is what its user may start."""
+    return {
+        "HOME": HOME,
+        "CNAI_BACKEND": "kubernetes",
+        "CNAI_NAMESPACE": namespace,
+        "CNAI_CATALOG": shelf.to_json(),
+        "CNAI_IMAGE": profile.image.name,
+        "CNAI_IMAGE_REFERENCE": profile.image.reference,
+        "CNAI_FLAVOR": profile.flavor.name,
+        "CNAI_HOME_CLAIM": CLAIM,
+        # Else every rank thinks that it has the whole node.
+        "OMP_NUM_THREADS": str(max(1, int(profile.flavor.cpu))),
+    }

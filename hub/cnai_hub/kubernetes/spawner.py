@@ -1,0 +1,216 @@
+"""The spawner of a cluster: a notebook server of the catalog or a published app, as a pod of its user's namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.spawner import SpawnException
+from kubernetes_asyncio.client.rest import ApiException
+from kubespawner import KubeSpawner
+from traitlets import Instance, default
+
+from cnai import reasons
+from cnai_hub import pages, profiles, tenants
+from cnai_hub.apps.pods import app_pod
+from cnai_hub.kubernetes import capacity, pods, progress, tenancy
+from cnai_hub.kubernetes.api import Api, Refused, refused
+from cnai_hub.kubernetes.settings import Settings
+from cnai_hub.kubernetes.survey import Survey
+from cnai_hub.servers import CatalogServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from cnai.catalog import Catalog
+
+_LOOK_SECONDS = 0.5
+# JupyterHub's own sentence about a start that took too long says nothing.
+_BEFORE_TIMEOUT_SECONDS = 5.0
+
+
+class NoPlace(SpawnException):
+    """No node has room; `alternative` is what would start now: the fields of the spawn page's form, and its title."""
+
+    def __init__(self, sentence: str, alternative: dict[str, str] | None = None) -> None:
+        super().__init__(sentence, reason="capacity", status_code=503)
+        self.alternative = alternative
+
+
+class CatalogKubeSpawner(CatalogServer, KubeSpawner):
+    """Starts a notebook server of a chosen image and flavor, or a published app, as a pod."""
+
+    settings = Instance(Settings, help="What the administrator says below `custom.cnai`.", config=True)
+
+    # One for all spawners of the hub.
+    _survey = Survey()
+    _may_watch = False
+
+    @property
+    def _asked(self) -> Api:
+        return Api(self.api.api_client)
+
+    @property
+    def _shelf(self) -> Catalog:
+        return self.settings.catalog.for_groups(tenancy.groups_of(self.user))
+
+    @default("user_namespace_template")
+    def _default_user_namespace_template(self) -> str:
+        return tenants.namespace_name(self.user.name)
+
+    @default("options_form")
+    def _default_options_form(self) -> Callable[[CatalogKubeSpawner], Coroutine[Any, Any, str]]:
+        return CatalogKubeSpawner._form
+
+    async def _form(self) -> str:
+        if self.is_app:
+            return ""
+        try:
+            free = await self._survey.nodes(self._asked)
+            notes = {flavor.name: capacity.note(flavor, free) for flavor in self._shelf.flavors}
+        except Refused as refusal:
+            self.log.warning("Free GPUs are not shown: %s", refusal)
+            notes = {}
+        return pages.options(profiles.offer(self._shelf, None, self.orm_spawner.user_options, notes))
+
+    def settle(self, options: dict[str, Any]) -> None:
+        """Make a notebook server what the options say."""
+        groups = tenancy.groups_of(self.user)
+        profile = profiles.choose_for(options, self.settings.catalog, groups)
+        self._become(pods.notebook(profile, self.settings))
+        self._flavor, self._image = profile.flavor, profile.image.name
+        self._chosen = pods.environment(profile, self._shelf, self.namespace)
+
+    def settle_app(self) -> None:
+        """Make this server the app that its name says."""
+        app = app_pod(self.name, self.user.name)
+        if app is None:
+            raise self.no_such_app()
+        flavor = profiles.choose_for({"flavor": app.flavor}, self.settings.catalog, tenancy.groups_of(self.user)).flavor
+        traits = {**pods.hardware(flavor, self.settings), **app.traits()}
+        # What an app says when it ends at its start is its last word.
+        traits["extra_pod_config"] = {**traits["extra_pod_config"], "restartPolicy": "Never"}
+        self._become(traits)
+        self.extra_labels = {**app.labels, pods.FLAVOR: flavor.name}
+        self._flavor, self._image = flavor, app.image_name
+        self._chosen = {**app.environment, "CNAI_FLAVOR": flavor.name}
+
+    def _become(self, traits: dict[str, Any]) -> None:
+        for name, value in traits.items():
+            setattr(self, name, value)
+        self.pvc_name = self._expand_user_properties(self.pvc_name_template)
+
+    async def load_user_options(self) -> None:
+        """Do nothing: options were applied before, strictly."""
+
+    def get_env(self) -> dict[str, str]:
+        """Return the environment of the server; nothing in ours is a template."""
+        return {**super().get_env(), **self._chosen}
+
+    async def _ensure_namespace(self) -> None:
+        await tenancy.ensure(self._asked, self.user.name, tenancy.groups_of(self.user), self.settings)
+
+    async def _start_watching_pods(self, replace: bool = False) -> Any:
+        # KubeSpawner ends the hub when it may not watch; a sentence for who asked is better.
+        if not CatalogKubeSpawner._may_watch:
+            await self._asked.get("/api/v1/pods", limit="1")
+            await self._asked.get("/api/v1/events", limit="1")
+            CatalogKubeSpawner._may_watch = True
+        return await super()._start_watching_pods(replace=replace)
+
+    async def _start(self) -> str:
+        """Start the pod, until it runs or until it is known that it never will."""
+        work = asyncio.ensure_future(super()._start())
+        watch = asyncio.ensure_future(self._watch())
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            url: str = await (work if work.done() else watch)
+        except ApiException as error:
+            raise _refusal(refused(error.status or 0, str(error.body or error.reason))) from None
+        except Refused as refusal:
+            raise _refusal(refusal) from None
+        finally:
+            for task in (work, watch):
+                task.cancel()
+            await asyncio.gather(work, watch, return_exceptions=True)
+        return url
+
+    async def _watch(self) -> str:
+        """Raise as soon as the pod can't start any more, with the reason as a sentence."""
+        begin = time.monotonic()
+        unplaced_since: float | None = None
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            pod = self._pod()
+            reason = reasons.of_pod(pod, self.events) if pod else reasons.Reason()
+            if reason and not reason.heals:
+                raise SpawnException(str(reason), reason="pod", status_code=400)
+            unplaced = bool(pod) and not (pod or {})["spec"].get("nodeName")
+            unplaced_since = (unplaced_since or time.monotonic()) if unplaced and reason else None
+            if unplaced_since:
+                await self._check_home()
+                if time.monotonic() - unplaced_since > self.settings.patience_seconds:
+                    raise await self._no_place(str(reason))
+            if time.monotonic() - begin > self.start_timeout - _BEFORE_TIMEOUT_SECONDS:
+                why = reason or "its pod says no reason"
+                sentence = f"the server did not start within {self.start_timeout} s: {why}"
+                raise SpawnException(sentence, reason="timeout", status_code=503)
+
+    def _pod(self) -> dict[str, Any] | None:
+        reflector = self.pod_reflector
+        return reflector.pods.get(f"{self.namespace}/{self.pod_name}") if reflector else None
+
+    async def _check_home(self) -> None:
+        if self.storage_pvc_ensure:
+            path = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/{self.pvc_name}"
+            if why := tenancy.why_without_volume(await self._asked.get(path)):
+                raise SpawnException(why, reason="storage", status_code=503)
+
+    async def _no_place(self, reason: str) -> NoPlace:
+        free = await self._survey.nodes(self._asked, now=True)
+        sentence = capacity.shortage(self._flavor, free) or reason
+        fit = capacity.largest(self._shelf, self._flavor, free, self.settings)
+        if fit is None or self.is_app:
+            return NoPlace(f"{sentence}; try again later")
+        alternative = {"image": self._image, "flavor": fit.name, "title": fit.title}
+        return NoPlace(f"{sentence}; the largest flavor that fits is {fit.title} ({fit})", alternative)
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Say in plain words what the pod does while it starts, each thing once."""
+        said: progress.Stage | None = None
+        while self._start_future is None or not self._start_future.done():
+            now = progress.stage(self._pod(), self.events)
+            if now != said:
+                said = (max(now[0], said[0] if said else 0), now[1])
+                sentence = await self._in_detail(said[1])
+                yield {"progress": said[0], "message": sentence}
+                said = now
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _in_detail(self, sentence: str) -> str:
+        """Add what is free to a sentence about GPUs that aren't."""
+        if not sentence.startswith("No node has"):
+            return sentence
+        try:
+            short = capacity.shortage(self._flavor, await self._survey.nodes(self._asked))
+        except Refused:
+            return sentence
+        return f"N{short[1:]}; waiting for one" if short else sentence
+
+    async def poll(self) -> int | None:
+        """Return None while the pod runs or starts; one that ran for its flavor's hours is stopped."""
+        status: int | None = await super().poll()
+        pod = self._pod()
+        if status is None and pod and pods.is_overdue(pod, datetime.now(UTC)):
+            self.log.info("%s ran for the hours of its flavor and is stopped", self._log_name)
+            await self.stop()
+            return 0
+        return status
+
+
+def _refusal(refusal: Refused) -> SpawnException:
+    # 4xx: what was asked for can't be; otherwise the cluster is at fault.
+    asked = refusal.status in {400, 403, 409, 422}
+    return SpawnException(str(refusal), reason="cluster", status_code=400 if asked else 503)

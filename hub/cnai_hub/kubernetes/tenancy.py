@@ -1,0 +1,73 @@
+"""A user's namespace, made or brought up to date by the hub as itself, before each of their servers starts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from cnai_hub import tenants
+from cnai_hub.kubernetes.api import Refused, path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from cnai_hub.kubernetes.api import Api
+    from cnai_hub.kubernetes.settings import Settings
+
+_RIGHTS_SECONDS = 20.0
+"""How long the API server may take to see a role binding."""
+
+_FORBIDDEN, _BAD_REQUEST = 403, 400
+
+
+async def ensure(api: Api, user: str, groups: Collection[str], settings: Settings) -> None:
+    """Make the namespace of a user what their groups and the settings say.
+
+    One that exists and isn't theirs is refused before anything is made.
+    """
+    namespace, binding, *inside = tenants.manifests(user, groups, settings.catalog, settings.cluster)
+    await _claim(api, namespace, user)
+    await api.apply(binding)
+    await asyncio.gather(*(_apply(api, manifest) for manifest in inside))
+
+
+def why_without_volume(claim: Mapping[str, Any] | None) -> str:
+    """Say why a home folder's claim can't get a volume; empty while it only takes its time."""
+    if claim is None:
+        return "the home folder's claim is gone; start the server again"
+    if (claim.get("status") or {}).get("phase") == "Bound" or (claim.get("spec") or {}).get("storageClassName"):
+        return ""
+    return (
+        "the cluster has no default class of storage for home folders;"
+        " ask your administrator to set custom.cnai.home.storage_class"
+    )
+
+
+async def _claim(api: Api, namespace: Mapping[str, Any], user: str) -> None:
+    found = await api.get(path_of(namespace))
+    if found is None:
+        if await api.create(namespace):
+            return
+        found = await api.get(path_of(namespace)) or {"metadata": {"name": namespace["metadata"]["name"]}}
+    if why := tenants.refusal(found, user):
+        raise Refused(why, _BAD_REQUEST)
+    if found["metadata"].get("deletionTimestamp"):
+        raise Refused(f"namespace {found['metadata']['name']!r} is being removed; try again in a minute", _BAD_REQUEST)
+
+
+async def _apply(api: Api, manifest: Mapping[str, Any]) -> None:
+    deadline = time.monotonic() + _RIGHTS_SECONDS
+    while True:
+        try:
+            return await api.apply(manifest)
+        except Refused as refused:
+            # The hub's own role inside was bound a moment ago.
+            if refused.status != _FORBIDDEN or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)
+
+
+def groups_of(user: Any) -> list[str]:
+    """Return the names of the groups that a user of JupyterHub is in."""
+    return sorted(group.name for group in user.groups)

@@ -1,0 +1,77 @@
+"""What every server has in common, whatever starts it: strictly chosen by form or REST, or an app by its name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.spawner import SpawnException
+from traitlets import HasTraits, default
+
+from cnai.errors import CnaiError
+from cnai_hub import profiles, roles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+APP_PREFIX = "app-"
+
+
+class CatalogServer(HasTraits):
+    """The first base of a spawner: a notebook server of a chosen image and flavor, or a published app.
+
+    What an app starts is fixed by its server's name and the store of releases, never by options.
+    """
+
+    def __init__(self, *args: Any, **traits: Any) -> None:
+        super().__init__(*args, **traits)
+        # An app runs its release and nothing of its viewers', so they needn't be asked whether it may know their names.
+        if self.is_app and getattr(self.user, "settings", None) is not None:
+            self.user.settings.setdefault("oauth_no_confirm_list", set()).add(self.oauth_client_id)
+
+    @property
+    def is_app(self) -> bool:
+        """Tell by its name whether this server is a published app."""
+        return bool(self.name.startswith(APP_PREFIX))
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Callable[[Mapping[str, list[str]]], dict[str, Any]]:
+        return profiles.from_form
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Callable[[CatalogServer, dict[str, Any]], None]:
+        return CatalogServer._apply
+
+    @default("server_token_scopes")
+    def _default_server_token_scopes(self) -> list[str]:
+        return roles.APP_SCOPES if self.is_app else roles.SERVER_SCOPES
+
+    def settle(self, options: dict[str, Any]) -> None:
+        """Make a notebook server what the options say, or raise a CnaiError with a sentence."""
+        raise NotImplementedError
+
+    def settle_app(self) -> None:
+        """Make this server the app that its name says, or raise a CnaiError with a sentence."""
+        raise NotImplementedError
+
+    def no_such_app(self) -> CnaiError:
+        """Return what is raised for an app that isn't published.
+
+        Never a notebook server instead: whoever the app was shared with could run code in it.
+        """
+        return CnaiError(f"{self.user.name} has published no app {self.name.removeprefix(APP_PREFIX)!r}")
+
+    def _settle(self, options: dict[str, Any]) -> None:
+        if not self.is_app:
+            self.settle(options)
+        elif options:
+            raise CnaiError("an app takes no options; what it starts is fixed by its release")
+        else:
+            self.settle_app()
+
+    def _apply(self, options: dict[str, Any]) -> None:
+        try:
+            self._settle(options)
+        except CnaiError as error:
+            # JupyterHub has stored the refused options already, and would take them for the next start without options.
+            self.orm_spawner.user_options = {}
+            raise SpawnException(str(error), reason="options") from None

@@ -1,0 +1,319 @@
+"""Servers on a real cluster: a hub with the rights of its account only, and every way in which a start can go wrong."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import secrets
+from types import SimpleNamespace
+
+import hubpod
+import pytest
+import tenancy
+from onenode.place import NODE_IP
+from realcluster import pod as plain_pod
+
+pytest.importorskip("kubespawner", reason="the extra `kubernetes` is not installed")
+
+from clusterhub import ClusterHub
+
+from cnai import catalog, reasons
+from cnai_hub import tenants
+from cnai_hub.tenants import names
+from hub.realhub import free_port, until, xsrf
+
+GPU = "nvidia.com/gpu"
+
+
+def flavors(product):
+    small = {"cpu": 1, "memory_gib": 2}
+    kind = {"gpu_product": product, "groups": ["research"], "price_per_hour": 3}
+    return [
+        {"name": "cpu", "title": "CPU", "default": True, **small},
+        {"name": "wide", "title": "Wide", "cpu": 2, "memory_gib": 4, "price_per_hour": 0.1},
+        {"name": "h100", "title": "One H100", "gpus": 1, **small, **kind, "price_per_hour": 1},
+        {"name": "h100x4", "title": "Four H100", "gpus": 4, **small, **kind, "max_hours": 8},
+        {"name": "h100x64", "title": "64 H100", "gpus": 64, **small, **kind},
+    ]
+
+
+def images(reference):
+    gone = reference.partition("@")[0].rpartition("/")[0] + "/gone@sha256:" + "0" * 64
+    return [
+        {"name": "torch", "title": "PyTorch", "reference": reference, "default": True},
+        {"name": "gone", "title": "Gone", "reference": gone},
+        {"name": "secret", "title": "Secret", "reference": reference, "groups": ["staff"]},
+    ]
+
+
+@pytest.fixture(scope="module")
+def house(cluster, images_of_code, tmp_path_factory):
+    """A hub; `ada` may have GPUs, `bob` may not, both create; `eve` only opens apps."""
+    if cluster.place is None:
+        pytest.skip("the hub runs on this machine, where pods of another cluster don't reach it")
+    folder = tmp_path_factory.mktemp("clusterhub")
+    suffix = secrets.token_hex(3)
+    settings = tenants.Cluster(hub_namespace=f"cnai-hub-{suffix}", machines=4)
+    ada, bob, eve, zoe = (f"{name}-{suffix}" for name in ("ada", "bob", "eve", "zoe"))
+    with hubpod.administered(cluster, settings, suffix):
+        hub_account = {"name": settings.hub_account, "namespace": settings.hub_namespace}
+        cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": hub_account})
+        account = tenancy.account(cluster, folder, settings.hub_namespace, settings.hub_account)
+        tenancy.until(lambda: account.kubectl("get", "nodes"))
+        given = {
+            "catalog": {"image": images(images_of_code), "flavor": flavors(product(cluster))},
+            "cluster": {"hub_namespace": settings.hub_namespace, "machines": 4},
+            "cpu_share": 0.05,
+            "memory_share": 0.1,
+            "patience_seconds": 3,
+            "apps_service": f"http://127.0.0.1:{free_port()}",
+        }
+        groups = {"creators": [ada, bob, zoe], "research": [ada]}
+        hub = ClusterHub(folder / "cnai", given, groups, account.kubeconfig, NODE_IP)
+        try:
+            hub.start()
+            yield SimpleNamespace(
+                hub=hub, cluster=cluster, account=account, ada=ada, bob=bob, eve=eve, zoe=zoe, folder=folder,
+                apis={user: hub.api(user) for user in (ada, bob, zoe)}, given=given, groups=groups,
+            )  # fmt: skip
+        finally:
+            print(hub.log.read_text(errors="replace")[-20000:])
+            hub.stop()
+            for user in (ada, bob, eve, zoe):
+                cluster.kubectl("delete", "namespace", names.namespace_name(user), "--ignore-not-found", "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def images_of_code(images):
+    return images["notebook"]
+
+
+def product(cluster):
+    labels = cluster.get("nodes")["items"][0]["metadata"]["labels"]
+    return labels.get(f"{GPU}.product", "")
+
+
+@pytest.fixture
+def stopped(house):
+    """Nobody's server runs afterwards."""
+    yield
+    for user in house.apis:
+        for name in servers(house, user):
+            stop(house, user, name)
+
+
+def servers(house, user):
+    return house.apis[user].get(f"users/{user}").json()["servers"]
+
+
+def stop(house, user, server):
+    path = f"users/{user}/servers/{server}" if server else f"users/{user}/server"
+    until(lambda: house.apis[user].delete(path).status_code in (202, 204, 404), "the server may be stopped")
+    until(lambda: not servers(house, user).get(server, {}).get("pending"), "the server has stopped")
+
+
+def start(house, user, server="", **options):
+    """Start a server and return its pod."""
+    answer = house.hub.start_server(house.apis[user], user, server, **options)
+    assert answer.status_code in (201, 202), answer.text
+    said = house.hub.progress(house.apis[user], user, server)
+    assert said[-1].get("ready"), said
+    return one_pod(house, user, server)
+
+
+def one_pod(house, user, server=""):
+    found = house.cluster.get("pods", "-n", names.namespace_name(user), "-l", "component=singleuser-server")["items"]
+    (mine,) = [pod for pod in found if pod["metadata"]["labels"]["hub.jupyter.org/servername"] == server]
+    return mine
+
+
+def pods_of(house, user):
+    return house.cluster.get("pods", "-n", names.namespace_name(user))["items"]
+
+
+def failure(house, user, server="", **options):
+    """Return all that a start said, at whose end it must have failed."""
+    answer = house.hub.start_server(house.apis[user], user, server, **options)
+    if answer.status_code >= 400:
+        assert answer.status_code in (400, 503), answer.text
+        return [answer.json()["message"]]
+    said = house.hub.progress(house.apis[user], user, server)
+    assert said[-1].get("failed"), said
+    return [each["message"] for each in said]
+
+
+def execute(house, user, *command):
+    pod = one_pod(house, user)["metadata"]["name"]
+    return house.cluster.kubectl("exec", "-n", names.namespace_name(user), pod, "--", *command)
+
+
+@pytest.mark.parametrize(("flavor", "limits"), [("cpu", 0), ("h100", 1), ("h100x4", 4)])
+def test_each_flavor_gets_what_it_says(house, stopped, flavor, limits):
+    pod = start(house, house.ada, image="torch", flavor=flavor)
+    (container,) = pod["spec"]["containers"]
+    resources = {"cpu": "1", "memory": "2147483648", **({GPU: str(limits)} if limits else {})}
+    asked = {"cpu": "50m", "memory": "214748364", **({GPU: str(limits)} if limits else {})}
+    assert {key: _plain(value) for key, value in container["resources"]["limits"].items()} == {
+        key: _plain(value) for key, value in resources.items()
+    }
+    assert {key: _plain(value) for key, value in container["resources"]["requests"].items()} == {
+        key: _plain(value) for key, value in asked.items()
+    }
+    assert pod["spec"].get("nodeSelector", {}) == ({f"{GPU}.product": product(house.cluster)} if limits else {})
+    assert pod["metadata"]["annotations"].get("cnai.dev/max-hours") == ("8" if flavor == "h100x4" else None)
+
+
+def _plain(value):
+    return reasons.quantity(value)
+
+
+def test_a_notebook_finds_what_training_needs(house, stopped):
+    start(house, house.ada, image="torch", flavor="h100")
+    script = "import json, os; print(json.dumps(dict(os.environ)))"
+    found = json.loads(execute(house, house.ada, "python", "-c", script))
+    shelf = catalog.parse(json.loads(found.pop("CNAI_CATALOG")), "")
+    assert [flavor.name for flavor in shelf.flavors] == ["cpu", "wide", "h100", "h100x4", "h100x64"]
+    assert [image.name for image in shelf.images] == ["torch", "gone"]
+    expected = {
+        "HOME": "/home/cnai",
+        "CNAI_BACKEND": "kubernetes",
+        "CNAI_NAMESPACE": names.namespace_name(house.ada),
+        "CNAI_IMAGE": "torch",
+        "CNAI_IMAGE_REFERENCE": house.given["catalog"]["image"][0]["reference"],
+        "CNAI_FLAVOR": "h100",
+        "CNAI_HOME_CLAIM": "home",
+        "CNAI_HUB_URL": f"http://proxy-public.{house.given['cluster']['hub_namespace']}/",
+    }
+    assert {key: found.get(key) for key in expected} == expected
+    # It is nobody, has a token of its account, may not become root, and shares memory.
+    assert execute(house, house.ada, "id", "-u", "-n").strip() == "cnai"
+    assert execute(house, house.ada, "cat", "/var/run/secrets/kubernetes.io/serviceaccount/namespace") == (
+        names.namespace_name(house.ada)
+    )
+    assert "tmpfs" in execute(house, house.ada, "df", "/dev/shm")
+    assert "01-first-run.ipynb" in execute(house, house.ada, "ls", "/home/cnai/notebooks")
+
+
+def test_people_open_their_server_and_nobody_elses(house, stopped):
+    start(house, house.ada, flavor="cpu")
+    lab = f"/user/{house.ada}/lab"
+    assert house.hub.login(house.ada).get(lab).status_code == 200
+    assert house.hub.login(house.bob).get(lab).status_code in (403, 404)
+
+
+def test_all_servers_of_a_person_share_a_home(house, stopped):
+    start(house, house.ada, flavor="cpu")
+    execute(house, house.ada, "sh", "-c", "echo hello > /home/cnai/mine.txt")
+    start(house, house.ada, "second", image="torch", flavor="wide")
+    second = one_pod(house, house.ada, "second")["metadata"]["name"]
+    where = names.namespace_name(house.ada)
+    assert house.cluster.kubectl("exec", "-n", where, second, "--", "cat", "/home/cnai/mine.txt") == "hello\n"
+
+
+REFUSED = [
+    ({"image": "evil"}, "unknown image 'evil' (allowed: gone, torch)"),
+    ({"image": "secret"}, "image 'secret' is for members of staff only; you may start: torch, gone"),
+    ({"flavor": "h100"}, "flavor 'h100' is for members of research only; you may start: cpu, wide"),
+    ({"flavor": "huge"}, "unknown flavor 'huge'"),
+    ({"cmd": "sh"}, "unknown option 'cmd'; allowed: image, flavor"),
+    ({"profile": "x"}, "unknown option 'profile'; allowed: image, flavor"),
+]
+
+
+@pytest.mark.parametrize(("options", "sentence"), REFUSED)
+def test_rest_and_form_refuse_in_a_sentence_and_forget(house, options, sentence):
+    answer = house.hub.start_server(house.apis[house.bob], house.bob, **options)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["message"]
+    client = house.hub.login(house.bob)
+    page = client.post(f"/hub/spawn/{house.bob}", params={"_xsrf": xsrf(client)}, data=options)
+    assert page.status_code == 400
+    assert sentence in html.unescape(page.text)
+    stored = house.apis[house.bob].get(f"users/{house.bob}?include_stopped_servers").json()["servers"].get("", {})
+    assert not stored.get("user_options")
+
+
+@pytest.mark.parametrize("options", [{"flavor": ["cpu"]}, {"image": None, "flavor": 3}, {"flavor": {"a": {}}}])
+def test_options_of_any_shape_are_refused(house, options):
+    answer = house.hub.start_server(house.apis[house.bob], house.bob, **options)
+    assert answer.status_code == 400
+    assert "must be the name of one" in answer.json()["message"]
+
+
+def test_the_form_shows_what_a_person_may_start_with_price_and_free_gpus(house):
+    page = html.unescape(house.hub.login(house.ada).get(f"/hub/spawn/{house.ada}").text)
+    for text in ("3 per hour", "GPUs free now", 'value="h100x4"', 'value="torch"'):
+        assert text in page
+    page = house.hub.login(house.bob).get(f"/hub/spawn/{house.bob}").text
+    assert "h100" not in page
+    assert "secret" not in page
+
+
+def test_who_is_no_creator_has_no_server(house):
+    client = house.hub.login(house.eve)
+    write = {"headers": {"X-XSRFToken": xsrf(client)}}
+    assert client.get(f"/hub/spawn/{house.eve}").status_code == 403
+    assert client.post(f"/hub/api/users/{house.eve}/server", json={}, **write).status_code == 403
+    assert client.get("/hub/").url.path == "/services/apps/"
+
+
+def test_a_shortage_is_explained_with_what_fits_one_click_away(house, stopped, gpu_count):
+    said = failure(house, house.ada, flavor="h100x64")
+    sentence = r"no node has 64 free \w+ GPUs; \d+ (is|are) free"
+    assert any(re.search(sentence, text, re.IGNORECASE) for text in said), said
+    assert re.search(sentence + r".*; the largest flavor that fits is (Four|One) H100", said[-1], re.IGNORECASE)
+    client = house.hub.login(house.ada)
+    page = client.get(f"/hub/spawn-pending/{house.ada}")
+    assert page.status_code == 503
+    fields = dict(re.findall(r'<input type="hidden" name="(image|flavor)" value="([^"]+)">', page.text))
+    assert fields["flavor"] in {"h100", "h100x4"}
+    assert fields["image"] == "torch"
+    assert not pods_of(house, house.ada)
+    action = html.unescape(re.search(r'<form[^>]* action="([^"]+)"', page.text)[1])
+    assert client.post(action, data=fields).status_code == 200
+    until(lambda: servers(house, house.ada).get("", {}).get("ready"), "the alternative has started")
+    assert servers(house, house.ada)[""]["user_options"] == fields
+
+
+def test_an_image_that_cannot_be_pulled_ends_the_start_at_once(house, stopped):
+    said = failure(house, house.ada, image="gone", flavor="cpu")
+    assert "the image can't be pulled: " in said[-1]
+    assert "doesn't exist in its registry" in said[-1]
+    assert not pods_of(house, house.ada)
+
+
+def test_a_quota_that_is_used_up_is_named(house, stopped):
+    where = names.namespace_name(house.ada)
+    start(house, house.ada, flavor="cpu")
+    for number in range(2):
+        other = plain_pod(f"other-{number}", house.cluster.base, ["sleep", "1000"], resources=_HUNDRED_GIB)
+        house.cluster.create(other, where)
+    try:
+        said = failure(house, house.ada, "second", flavor="wide")
+        assert "the quota allows" in said[-1]
+        assert "GiB of memory in use" in said[-1]
+    finally:
+        house.cluster.kubectl("delete", "pod", "other-0", "other-1", "-n", where, "--wait=false", "--ignore-not-found")
+
+
+_HUNDRED_GIB = {"limits": {"memory": "13Gi"}, "requests": {"cpu": "10m", "memory": "8Mi"}}
+
+
+def test_a_namespace_of_somebody_else_is_refused_and_left_alone(house):
+    name = names.namespace_name(house.zoe)
+    house.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    (said,) = failure(house, house.zoe, flavor="cpu")
+    assert said == (
+        f"namespace '{name}' was not made by cnai, so '{house.zoe}' can't have it; ask your administrator to remove it"
+    )
+    for kind in ("pods", "resourcequotas", "networkpolicies", "rolebindings", "persistentvolumeclaims"):
+        assert house.cluster.get(kind, "-n", name)["items"] == []
+
+
+def test_max_hours_end_a_server(house, stopped):
+    pod = start(house, house.ada, flavor="h100x4")
+    where, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    house.cluster.kubectl("annotate", "pod", name, "-n", where, "cnai.dev/max-hours=0.0001", "--overwrite")
+    until(lambda: "" not in servers(house, house.ada), "the hub has stopped the server")
+    assert not pods_of(house, house.ada)
