@@ -21,7 +21,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             options = (*sources.secrets(Path(folder)), *given.build_option)
             engine = Engine(choose(given.engine), options, tuple(given.push_option))
-            _make(make.Maker(engine, given.base, given.torch_index), given)
+            _make(make.Maker(engine, given.base, given.torch_index, given.fresh), given)
     except ImageError as error:
         sys.exit(f"images: {error}")
 
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--engine", choices=ENGINES, help="what builds (the one that is installed)")
     add("--base", default="", help="the Debian 12 to build on (debian:bookworm-slim)")
     add("--torch-index", default="", metavar="URL", help="where PyTorch comes from, for example a build without CUDA")
+    add("--fresh", action="store_true", help="build all packages again, on today's Debian with its corrections")
     add("--build-option", action="append", default=[], metavar="=OPTION", help="another option of the engine's build")
     add("--push-option", action="append", default=[], metavar="=OPTION", help="another option of the engine's push")
     return parser

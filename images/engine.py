@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from images.chain import ROOT, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 ENGINES = ("docker", "buildah")
 
@@ -29,9 +29,12 @@ class Engine:
     push_options: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    def build(self, dockerfile: Path, arguments: Mapping[str, str], *options: str) -> None:
-        """Build a Dockerfile; the checkout is its context."""
-        self._call(*build_words(self, dockerfile, arguments, *options))
+    def build(self, dockerfile: Path, arguments: Mapping[str, str], *options: str, keep_layers: bool = True) -> None:
+        """Build a Dockerfile; the checkout is its context. Layers that were kept are not built again."""
+        given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        words = ["build", f"--file={dockerfile.relative_to(ROOT)}", *given, *self.build_options, *options, "."]
+        # Docker keeps layers always. Buildah does when told so, and makes an image of each line for it.
+        self._call(*words, BUILDAH_LAYERS=str(keep_layers).lower())
 
     def has(self, image: str) -> bool:
         """Tell whether an image is on this machine."""
@@ -58,21 +61,14 @@ class Engine:
         repository = there.rpartition(":")[0]
         return next(digest for name, _, digest in (one.partition("@") for one in found) if name == repository)
 
-    def _call(self, *words: str) -> str:
-        # Buildah keeps layers between builds only when told so, Docker always does.
-        env = {**os.environ, "BUILDAH_LAYERS": "true", "DOCKER_BUILDKIT": "1", **self.settings}
+    def _call(self, *words: str, **more: str) -> str:
         command = [self.program, *words]
+        env = {**os.environ, "DOCKER_BUILDKIT": "1", **self.settings, **more}
         done = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
         if done.returncode:
             tail = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-15:])
             raise ImageError(f"{tail}\n`{shlex.join(command)}` failed")
         return done.stdout
-
-
-def build_words(engine: Engine, dockerfile: Path, arguments: Mapping[str, str], *options: str) -> Sequence[str]:
-    """Return what follows the program's name."""
-    given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    return ["build", f"--file={dockerfile.relative_to(ROOT)}", *given, *engine.build_options, *options, "."]
 
 
 def choose(name: str | None) -> str:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from contextlib import contextmanager
@@ -28,11 +29,15 @@ WHEELS = ROOT / "build" / "wheel"
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """How images are made here: with which engine, from which base, and from which index PyTorch comes."""
+    """How images are made here: with which engine, on which base, and from which index PyTorch comes.
+
+    `fresh` builds packages again that are there, on today's base: what a Dockerfile says is the same, Debian is not.
+    """
 
     engine: Engine
     base: str = ""
     torch_index: str = ""
+    fresh: bool = False
     known: dict[str, Image] = field(default_factory=images)
 
     def packages(self, names: Iterable[str]) -> dict[str, str]:
@@ -40,25 +45,28 @@ class Maker:
         made: dict[str, str] = {}
         for image in order(names, self.known):
             made[image.name] = self.packages_name(image.name)
-            if not self.engine.has(made[image.name]):
+            if self.fresh or not self.engine.has(made[image.name]):
                 with _timed(f"{image.name}: packages"):
-                    self.engine.build(image.dockerfile, self._arguments(image, made), f"--tag={made[image.name]}")
+                    options = [f"--tag={made[image.name]}", *self._freshness(image)]
+                    self.engine.build(image.dockerfile, self._arguments(image, made), *options)
         return made
 
     def finish(self, name: str, packages: str, tag: str) -> str:
         """Put cnai's code onto an image's packages; return what the image is called here."""
         made = f"{LOCAL}/{name}:{tag}"
         with _timed(f"{name}: code"):
-            self.engine.build(CODE / "Dockerfile", labels(name) | {"PACKAGES": packages}, f"--tag={made}")
+            self._code(packages, *labels(name), f"--tag={made}")
         return made
 
     def sbom(self, name: str, packages: str, folder: Path) -> Path:
         """Write what an image holds to a folder."""
-        out = folder / name
-        out.mkdir(parents=True, exist_ok=True)
-        wanted = ["--target=sbom", f"--output=type=local,dest={out}"]
-        self.engine.build(CODE / "Dockerfile", labels(name) | {"PACKAGES": packages}, *wanted)
-        return (out / "sbom.json").rename(folder / f"{name}.cdx.json")
+        with tempfile.TemporaryDirectory() as out:
+            self._code(packages, "--target=sbom", f"--output=type=local,dest={out}")
+            folder.mkdir(parents=True, exist_ok=True)
+            return Path(shutil.copy(Path(out, "sbom.json"), folder / f"{name}.cdx.json"))
+
+    def _code(self, packages: str, *options: str) -> None:
+        self.engine.build(CODE / "Dockerfile", {"PACKAGES": packages}, *options, keep_layers=False)
 
     def push(self, made: str, registry: str, there: str) -> str:
         """Push an image, and return the reference that pods name: its repository and digest."""
@@ -69,6 +77,9 @@ class Maker:
     def packages_name(self, name: str) -> str:
         """Return what the packages of an image are called here; other packages have another name."""
         return f"{LOCAL}/{name}:packages-{fingerprint(name, self.known, (self.base, self.torch_index))}"
+
+    def _freshness(self, image: Image) -> list[str]:
+        return ["--no-cache", *([] if image.parent else ["--pull"])] if self.fresh else []
 
     def _arguments(self, image: Image, made: dict[str, str]) -> dict[str, str]:
         """Return what the Dockerfile is told; what it doesn't declare, engines complain about."""
@@ -97,12 +108,32 @@ def content(packages: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def labels(name: str) -> dict[str, str]:
-    """Return what the labels of an image say."""
+def labels(name: str) -> list[str]:
+    """Return the options that label an image, with the words of the OCI."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    revision = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(revision, cwd=ROOT, text=True, capture_output=True)
-    return {"IMAGE": name, "VERSION": project["version"], "REVISION": done.stdout.strip()}
+    known = {
+        "title": f"cnai {name}",
+        "description": project["description"],
+        "version": project["version"],
+        "licenses": project["license"],
+        "revision": _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+        "source": _public(_git("remote", "get-url", "origin")),
+    }
+    return [f"--label=org.opencontainers.image.{key}={value}" for key, value in known.items() if value]
+
+
+def _public(address: str) -> str:
+    """Return an address that others can use and that names nobody's account, else nothing."""
+    return address if address.startswith("https://") and "@" not in address else ""
+
+
+def _git(*words: str) -> str:
+    """Return what git says, nothing outside a checkout."""
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, text=True, capture_output=True)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("extensions/cnai", "hub/cnai_hub")
 # What has no docstring of its own, in the order of the map.
 FOLDERS = {
-    "images": "what people can start: `catalog.toml` is the one list of images and flavors",
+    "images": "what people can start: `catalog.toml` is the one list of images and flavors, each folder an image; `make images` builds",
     "extensions/cnai": "",
     "hub": "the hub's configuration, one call of `cnai_hub.configure`",
     "hub/cnai_hub": "",
@@ -19,7 +19,7 @@ FOLDERS = {
     "tests": "mirror the tree; `tests/browser` drives a real Chromium, `tests/cluster` a real Kubernetes",
     "tools": "what `make` runs: set up, lock, lint",
     "locks": "every package, pinned with its hashes",
-    "docs": "how it works, words, administrators, reference, benchmarks",
+    "docs": "how it works, words, administrators, images, reference, benchmarks",
 }
 
 

@@ -97,6 +97,7 @@ def test_it_was_pulled_by_digest(inside):
 @promised_by("base")
 def test_nobody_is_root(inside):
     assert inside.run("id").strip() == "uid=1000(cnai) gid=100(users) groups=100(users)"
+    assert inside.run("sh", "-c", "find / -xdev -perm /6000 -type f 2>/dev/null; true") == ""
     for folder in ("/opt/cnai/bin", "/opt/cnai/lib/python3.11/site-packages", "/usr/local/bin", "/etc"):
         assert inside.run("sh", "-c", f"test -w {folder} && echo writable; true") == ""
 
