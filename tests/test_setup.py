@@ -80,7 +80,7 @@ def test_help_lists_the_targets():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env=alone).stdout
     assert [line.split()[1] for line in shown.splitlines()] == [
         "help", "run", "demo", "test", "lint", "format", "bench", "images", "cluster", "cluster-down", "test-cluster",
-        "install", "lock", "clean",
+        "bench-cluster", "install", "lock", "clean",
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("extensions/cnai", "hub/cnai_hub")
 # What has no docstring of its own, in the order of the map.
 FOLDERS = {
-    "images": "what people can start: `catalog.toml` is the one list of images and flavors, each folder an image; `make images` builds",
+    "images": "what people can start: `catalog.toml` is the one list; a folder is an image, `make images` builds",
     "extensions/cnai": "",
     "hub": "the hub's configuration, one call of `cnai_hub.configure`",
     "hub/cnai_hub": "",
