@@ -6,6 +6,8 @@ control. Whoever controls a scheduler must not control the operator, so three th
   (`distributed.http.scheduler.api`, which our schedulers serve);
 - no redirect is followed, and the address is the one that Kubernetes gave to the cluster's own Service;
 - only workers that exist are deleted: a name that a scheduler answers becomes part of a path at the API server.
+
+And one thing is added: a cluster without a scheduler doesn't keep its nodes, with their GPUs, for ever.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
 API_PORT = "http-dashboard"
 
+LOST_SECONDS = 900.0
+"""How long a cluster may be without a scheduler that is ready; longer than the slowest image takes to be pulled."""
+_LOOK_SECONDS = 30.0
 _PATIENCE_SECONDS = 10
 _LONGEST_ANSWER = 2**20
 
@@ -46,6 +53,36 @@ def harden() -> None:
     controller.get_desired_workers = get_desired_workers
 
 
+def watch_schedulers(lost_seconds: float) -> None:
+    """Have the operator look after schedulers that don't come, or don't come back."""
+    import kopf
+    import kr8s
+    from kr8s.asyncio.objects import Deployment
+
+    @kopf.timer("daskcluster.kubernetes.dask.org", id="cnai-lost-schedulers", interval=min(_LOOK_SECONDS, lost_seconds))
+    async def end_without_scheduler(name: str, namespace: str, logger: Any, **_: Any) -> None:
+        from dask_kubernetes.operator._objects import DaskCluster
+
+        try:
+            found = await Deployment.get(f"{name}-scheduler", namespace=namespace)
+        except kr8s.NotFoundError:  # it is being made, or removed
+            return
+        if (seconds := without_scheduler(found.raw, time.time())) <= lost_seconds:
+            return
+        logger.warning(f"{namespace}/{name} has had no scheduler for {seconds:.0f} s and is removed")
+        cluster = await DaskCluster.get(name, namespace=namespace)
+        await cluster.delete()
+
+
+def without_scheduler(deployment: dict[str, Any], now: float) -> float:
+    """Return for how many seconds a deployment has had no pod that is ready, 0 if it has one."""
+    for condition in deployment.get("status", {}).get("conditions", []):
+        if condition["type"] == "Available" and condition["status"] != "True":
+            since = datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()
+            return max(0.0, now - since)
+    return 0.0
+
+
 async def retire_workers(
     n_workers: int, scheduler_service_name: str, worker_group_name: str, namespace: str | None, logger: Any
 ) -> list[str]:
@@ -56,18 +93,25 @@ async def retire_workers(
     exist = [each.name async for each in kr8s.asyncio.get("deployments", namespace=namespace, label_selector=group)]
     try:
         answer = await ask(scheduler_service_name, namespace, "retire_workers", {"n": n_workers})
-        named = [worker.get("name") for worker in answer.values() if isinstance(worker, dict)]
+        named = [worker for worker in answer.values() if isinstance(worker, dict)]
     except SchedulerRefused as refused:
         logger.warning(f"{worker_group_name} ends its newest workers: {refused}")
         named = []
-    return to_end(exist, named, n_workers)
+    busy = [worker.get("name") for worker in named if worker.get("busy") is True]
+    free = [worker.get("name") for worker in named if worker.get("busy") is not True]
+    return to_end(exist, free, busy, n_workers)
 
 
-def to_end(exist: list[str], named: Iterable[Any], number: int) -> list[str]:
-    """Return `number` of the workers that exist, those that were named before the newest ones."""
-    chosen = [name for name in dict.fromkeys(each for each in named if isinstance(each, str)) if name in exist]
-    rest = [name for name in reversed(exist) if name not in chosen]
-    return [*chosen, *rest][:number]
+def to_end(exist: list[str], free: Iterable[Any], busy: Iterable[Any], number: int) -> list[str]:
+    """Return `number` of the workers that exist: free ones, then those the scheduler doesn't know, then busy ones."""
+    first = _of(exist, free)
+    last = [name for name in _of(exist, busy) if name not in first]
+    unknown = [name for name in reversed(exist) if name not in first and name not in last]
+    return [*first, *unknown, *last][:number]
+
+
+def _of(exist: list[str], named: Iterable[Any]) -> list[str]:
+    return [name for name in dict.fromkeys(each for each in named if isinstance(each, str)) if name in exist]
 
 
 async def check_scheduler_idle(scheduler_service_name: str, namespace: str | None, logger: Any) -> float:  # noqa: ARG001
@@ -145,10 +189,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m cnai_hub.operator", description="The hardened Dask operator.")
     parser.add_argument("--namespace", action="append", default=[], help="only this one; may be repeated")
     parser.add_argument("--liveness", default="", help="where to answer probes, such as http://0.0.0.0:8080/healthz")
+    parser.add_argument(
+        "--lost-seconds", type=float, default=LOST_SECONDS, help="how long a cluster may be without a ready scheduler"
+    )
     options = parser.parse_args()
     import kopf
 
     harden()
+    watch_schedulers(options.lost_seconds)
     kopf.configure(verbose=False)
     # Standalone: one replica, so there is nobody to agree with.
     kopf.run(

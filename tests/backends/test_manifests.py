@@ -25,6 +25,7 @@ POD_SECURITY = {
     "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+HEALTH = {"path": "/health", "port": "health"}
 ENVIRONMENT = [
     {"name": "CNAI_HOME", "value": "/home/cnai/cnai"},
     {"name": "HOME", "value": "/home/cnai"},
@@ -45,7 +46,14 @@ def _pod(part, resources):
                 "image": IMAGE,
                 "args": ["python", "-m", "cnai.backends.pod", part],
                 "env": ENVIRONMENT,
+                "ports": [{"name": "health", "containerPort": 8787}],
                 "resources": resources,
+                "livenessProbe": {
+                    "httpGet": HEALTH,
+                    "periodSeconds": 20,
+                    "timeoutSeconds": 10,
+                    "failureThreshold": 15,
+                },
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                 "volumeMounts": [{"name": "home", "mountPath": "/home/cnai"}],
             }
@@ -69,6 +77,7 @@ def test_an_engine_with_gpus():
     scheduler = _pod(
         "scheduler", {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
     )
+    scheduler["containers"][0]["readinessProbe"] = {"httpGet": HEALTH, "periodSeconds": 1, "timeoutSeconds": 5}
     scheduler["containers"][0]["env"] = [*ENVIRONMENT, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
     assert manifests.engine("gpu-h100-1a2b", PLACE, GPU, IMAGE, 2) == {
         "apiVersion": "kubernetes.dask.org/v1",

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -22,6 +23,7 @@ from cnai.events import Kind, State
 from cnai.paths import store_root
 from cnai.run.handle import Run
 from cnai.run.launch import build_spec, capture
+from run.test_survival import rank_pids
 from run.training import digits
 from run.waiting import until
 
@@ -34,7 +36,7 @@ class Pods:
     """What Kubernetes does for an engine: keeps its address, starts and ends processes."""
 
     def __init__(self, home):
-        self.home, self.processes = home, {}
+        self.home, self.processes, self.clients = home, {}, []
         self.http = _free_port()
         self.folder = home / "engine" / NAME
         self.folder.mkdir(parents=True)
@@ -47,6 +49,10 @@ class Pods:
         command = [sys.executable, "-m", "cnai.backends.pod", what]
         process = subprocess.Popen(command, env={**env, "DASK_WORKER_NAME": name}, stdout=self.log, stderr=self.log)
         self.processes[name or what] = process
+
+    def there(self, what, name=""):
+        if (name or what) not in self.processes:
+            self.start(what, name)
 
     def end(self, name, number=signal.SIGTERM):
         process = self.processes.pop(name)
@@ -74,12 +80,16 @@ class Pods:
                 return False
             return True
 
-        clients = []
-        until(connect, "the scheduler answers")
-        return clients[0]
+        clients = self.clients
+        if not clients or not clients[-1].alive:
+            until(connect, "the scheduler answers")
+        return clients[-1]
 
     def names(self):
-        return list(json.loads(self.ask("api/v1/retire_workers", n=0)).values())
+        try:
+            return list(json.loads(self.ask("api/v1/retire_workers", n=0)).values())
+        except urllib.error.URLError:
+            return []
 
 
 def _free_port():
@@ -97,11 +107,36 @@ def _credentials():
 
 @pytest.fixture
 def pods(home):
+    """An engine without processes."""
+    yield from _pods(home)
+
+
+def _pods(home):
     made = Pods(home)
     yield made
-    for name in list(made.processes):
+    for client in made.clients:
+        client.close()
+    for name in sorted(made.processes, key="scheduler".__eq__):
         made.end(name)
     made.log.close()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """An engine for all tests of this module; each puts back what it takes away."""
+    yield from _pods(tmp_path_factory.mktemp("pods"))
+
+
+@pytest.fixture
+def two(kept, monkeypatch):
+    """An engine with two nodes."""
+    monkeypatch.setenv("CNAI_HOME", str(kept.home))
+    monkeypatch.delenv("CNAI_STORE", raising=False)
+    for name in ("one", "two"):
+        kept.there("node", name)
+    kept.there("scheduler")
+    until(lambda: len(kept.names()) == 2, "two nodes are there")
+    return kept
 
 
 def write(target, args=(), **given):
@@ -112,11 +147,19 @@ def write(target, args=(), **given):
     return Run(Store(store_root()).create(spec, record, captured.payload, captured.code_zip))
 
 
+def begin(pods, target, args=(), **given):
+    """Start a run on an engine that is there."""
+    run = write(target, args, **given)
+    pods.client().submit(run.id, str(store_root()))
+    return run
+
+
 def read(run, pods, condition):
     """Wait for what the journal says of a run."""
     found = [run]
 
     def look():
+        time.sleep(0.2)
         found[0] = Run(Store(store_root()).folder(run.id))
         return condition(found[0])
 
@@ -136,10 +179,167 @@ def begins(run):
     return [e.payload["from_step"] for e in run.events if e.kind is Kind.GENERATION]
 
 
-def test_the_store_says_what_to_begin(pods):
+def test_the_store_says_what_to_begin(kept, monkeypatch):
+    monkeypatch.setenv("CNAI_HOME", str(kept.home))
     run = write(digits, (2, 0), ranks=2)
     for what, name in (("node", "one"), ("scheduler", ""), ("node", "two")):
-        pods.start(what, name)
-    run = read(run, pods, ended)
+        kept.there(what, name)
+    run = read(run, kept, ended)
     assert run.result(0)[:2] == (20, 2)
     assert len({e.payload["text"] for e in run.events if e.kind is Kind.LOG}) == 2
+
+
+def going(run):
+    return run.state is State.RUNNING and (run.step or 0) >= 15
+
+
+def test_a_lost_scheduler_is_replaced_and_goes_on(two):
+    run = read(begin(two, digits, (EPOCHS,), ranks=2, checkpoint_every=5), two, going)
+    ranks = rank_pids(run)
+    two.processes.pop("scheduler").kill()
+    until(lambda: not any(psutil.pid_exists(pid) for pid in ranks), "the ranks of the lost scheduler end")
+    two.start("scheduler")
+    run = read(run, two, ended)
+    assert run.result(0)[0] == STEPS
+    assert reasons(run) == ["the engine was lost and started again"]
+    assert len(begins(run)) == 2
+    assert begins(run)[1] >= 5
+
+
+def test_a_scheduler_that_has_to_go_loses_no_step(two):
+    run = read(begin(two, digits, (EPOCHS,), ranks=2), two, going)
+    two.end("scheduler")
+    left = Run(Store(store_root()).folder(run.id))
+    assert left.state is State.RESTARTING
+    two.start("scheduler")
+    run = read(run, two, ended)
+    assert run.result(0)[0] == STEPS
+    assert begins(run) == [0, left.step]
+
+
+def test_a_killed_node(two):
+    run = read(begin(two, digits, (EPOCHS,), ranks=2, checkpoint_every=5), two, going)
+    two.end("two", signal.SIGKILL)
+    run = read(run, two, lambda run: run.state is State.RESTARTING)
+    assert two.idle() == 0
+    two.start("node", "two")
+    run = read(run, two, ended)
+    assert run.result(0)[0] == STEPS
+    assert reasons(run)[0].startswith("node 1 was lost; going on from step-") or "node 0 was lost" in reasons(run)[0]
+
+
+def test_a_node_that_has_to_go_ends_at_a_step(two):
+    run = read(begin(two, digits, (EPOCHS,), ranks=2), two, going)
+    two.start("node", "three")
+    two.end("two")
+    run = read(run, two, ended)
+    assert run.result(0)[0] == STEPS
+    assert reasons(run) == ["asked to leave its node"]
+    first, second = begins(run)
+    assert first == 0
+    assert second >= 15
+    two.end("three")
+
+
+def test_code_that_knows_no_steps_starts_again_elsewhere(two):
+    def plain():
+        import time
+
+        print("on", flush=True)
+        time.sleep(1000)
+
+    run = read(begin(two, plain, infra_retries=0), two, lambda run: run.logs())
+    two.end(next(each["name"] for each in two.names() if each["busy"]))
+    run = read(run, two, lambda run: len(begins(run)) == 2 and run.state is State.RUNNING)
+    assert reasons(run) == ["asked to leave its node"]
+    two.client().wish(run.id, "stop")
+    assert read(run, two, ended).state is State.CANCELLED
+
+
+def test_idle_is_when_nothing_goes_on(two):
+    until(lambda: two.idle(), "an engine without a run is idle")
+    run = begin(two, digits, (EPOCHS,), ranks=2)
+    client = two.client()
+    assert two.idle() == 0
+    read(run, two, going)
+    client.wish(run.id, "pause")
+    read(run, two, lambda run: run.state is State.PAUSED)
+    assert two.idle() > 0
+    client.wish(run.id, "resume")
+    read(run, two, lambda run: run.state is State.RUNNING)
+    assert two.idle() == 0
+    run = read(run, two, ended)
+    assert run.result(0)[0] == STEPS
+    until(lambda: two.idle(), "idle again")
+    client.submit(run.id, str(store_root()))  # asked again after a lost answer
+    assert two.idle() > 0
+
+
+def test_paused_stays_paused_past_its_scheduler(two):
+    run = begin(two, digits, (EPOCHS,), ranks=2)
+    read(run, two, going)
+    two.client().wish(run.id, "pause")
+    read(run, two, lambda run: run.state is State.PAUSED)
+    two.end("scheduler")
+    two.start("scheduler")
+    until(lambda: two.idle(), "a paused run is not going on")
+    two.client().wish(run.id, "resume")
+    assert read(run, two, ended).result(0)[0] == STEPS
+
+
+def test_nodes_follow_the_ranks_and_the_rest_can_go(two):
+    run = read(begin(two, digits, (EPOCHS,), ranks=2), two, going)
+    assert sorted((each["name"], each["busy"]) for each in two.names()) == [("one", True), ("two", True)]
+    two.client().wish(run.id, "scale", 1)
+    read(run, two, lambda run: run.world_size == 1 and run.state is State.RUNNING)
+    answer = json.loads(two.ask("api/v1/retire_workers", n=1))
+    (free, busy) = answer.values()
+    assert (free["busy"], busy["busy"]) == (False, True)
+    two.end(free["name"])
+    assert read(run, two, ended).result(0)[:2] == (STEPS, 1)
+    assert not reasons(run)
+
+
+def test_what_a_wish_ends_may_still_wait_for_its_nodes(two):
+    run = begin(two, digits, (1,), ranks=3)
+    read(run, two, begins)
+    two.client().wish(run.id, "stop")
+    assert read(run, two, ended).state is State.CANCELLED
+
+
+def test_all_nodes_or_none(pods, monkeypatch):
+    monkeypatch.setenv("CNAI_NODE_SECONDS", "1")
+    run = write(digits, (1,), ranks=2)
+    pods.start("scheduler")
+    run = read(run, pods, ended)
+    assert run.reason == "2 nodes wanted, 0 found within 1 s"
+    until(pods.idle, "nothing goes on any more")
+
+
+def test_questions_of_no_sense(two):
+    until(two.idle, "the scheduler answers")
+    for body in (b"", b"[]", b'{"n": "all"}', b'{"n": -1}', b'{"n": true}'):
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(f"http://127.0.0.1:{two.http}/api/v1/retire_workers", body, timeout=10)
+    for path in ("api/v1/adaptive_target", "info/main/workers.html", "metrics", "json/counts.json"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            two.ask(path)
+    assert two.ask("health") == b"ok"
+
+
+def test_two_schedulers_of_one_engine_do_not_work_at_once(two):
+    until(two.idle, "the scheduler answers")
+    two.processes["first"] = two.processes.pop("scheduler")
+    two.start("scheduler")
+    two.client().status()
+    two.end("first")
+    until(two.idle, "the second one takes over")
+
+
+def test_without_its_engine_it_says_why(home, monkeypatch):
+    monkeypatch.delenv("CNAI_ENGINE", raising=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "cnai.backends.pod", "node"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("CNAI_ENGINE names no engine; set it to the name of the Dask cluster")

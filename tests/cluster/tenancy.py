@@ -9,7 +9,6 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from realcluster import RESTRICTED, Cluster, Refused
@@ -51,7 +50,6 @@ def account(cluster: Cluster, folder: Path, namespace: str, name: str) -> Accoun
 @contextmanager
 def installed(cluster: Cluster, settings: tenants.Cluster) -> Iterator[None]:
     """Install what an administrator does; remove afterwards what was not there before."""
-    crds = files("dask_kubernetes").joinpath("operator/deployment/helm/dask-kubernetes-operator/crds")
     place = {"name": settings.hub_namespace}
     hub = {"name": settings.hub_account, "namespace": settings.hub_namespace}
     basis = [
@@ -59,9 +57,6 @@ def installed(cluster: Cluster, settings: tenants.Cluster) -> Iterator[None]:
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": hub},
     ]
     added = [each for each in [*basis, *tenants.cluster_manifests(settings)] if not exists(cluster, each)]
-    added_crds = [str(crd) for crd in crds.iterdir() if not succeeds(cluster, "get", "-f", str(crd))]
-    for crd in added_crds:
-        cluster.kubectl("apply", "--server-side", "-f", crd)
     for manifest in [*basis, *tenants.cluster_manifests(settings)]:
         apply(cluster, manifest)
     try:
@@ -69,8 +64,6 @@ def installed(cluster: Cluster, settings: tenants.Cluster) -> Iterator[None]:
     finally:
         for manifest in reversed(added):
             cluster.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", given=manifest)
-        for crd in added_crds:
-            cluster.kubectl("delete", "--ignore-not-found", "-f", crd)
 
 
 @contextmanager
@@ -117,15 +110,6 @@ def exists(cluster: Cluster, manifest: dict[str, Any]) -> bool:
     """Tell whether an object of this name is there."""
     try:
         cluster.kubectl("get", "-f", "-", given=manifest)
-    except Refused:
-        return False
-    return True
-
-
-def succeeds(cluster: Cluster, *words: str) -> bool:
-    """Tell whether kubectl does it."""
-    try:
-        cluster.kubectl(*words)
     except Refused:
         return False
     return True

@@ -259,6 +259,10 @@ def _service(**fields):
     return lambda manifest: manifest["spec"]["scheduler"]["service"].update(fields)
 
 
+def _idle(seconds):
+    return lambda manifest: manifest["spec"].update(idleTimeout=seconds)
+
+
 DASK_DENIED = {
     "load balancer": (_service(type="LoadBalancer"), "must be of type ClusterIP"),
     "another's address": (_service(externalIPs=["192.0.2.7"]), "must be of type ClusterIP"),
@@ -280,13 +284,15 @@ DASK_DENIED = {
     ),
     "system's priority": (_worker(priorityClassName="system-cluster-critical"), "priority classes of the system"),
     "a node by name": (_scheduler(nodeName="cnai-node"), "goes around the scheduler"),
+    "idle for a day": (_idle(86400), "idleTimeout may be 0 to 3600 seconds"),
+    "idle for less than nothing": (_idle(-1), "idleTimeout may be 0 to 3600 seconds"),
 }
 
 
 @pytest.mark.parametrize("attack", DASK_DENIED)
 def test_a_dask_cluster_is_refused(house, attack):
     change, sentence = DASK_DENIED[attack]
-    plain = dask_cluster("x", house.image, workers=2, gpus=2)
+    plain = _edited(dask_cluster("x", house.image, workers=2, gpus=2), _idle(3600))
     with pytest.raises(Refused, match=sentence):
         house.notebook.create(_edited(plain, change), house.ada, "--dry-run=server")
     house.notebook.create(plain, house.ada, "--dry-run=server")

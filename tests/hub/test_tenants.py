@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from cnai.catalog import Catalog, Flavor, Image
 from cnai_hub import operator, tenants
 from cnai_hub.tenants import Cluster, access, limits, names, network
+from cnai_hub.tenants import operator as tenant_operator
 
 SMALL = Flavor(name="small", title="", cpu=0.5, memory_gib=2)
 LARGE = Flavor(name="large", title="", cpu=8, memory_gib=24)
@@ -272,11 +274,68 @@ def test_every_admission_policy_denies_and_fails_closed():
     ]  # fmt: skip
 
 
-def test_an_administrator_gets_one_list():
+@pytest.mark.parametrize(("image", "said"), [("", "left out: no --hub-image"), ("r.example/hub@sha256:0", "")])
+def test_an_administrator_gets_one_list(image, said):
     command = [sys.executable, "-m", "cnai_hub.tenants", "--hub-namespace", "lab", "--registries", "r.example/"]
-    printed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    expected = tenants.cluster_manifests(Cluster(hub_namespace="lab", registries=("r.example/",)))
-    assert printed == {"apiVersion": "v1", "kind": "List", "items": expected}
+    done = subprocess.run([*command, "--hub-image", image], capture_output=True, check=True, text=True)
+    expected = tenants.cluster_manifests(Cluster(hub_namespace="lab", registries=("r.example/",), hub_image=image))
+    assert json.loads(done.stdout) == {"apiVersion": "v1", "kind": "List", "items": expected}
+    assert said in done.stderr
+    assert bool(said) == bool(done.stderr)
+
+
+def test_an_administrators_list_begins_with_what_the_rest_needs():
+    made = tenants.cluster_manifests(Cluster(hub_image="r.example/hub@sha256:0"))
+    kinds = [each["spec"]["names"]["kind"] for each in made if each["kind"] == "CustomResourceDefinition"]
+    assert kinds == ["DaskCluster", "DaskWorkerGroup", "DaskJob", "DaskAutoscaler"]
+    assert [each["kind"] for each in made[:4]] == ["CustomResourceDefinition"] * 4
+    assert [each["kind"] for each in made[-2:]] == ["PersistentVolumeClaim", "Deployment"]
+
+
+def test_room_for_releases():
+    assert tenant_operator.releases(Cluster(hub_namespace="lab", releases_gib=7, storage_class="fast")) == {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "cnai-releases", "namespace": "lab"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "7Gi"}},
+            "storageClassName": "fast",
+        },
+    }
+    assert "storageClassName" not in tenant_operator.releases(Cluster())["spec"]
+
+
+def test_the_operators_pod():
+    made = tenant_operator.deployment(Cluster(hub_image="r.example/hub@sha256:0"))
+    labels = {"cnai.dev/role": "operator", "app.kubernetes.io/name": "cnai-operator"}
+    assert made["metadata"] == {"name": "cnai-operator", "namespace": "cnai", "labels": labels}
+    assert (made["spec"]["replicas"], made["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    assert made["spec"]["selector"] == {"matchLabels": labels}
+    assert made["spec"]["template"]["metadata"] == {"labels": labels}
+    pod = made["spec"]["template"]["spec"]
+    (container,) = pod.pop("containers")
+    assert pod == {
+        "serviceAccountName": "cnai-operator",
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 100,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}}],
+    }
+    assert container["image"] == "r.example/hub@sha256:0"
+    assert container["args"][:3] == ["python", "-m", "cnai_hub.operator"]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": 8080}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    assert set(container["resources"]["limits"]) == {"cpu", "memory"}
 
 
 def test_a_namespace_of_somebody_else_is_refused_with_a_sentence():
@@ -325,18 +384,40 @@ def test_names_are_the_same_forever(user, name):
     assert tenants.namespace_name(user) == name
 
 
-@given(st.lists(st.text(max_size=3), unique=True), st.lists(st.text(max_size=3) | st.integers()), st.integers(0, 9))
-def test_the_operator_ends_only_what_exists(exist, named, number):
-    ended = operator.to_end(exist, named, number)
+ANSWERED = st.lists(st.text(max_size=3) | st.integers())
+
+
+@given(st.lists(st.text(max_size=3), unique=True), ANSWERED, ANSWERED, st.integers(0, 9))
+def test_the_operator_ends_only_what_exists(exist, free, busy, number):
+    ended = operator.to_end(exist, free, busy, number)
     assert set(ended) <= set(exist)
     assert len(ended) == len(set(ended)) == min(number, len(exist))
-    wanted = {name for name in named if name in exist}
+    wanted = {name for name in free if name in exist}
     assert len(wanted & set(ended)) == min(number, len(wanted))
+    spared = {name for name in busy if name in exist} - wanted
+    assert len(spared & set(ended)) == max(0, len(ended) - len(exist) + len(spared))
 
 
 def test_without_an_answer_the_newest_end():
-    assert operator.to_end(["w1", "w2", "w3"], [], 2) == ["w3", "w2"]
-    assert operator.to_end(["w1", "w2", "w3"], ["w1", "../../victim"], 2) == ["w1", "w3"]
+    assert operator.to_end(["w1", "w2", "w3"], [], [], 2) == ["w3", "w2"]
+    assert operator.to_end(["w1", "w2", "w3"], ["w1", "../../victim"], [], 2) == ["w1", "w3"]
+
+
+def test_a_node_that_never_came_ends_before_one_that_works():
+    assert operator.to_end(["w1", "w2", "w3"], [], ["w3", "w1"], 2) == ["w2", "w3"]
+
+
+def _deployment(status, at="2026-01-01T00:00:00Z"):
+    condition = {"type": "Available", "status": status, "lastTransitionTime": at}
+    return {"status": {"conditions": [{"type": "Progressing", "status": "False"}, condition]}}
+
+
+def test_how_long_a_cluster_has_had_no_scheduler():
+    now = datetime(2026, 1, 1, 0, 20, tzinfo=UTC).timestamp()
+    assert operator.without_scheduler(_deployment("False"), now) == 1200
+    assert operator.without_scheduler(_deployment("Unknown"), now) == 1200
+    assert operator.without_scheduler(_deployment("True"), now) == 0
+    assert operator.without_scheduler({}, now) == 0
 
 
 def _service(**spec):

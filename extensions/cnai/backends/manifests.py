@@ -27,6 +27,8 @@ USER, USERS = 1000, 100
 GRACE_SECONDS = 60
 """From SIGTERM to SIGKILL: time for a step, and for its checkpoint."""
 
+# By name: the resource definition takes text only, and text is a name to a probe.
+_HEALTH = {"path": "/health", "port": "health"}
 SMALLEST_CPU = 0.05
 GUARANTEED_CPU = 0.1
 """Share of a flavor's CPUs that a node is sure of; the rest is whoever needs it, memory and GPUs are never shared."""
@@ -83,7 +85,10 @@ def _service(name: str) -> dict[str, Any]:
 
 def _scheduler(name: str, place: Place, image: str) -> dict[str, Any]:
     resources = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
-    return _without_gpus(_pod("scheduler", name, place, image, resources))
+    pod = _pod("scheduler", name, place, image, resources)
+    # By this the operator knows a cluster that has lost its scheduler for good.
+    pod["containers"][0]["readinessProbe"] = {"httpGet": _HEALTH, "periodSeconds": 1, "timeoutSeconds": 5}
+    return _without_gpus(pod)
 
 
 def _node(name: str, place: Place, flavor: Flavor, image: str) -> dict[str, Any]:
@@ -125,7 +130,10 @@ def _pod(part: str, name: str, place: Place, image: str, resources: dict[str, An
         # args, not command: the image's entrypoint is an init that passes signals on.
         "args": ["python", "-m", "cnai.backends.pod", part],
         "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "ports": [{"name": "health", "containerPort": API_PORT}],
         "resources": resources,
+        # Five minutes: one that replaces another waits for its end, which takes up to `GRACE_SECONDS`.
+        "livenessProbe": {"httpGet": _HEALTH, "periodSeconds": 20, "timeoutSeconds": 10, "failureThreshold": 15},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [{"name": "home", "mountPath": place.home}],
     }

@@ -60,13 +60,14 @@ def main() -> None:
     what = parser.parse_args().what
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
-        if what == "node":
-            asyncio.run(_keep())
-        else:
-            with _alone(folder()):
-                asyncio.run(_schedule(status()))
+        found = status()
     except EngineError as error:
         sys.exit(str(error))
+    if what == "node":
+        asyncio.run(_keep())
+    else:
+        with _alone(folder()):
+            asyncio.run(_schedule(found))
 
 
 def folder() -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cnai_hub.tenants import access, admission, limits, network
+from cnai_hub.tenants import access, admission, limits, network, operator
 from cnai_hub.tenants.cluster import Cluster
 from cnai_hub.tenants.names import TENANT, USER, namespace_name, tenant_label
 
@@ -60,8 +60,18 @@ def manifests(user: str, groups: Collection[str], catalog: Catalog, cluster: Clu
 
 
 def cluster_manifests(cluster: Cluster) -> list[dict[str, Any]]:
-    """Return what an administrator applies once per cluster: roles, and the fences around them."""
-    return [*access.roles(cluster), *access.cluster_bindings(cluster), *admission.policies(cluster)]
+    """Return what an administrator applies once per cluster: resources, roles and the fences around them, the operator.
+
+    Without a `hub_image` the operator's pod is left out.
+    """
+    return [
+        *operator.definitions(),
+        *access.roles(cluster),
+        *access.cluster_bindings(cluster),
+        *admission.policies(cluster),
+        operator.releases(cluster),
+        *([operator.deployment(cluster)] if cluster.hub_image else []),
+    ]
 
 
 def refusal(found: Mapping[str, Any], user: str) -> str:

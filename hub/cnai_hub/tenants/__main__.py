@@ -9,6 +9,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from cnai_hub.tenants import Cluster, cluster_manifests
+from cnai_hub.tenants.operator import NoResources
 
 
 def main() -> None:
@@ -25,7 +26,12 @@ def main() -> None:
         )
     options = vars(parser.parse_args())
     given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
-    items = cluster_manifests(Cluster(**given))
+    try:
+        items = cluster_manifests(Cluster(**given))
+    except NoResources as error:
+        sys.exit(str(error))
+    if not given["hub_image"]:
+        sys.stderr.write("the operator's pod is left out: no --hub-image is given\n")
     json.dump({"apiVersion": "v1", "kind": "List", "items": items}, sys.stdout, indent=1)
 
 

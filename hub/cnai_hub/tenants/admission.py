@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _GROUP = "admissionregistration.k8s.io/v1"
 _RESOURCES = ["cpu", "memory", "ephemeral-storage", GPU]
+_LONGEST_IDLE_SECONDS = 3600
 _TENANTS = {"namespaceSelector": {"matchExpressions": [{"key": TENANT, "operator": "Exists"}]}}
 
 
@@ -91,6 +92,11 @@ def _dask_rules() -> list[Rule]:
             f"{pods}.all(s, (!has(s.serviceAccountName) || s.serviceAccountName == 'default')"
             " && (!has(s.serviceAccount) || s.serviceAccount == 'default'))",
             "pods of Dask clusters have no service account of their own",
+        ),
+        (
+            f"!has(object.spec.idleTimeout) || (object.spec.idleTimeout >= 0"
+            f" && object.spec.idleTimeout <= {_LONGEST_IDLE_SECONDS})",
+            f"idleTimeout may be 0 to {_LONGEST_IDLE_SECONDS} seconds",
         ),
         (
             # They decide which network policies hold, and which pods the hub takes for servers.

@@ -13,6 +13,8 @@ class Cluster:
     runs. Addresses are CIDRs: `api_servers` as pods see them once a Service's address is resolved to its endpoints,
     `reachable` what lies in a private network and is needed nevertheless (an object store), `private` what looks
     public and is not. `registries` are prefixes that every image must start with; none: images are not looked at.
+    `hub_image` is what the operator's pod runs, `releases_gib` the room for published apps, of `storage_class` or the
+    cluster's default.
     """
 
     hub_namespace: str = "cnai"
@@ -28,3 +30,6 @@ class Cluster:
     reachable: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     registries: tuple[str, ...] = ()
+    hub_image: str = ""
+    releases_gib: int = 20
+    storage_class: str = ""

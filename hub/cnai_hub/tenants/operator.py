@@ -1,0 +1,106 @@
+"""What the administrator applies beside roles and fences: the operator with its resources, and room for releases."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import TYPE_CHECKING, Any
+
+from cnai_hub.tenants.names import ROLE
+
+if TYPE_CHECKING:
+    from cnai_hub.tenants.cluster import Cluster
+
+RELEASES = "cnai-releases"
+OPERATOR = "cnai-operator"
+_PROBE_PORT = 8080
+_LABELS = {ROLE: "operator", "app.kubernetes.io/name": OPERATOR}
+_RESOURCES = "dask_kubernetes/operator/deployment/helm/dask-kubernetes-operator/crds"
+
+
+class NoResources(Exception):
+    """The package that brings the resource definitions is not installed here."""
+
+
+def definitions() -> list[dict[str, Any]]:
+    """Return the definitions of DaskCluster and its kin, out of the package that the operator runs."""
+    import yaml
+
+    try:
+        # Located, not imported: the package loads Dask, kopf and clients of Kubernetes.
+        folder = distribution("dask-kubernetes").locate_file(_RESOURCES)
+    except PackageNotFoundError:
+        raise NoResources(
+            "dask-kubernetes isn't installed here; run this in the hub's image, or: pip install 'cnai[kubernetes]'"
+        ) from None
+    found: list[dict[str, Any]] = []
+    for name in ("daskcluster", "daskworkergroup", "daskjob", "daskautoscaler"):
+        found += [each for each in yaml.safe_load_all(folder.joinpath(f"{name}.yaml").read_text()) if each]
+    return found
+
+
+def releases(cluster: Cluster) -> dict[str, Any]:
+    """Return the claim that the hub mounts: published notebooks outlive its pod."""
+    spec: dict[str, Any] = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": f"{cluster.releases_gib}Gi"}},
+    }
+    if cluster.storage_class:
+        spec["storageClassName"] = cluster.storage_class
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": RELEASES, "namespace": cluster.hub_namespace},
+        "spec": spec,
+    }
+
+
+def deployment(cluster: Cluster) -> dict[str, Any]:
+    """Return the operator as a pod: one at a time, and nothing but the API server and schedulers to talk to."""
+    container = {
+        "name": "operator",
+        "image": cluster.hub_image,
+        "args": ["python", "-m", "cnai_hub.operator", f"--liveness=http://0.0.0.0:{_PROBE_PORT}/healthz"],
+        # Where its libraries keep what they keep; the root is read-only.
+        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a volume of its own
+        "ports": [{"name": "healthz", "containerPort": _PROBE_PORT}],
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": _PROBE_PORT},
+            "initialDelaySeconds": 30,
+            "periodSeconds": 20,
+            "timeoutSeconds": 10,
+            "failureThreshold": 6,
+        },
+        "resources": {"requests": {"cpu": "50m", "memory": "192Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - a volume of its own
+    }
+    pod = {
+        "serviceAccountName": cluster.operator_account,
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 100,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}}],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": OPERATOR, "namespace": cluster.hub_namespace, "labels": _LABELS},
+        "spec": {
+            "replicas": 1,
+            # Two would both answer to what happens, and make twice the nodes.
+            "strategy": {"type": "Recreate"},
+            "revisionHistoryLimit": 1,
+            "selector": {"matchLabels": _LABELS},
+            "template": {"metadata": {"labels": _LABELS}, "spec": pod},
+        },
+    }
