@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from realcluster import Cluster
 
 PROGRAM = Path(__file__).with_name("inpod.py")
+PLACE = f"{workplace.HOME}/bench.py"
 LIVE = 5
+PODS = ["bare", "notebook"]
 
 
 def rows(cluster: Cluster, images: Mapping[str, str], folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """Yield seconds, ours and bare in turns."""
     with workplace.notebook(cluster, images["notebook"], folder) as notebook, notebook.operator():
-        notebook.run("sh", "-c", f"cat > {workplace.HOME}/bench.py", given=PROGRAM.read_text())
+        notebook.run("sh", "-c", f"cat > {PLACE}", given=PROGRAM.read_text())
+        # Notebooks don't have dask-kubernetes.
+        bare = notebook.beside("bare", images["hub"])
         for number in range(rounds):
-            parts = [("nothing",), ("bare",), ("kill",), ("bare-kill",)]
-            for part in parts[:: -1 if number % 2 else 1]:
-                for row in _killing(notebook, *part) if "kill" in part[0] else _said(notebook, *part):
+            parts = [(notebook, "nothing"), (bare, "bare"), (notebook, "kill"), (bare, "bare-kill")]
+            for place, part in parts[:: -1 if number % 2 else 1]:
+                for row in (_killing if "kill" in part else _said)(place, part, images["notebook"]):
                     yield {**row, "round": number}
                 _alone(notebook)
             yield from ({**row, "round": number} for row in _said(notebook, "live", str(LIVE)))
@@ -35,15 +39,15 @@ def rows(cluster: Cluster, images: Mapping[str, str], folder: Path, rounds: int)
 
 
 def _said(notebook: workplace.Notebook, *part: str) -> list[dict[str, Any]]:
-    code, said = notebook.run("python", f"{workplace.HOME}/bench.py", *part)
+    code, said = notebook.run("python", PLACE, *part)
     if code:
         raise SystemExit(f"{' '.join(part)} failed:\n{said}")
     return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
-def _killing(notebook: workplace.Notebook, part: str) -> Iterator[dict[str, Any]]:
+def _killing(notebook: workplace.Notebook, part: str, image: str) -> Iterator[dict[str, Any]]:
     """Kill the node as soon as the program says that it works."""
-    command = ["exec", "-n", notebook.namespace, "notebook", "--", "python", f"{workplace.HOME}/bench.py", part]
+    command = ["exec", "-n", notebook.namespace, notebook.pod, "--", "python", PLACE, part, image]
     with subprocess.Popen(
         [notebook.cluster.kubectl_path, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -72,4 +76,4 @@ def _kill(notebook: workplace.Notebook) -> float:
 def _alone(notebook: workplace.Notebook) -> None:
     """Wait until nothing but the notebook is left."""
     notebook.run("cnai", "cluster", "stop")
-    until(lambda: [each["metadata"]["name"] for each in notebook.get("pods")] == ["notebook"])
+    until(lambda: sorted(each["metadata"]["name"] for each in notebook.get("pods")) == PODS)

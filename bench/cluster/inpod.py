@@ -57,14 +57,14 @@ def live(times):
         say(name="live: train → first step", value=seconds)
 
 
-def nothing():
+def nothing(_):
     """Without an engine."""
     run, seconds = train()
     run.wait()
     say(name="from nothing: train → first step", value=seconds)
 
 
-def kill():
+def kill(_):
     """Say when the run may be disturbed, and when it goes on."""
     run, _ = train(100_000)
     until(lambda: run.step > 30)
@@ -76,7 +76,7 @@ def kill():
     run.wait()
 
 
-def bare_cluster():
+def bare_cluster(image):
     """Return a KubeCluster of the same pods that run Dask's own programs, and a client that has had an answer."""
     from dask_kubernetes.operator import KubeCluster
     from distributed import Client
@@ -88,7 +88,6 @@ def bare_cluster():
         namespace=os.environ["CNAI_NAMESPACE"], claim="home", home=os.environ["HOME"], idle_seconds=0
     )
     name = f"bare-{os.urandom(2).hex()}"
-    image = os.environ["CNAI_IMAGE_REFERENCE"]
     spec = manifests.engine(name, place, catalog.load().flavor(FLAVOR), image, 1)
     pods = spec["spec"]["scheduler"]["spec"], spec["spec"]["worker"]["spec"]
     pods[0]["containers"][0]["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
@@ -103,17 +102,17 @@ def bare_cluster():
     return cluster, client, time.time() - start
 
 
-def bare():
+def bare(image):
     """From nothing, without cnai."""
-    cluster, client, seconds = bare_cluster()
+    cluster, client, seconds = bare_cluster(image)
     say(name="from nothing: bare KubeCluster → first answer", value=seconds)
     client.close()
     cluster.close()
 
 
-def bare_kill():
+def bare_kill(image):
     """Say when the bare cluster may be disturbed, and when another worker is there."""
-    cluster, client, _ = bare_cluster()
+    cluster, client, _ = bare_cluster(image)
     workers = lambda: {worker["id"] + address for address, worker in client.scheduler_info()["workers"].items()}  # noqa: E731
     before = workers()
     say(ready=time.time())

@@ -6,7 +6,7 @@ import json
 import secrets
 import subprocess
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import tenancy
@@ -34,19 +34,26 @@ QUIET = {"OMP_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class Notebook:
-    """The pod `notebook` of a namespace, and what its person may do."""
+    """A notebook's pod of a namespace, and what its person may do."""
 
     cluster: Cluster
     namespace: str
     operator_kubeconfig: str
     folder: Path
+    pod: str = "notebook"
 
     def run(self, *command: str, given: str | None = None) -> tuple[int, str]:
         """Run a command in the pod; return its exit code and what it printed."""
-        words = [self.cluster.kubectl_path, "exec", "-i", "-n", self.namespace, "notebook", "--", *command]
+        words = [self.cluster.kubectl_path, "exec", "-i", "-n", self.namespace, self.pod, "--", *command]
         more: dict[str, Any] = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
         done = subprocess.run(words, text=True, capture_output=True, **more)
         return done.returncode, done.stdout + done.stderr
+
+    def beside(self, name: str, image: str) -> Notebook:
+        """Return another pod of the same person that runs another image."""
+        self.cluster.create(_pod(name, image, self.namespace, {}), self.namespace)
+        self.cluster.wait(f"pod/{name}", "condition=Ready", self.namespace)
+        return replace(self, pod=name)
 
     def python(self, source: str) -> str:
         """Run a program as a file of the person's, and return what it printed."""
@@ -79,7 +86,7 @@ def notebook(
         with tenancy.tenant(cluster, hub, f"pat-{secrets.token_hex(3)}", ["research"], settings) as namespace:
             operator = tenancy.account(cluster, folder, settings.hub_namespace, settings.operator_account)
             cluster.create(claim(), namespace)
-            cluster.create(_pod(image, namespace, environment or {}), namespace)
+            cluster.create(_pod("notebook", image, namespace, environment or {}), namespace)
             cluster.wait("pod/notebook", "condition=Ready", namespace)
             yield Notebook(cluster, namespace, operator.kubeconfig, folder)
 
@@ -90,7 +97,7 @@ def claim(name: str = "home") -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
 
 
-def _pod(image: str, namespace: str, more: Mapping[str, str]) -> dict[str, Any]:
+def _pod(name: str, image: str, namespace: str, more: Mapping[str, str]) -> dict[str, Any]:
     environment = {
         "HOME": HOME,
         "CNAI_BACKEND": "kubernetes",
@@ -104,10 +111,10 @@ def _pod(image: str, namespace: str, more: Mapping[str, str]) -> dict[str, Any]:
         **more,
     }
     made = pod(
-        "notebook",
+        name,
         image,
         ["sleep", "36000"],
-        env=[{"name": name, "value": value} for name, value in environment.items()],
+        env=[{"name": key, "value": value} for key, value in environment.items()],
         resources={"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
         volumeMounts=[{"name": "home", "mountPath": HOME}, {"name": "shm", "mountPath": "/dev/shm"}],
     )
