@@ -30,6 +30,7 @@ from run.waiting import until
 NAME = "gpu-a1b2"
 EPOCHS = 12
 STEPS = 10 * EPOCHS
+PATIENCE_SECONDS = 300.0
 
 
 class Pods:
@@ -156,15 +157,12 @@ def begin(pods, target, args=(), **given):
 
 def read(run, pods, condition):
     """Wait for what the journal says of a run."""
-    found = [run]
-
-    def look():
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition(found := Run(Store(store_root()).folder(run.id))):
+        log = pods.home / "pods.log"
+        assert time.monotonic() < deadline, f"{found}: {log}: {log.read_text()[-3000:]}"
         time.sleep(0.2)
-        found[0] = Run(Store(store_root()).folder(run.id))
-        return condition(found[0])
-
-    until(look, f"{run}: {pods.home / 'pods.log'}: {(pods.home / 'pods.log').read_text()[-3000:]}")
-    return found[0]
+    return found
 
 
 def ended(run):
@@ -298,6 +296,13 @@ def test_nodes_follow_the_ranks_and_the_rest_can_go(two):
     two.end(free["name"])
     assert read(run, two, ended).result(0)[:2] == (STEPS, 1)
     assert not reasons(run)
+
+
+def test_runs_on_all_nodes_take_turns(two):
+    runs = [begin(two, digits, (3,), ranks=2, name=name) for name in ("first", "second", "third")]
+    for run in [read(run, two, ended) for run in runs]:
+        assert run.result(0)[:2] == (30, 2)
+        assert len(begins(run)) == 1
 
 
 def test_what_a_wish_ends_may_still_wait_for_its_nodes(two):

@@ -459,6 +459,15 @@ def test_scaling_up_gets_no_more_gpus_than_the_quota(house, running_operator):
     house.notebook.kubectl("delete", "daskcluster", "greedy", "-n", house.ada)
 
 
+def test_a_tenant_is_removed_with_a_dask_cluster_that_runs(house, running_operator):
+    with tenancy.tenant(house.admin, house.hub, f"eve-{secrets.token_hex(3)}", ["research"], house.settings) as eve:
+        until(lambda: house.admin.get("resourcequota", "tenant", "-n", eve)["status"]["hard"])
+        until(lambda: house.admin.create(dask_cluster("left", house.image, gpus=1), eve))
+        until(lambda: len(_workers(house, eve, "left")) == 1)
+    with pytest.raises(Refused, match="NotFound"):
+        house.admin.kubectl("get", "namespace", eve)
+
+
 class _Rogue(ThreadingHTTPServer):
     """A scheduler that answers with what it is given, and remembers what it was asked."""
 

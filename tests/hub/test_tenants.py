@@ -265,12 +265,14 @@ def test_every_admission_policy_denies_and_fails_closed():
     assert [policy["metadata"]["name"] for policy in policies] == [
         "cnai-fence", "cnai-pods", "cnai-daskclusters", "cnai-daskcluster-gpus",
     ]  # fmt: skip
-    assert [binding["spec"]["policyName"] for binding in bindings] == [p["metadata"]["name"] for p in policies]
+    assert [binding["spec"]["policyName"] for binding in bindings] == [
+        *[policy["metadata"]["name"] for policy in policies], "cnai-daskcluster-gpus",
+    ]  # fmt: skip
     assert {binding["spec"]["validationActions"][0] for binding in bindings} == {"Deny"}
     assert {policy["spec"]["failurePolicy"] for policy in policies} == {"Fail"}
     tenants_only = {"matchExpressions": [{"key": "cnai.dev/tenant", "operator": "Exists"}]}
     assert [(b["spec"].get("matchResources") or {}).get("namespaceSelector") for b in bindings] == [
-        None, tenants_only, tenants_only, tenants_only,
+        None, tenants_only, tenants_only, tenants_only, tenants_only,
     ]  # fmt: skip
 
 

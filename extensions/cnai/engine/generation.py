@@ -162,16 +162,22 @@ class Generation:
     async def _choose_nodes(
         self, ranks_per_node: int | None, wished: asyncio.Event, granting: Callable[[], str]
     ) -> list[str]:
-        """Return the least loaded nodes, as soon as there are enough of them."""
+        """Return the least loaded nodes, as soon as there are enough of them.
+
+        Several are taken when they are free together: two runs that hold one node each would wait for one another.
+        """
         wanted = nodes_for(self.world_size, self._spec.nodes, ranks_per_node)
         deadline = time.monotonic() + NODE_SECONDS
-        while len(nodes := self._supervisor.nodes()) < wanted:
+        while len(free := self._supervisor.nodes(without_ranks=wanted > 1)) < wanted:
             if wished.is_set() and granting():
                 raise Interrupted
-            if time.monotonic() > deadline:
-                raise NoNodes(f"{wanted} nodes wanted, {len(nodes)} found within {NODE_SECONDS:.0f} s")
+            if len(self._supervisor.nodes()) >= wanted:  # another run's turn
+                deadline = time.monotonic() + NODE_SECONDS
+            elif time.monotonic() > deadline:
+                found = len(self._supervisor.nodes())
+                raise NoNodes(f"{wanted} nodes wanted, {found} found within {NODE_SECONDS:.0f} s")
             await asyncio.sleep(0.02)
-        by_load = sorted(nodes, key=lambda state: (len(state.processing), state.address))
+        by_load = sorted(free, key=lambda state: (len(state.processing), state.address))
         return [state.address for state in by_load[:wanted]]
 
     async def _miss_nodes(self) -> None:

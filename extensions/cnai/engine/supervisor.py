@@ -136,8 +136,8 @@ class Supervisor(SchedulerPlugin):
         except (CnaiError, OSError, ValueError, KeyError):  # one that can't be read must not hold back the others
             logger.exception("run %s", folder.run_id)
 
-    def nodes(self) -> list[WorkerState]:
-        """Return the nodes that may get ranks."""
+    def nodes(self, *, without_ranks: bool = False) -> list[WorkerState]:
+        """Return the nodes that may get ranks; all of them, or those that no generation has."""
         now = time.monotonic()
         self._leaving = {
             address: until
@@ -147,16 +147,20 @@ class Supervisor(SchedulerPlugin):
         return [
             state
             for address, state in self.scheduler.workers.items()
-            if address not in self._leaving and state.status in {Status.init, Status.running}
+            if address not in self._leaving
+            and state.status in {Status.init, Status.running}
+            and not (without_ranks and self._busy(address))
         ]
+
+    def _busy(self, address: str) -> bool:
+        return any(driver.on(address) for driver in self._drivers.values())
 
     def retire(self, number: int) -> dict[str, dict[str, Any]]:
         """Name all nodes, those that can go first; so many of those without ranks get none any more."""
         free = {state.address for state in self.nodes()}
 
         def cost(state: WorkerState) -> tuple[bool, bool, str]:
-            busy = any(driver.on(state.address) for driver in self._drivers.values())
-            return busy, state.address in free, state.address
+            return self._busy(state.address), state.address in free, state.address
 
         found = sorted((cost(state), state) for state in self.scheduler.workers.values())
         for (busy, _, address), _state in found[:number]:

@@ -6,6 +6,7 @@ privileges and root by the time these are looked at; they add what it doesn't kn
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from cnai_hub.tenants.access import HUB_IN_TENANT, TENANT_ROLE
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _GROUP = "admissionregistration.k8s.io/v1"
 _RESOURCES = ["cpu", "memory", "ephemeral-storage", GPU]
+# What was admitted under other rules, or with a larger quota, can still be removed.
+_STAYS = {"name": "stays", "expression": "!has(object.metadata.deletionTimestamp)"}
 _LONGEST_IDLE_SECONDS = 3600
 _TENANTS = {"namespaceSelector": {"matchExpressions": [{"key": TENANT, "operator": "Exists"}]}}
 
@@ -35,6 +38,7 @@ def policies(cluster: Cluster) -> list[dict[str, Any]]:
             [_on("kubernetes.dask.org", "daskclusters", "CREATE", "UPDATE")],
             [*_over(["object.spec.scheduler.spec", "object.spec.worker.spec"], pod_rules(cluster)), *_dask_rules()],
             within=_TENANTS,
+            matchConditions=[_STAYS],
         ),
         *_gpus(),
     ]
@@ -172,17 +176,24 @@ def _gpus() -> list[dict[str, Any]]:
         " + string(variables.quota)",
         "reason": "Forbidden",
     }
-    policy, binding = _bound(
+    policy, made = _bound(
         "cnai-daskcluster-gpus",
         [_on("kubernetes.dask.org", "daskclusters", "CREATE", "UPDATE")],
         [],
         within=_TENANTS,
         paramKind={"apiVersion": "v1", "kind": "ResourceQuota"},
+        matchConditions=[_STAYS],
         variables=variables,
         validations=[validation],
     )
-    binding["spec"]["paramRef"] = {"name": QUOTA, "parameterNotFoundAction": "Deny"}
-    return [policy, binding]
+    # A namespace that is removed has lost its quota when the operator lets go of its clusters, which is an update.
+    changed = copy.deepcopy(made)
+    changed["metadata"]["name"] += "-changed"
+    for binding, operation, missing in ((made, "CREATE", "Deny"), (changed, "UPDATE", "Allow")):
+        only = [_on("kubernetes.dask.org", "daskclusters", operation)]
+        binding["spec"]["matchResources"] = {**_TENANTS, "resourceRules": only}
+        binding["spec"]["paramRef"] = {"name": QUOTA, "parameterNotFoundAction": missing}
+    return [policy, made, changed]
 
 
 def _containers(condition: str) -> str:
