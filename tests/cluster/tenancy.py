@@ -67,9 +67,16 @@ def installed(cluster: Cluster, settings: tenants.Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def tenant(cluster: Cluster, hub: Cluster, user: str, groups: list[str], settings: tenants.Cluster) -> Iterator[str]:
+def tenant(
+    cluster: Cluster,
+    hub: Cluster,
+    user: str,
+    groups: list[str],
+    settings: tenants.Cluster,
+    offered: Catalog = CATALOG,
+) -> Iterator[str]:
     """Make a tenant as the hub does, and remove it as an administrator does."""
-    namespace, *inside = tenants.manifests(user, groups, CATALOG, settings)
+    namespace, *inside = tenants.manifests(user, groups, offered, settings)
     name = namespace["metadata"]["name"]
     hub.create(namespace)
     try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import kubernetes.client
+    from kubernetes.client.exceptions import ApiException
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -86,7 +87,7 @@ class Api:
                 *_CLUSTERS, self.namespace, "daskclusters", name, _request_timeout=PATIENCE_SECONDS
             )
         except ApiException as error:
-            if error.status == 404 and f'"{name}" not found' in str(error.body):
+            if _is_absent(error):
                 return None
             raise
         return cast("dict[str, Any]", found)
@@ -108,7 +109,7 @@ class Api:
                 *_CLUSTERS, self.namespace, "daskclusters", name, _request_timeout=PATIENCE_SECONDS
             )
         except ApiException as error:
-            if error.status == 404:
+            if _is_absent(error):
                 return False
             raise
         return True
@@ -127,7 +128,7 @@ class Api:
                 _request_timeout=PATIENCE_SECONDS,
             )
         except ApiException as error:
-            if error.status == 404:
+            if _is_absent(error):
                 return None
             raise
         return int(found["spec"]["replicas"])
@@ -158,6 +159,11 @@ class Api:
         """Return the events of the namespace that warn, as the API server writes them, and those of pods."""
         found = self._core.list_namespaced_event(self.namespace, _request_timeout=PATIENCE_SECONDS)
         return cast("list[dict[str, Any]]", self._plain(found.items))
+
+
+def _is_absent(error: ApiException) -> bool:
+    """Tell whether an object is missing; a kind of object that is missing has another message, which is no JSON."""
+    return error.status == 404 and str(error.body).lstrip().startswith("{")
 
 
 _connected: dict[str, Api] = {}
