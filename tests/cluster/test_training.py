@@ -39,7 +39,6 @@ def nodes():
 def where():
     import torch.distributed as dist
     ctx = cnai.context()
-    dist.init_process_group("gloo")
     mine = {"host": os.uname().nodename, "device": str(ctx.device), "home": os.environ["HOME"], "cwd": os.getcwd()}
     told = [None] * ctx.world_size
     dist.all_gather_object(told, mine)
@@ -302,7 +301,7 @@ print(json.dumps({"said": said, "state": second.state, "left": left == [first.re
     )
     assert told["state"] == "FAILED"
     assert told["left"]
-    assert "the quota is 6 GPUs; 6 are in use, 1 is more asked for" in told["said"]
+    assert "the quota allows 6 GPUs; 6 GPUs in use, 1 GPU more asked for" in told["said"]
 
 
 @pytest.mark.parametrize(

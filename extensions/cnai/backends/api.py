@@ -189,7 +189,8 @@ def _connect() -> Api:
         if inside:
             config.load_incluster_config(client_configuration=configuration)
         else:
-            config.load_kube_config(client_configuration=configuration)
+            # By name: the package looks at KUBECONFIG once, when it is imported.
+            config.load_kube_config(_kubeconfig(), client_configuration=configuration)
     except (config.ConfigException, OSError) as error:
         raise UsageError(
             f"no Kubernetes here: {error}; start a server on the cluster, set KUBECONFIG, or use --backend local"
@@ -205,10 +206,14 @@ def _namespace(*, inside: bool) -> str:
         return (_ACCOUNT / "namespace").read_text().strip()
     from kubernetes import config
 
-    _, active = config.list_kube_config_contexts()
+    _, active = config.list_kube_config_contexts(_kubeconfig())
     return str(active["context"].get("namespace") or "default")
 
 
 def seconds(text: str) -> float:
     """Return a time of the API server in seconds since 1970 (UTC)."""
     return datetime.fromisoformat(text).timestamp()
+
+
+def _kubeconfig() -> str:
+    return os.environ.get("KUBECONFIG") or "~/.kube/config"
