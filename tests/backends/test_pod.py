@@ -48,8 +48,13 @@ class Pods:
     def start(self, what, name=""):
         env = {**os.environ, "CNAI_ENGINE": NAME, "CNAI_HTTP_PORT": str(self.http if what == "scheduler" else 0)}
         command = [sys.executable, "-m", "cnai.backends.pod", what]
-        process = subprocess.Popen(command, env={**env, "DASK_WORKER_NAME": name}, stdout=self.log, stderr=self.log)
-        self.processes[name or what] = process
+        self.processes[name or what] = subprocess.Popen(
+            command,
+            env={**env, "DASK_WORKER_NAME": name},
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
 
     def there(self, what, name=""):
         if (name or what) not in self.processes:
@@ -58,7 +63,7 @@ class Pods:
     def end(self, name, number=signal.SIGTERM):
         process = self.processes.pop(name)
         below = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # as the init of our images does
         process.wait(100)
         until(lambda: not any(each.is_running() for each in below), f"{name} left nothing")
 

@@ -152,7 +152,8 @@ async def _keep() -> None:
 
 def _start_node() -> subprocess.Popen[bytes]:
     program = f"from cnai.backends.pod import node_main; node_main({os.getpid()})"
-    return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL)
+    # A session of its own: the container's init sends SIGTERM to its whole group, and ranks would die of it.
+    return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def node_main(keeper: int) -> None:
