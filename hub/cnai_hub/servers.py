@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.spawner import SpawnException
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 APP_PREFIX = "app-"
+_CONNECT_SECONDS = 2.0
 
 
 class CatalogServer(HasTraits):
@@ -75,3 +77,14 @@ class CatalogServer(HasTraits):
             # JupyterHub has stored the refused options already, and would take them for the next start without options.
             self.orm_spawner.user_options = {}
             raise SpawnException(str(error), reason="options") from None
+
+
+async def listens(host: str, port: int) -> bool:
+    """Tell whether somebody takes connections there."""
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True

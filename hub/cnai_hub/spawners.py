@@ -14,7 +14,7 @@ from traitlets import default
 from cnai import catalog, paths
 from cnai_hub import apps, pages, profiles
 from cnai_hub.account import account_home, account_name
-from cnai_hub.servers import CatalogServer
+from cnai_hub.servers import CatalogServer, listens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
         self.popen_kwargs = {"cwd": self.notebook_dir or str(paths.home())}
         address: tuple[str, int] = await super().start()
         # JupyterHub would look for it less and less often, and see it seconds after it is there.
-        while not await _listens(*address):
+        while not await listens(*address):
             status = await self.poll()
             if status is not None:
                 what = "the app" if self.is_app else "the server"
@@ -115,15 +115,6 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
         while not (ended := await self.poll() is not None) and time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
         return ended
-
-
-async def _listens(host: str, port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 def _options_form(spawner: CatalogSpawner) -> str:

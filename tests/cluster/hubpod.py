@@ -224,7 +224,7 @@ def _for_tests(hub: HubPod, images: Mapping[str, str]) -> dict[str, Any]:
         "custom": {
             "cnai": {
                 "url": f"{hub.url}/",
-                "references": {"notebook": images["notebook"]},
+                "references": {"torch": images["notebook"]},
                 "cluster": {"hub_namespace": hub.namespace},
             }
         },

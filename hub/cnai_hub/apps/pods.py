@@ -19,6 +19,7 @@ HOME = "/home/cnai"
 
 HOME_SIZE = "2Gi"
 TEMPORARY_SIZE = "1Gi"
+SHARED_MEMORY_SIZE = "256Mi"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,17 @@ class AppPod:
             "service_account": None,
             "automount_service_account_token": False,
             "storage_pvc_ensure": False,
-            "volumes": [_empty("home", HOME_SIZE), _empty("tmp", TEMPORARY_SIZE)],
-            "volume_mounts": [{"name": "home", "mountPath": HOME}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the pod's own
+            "volumes": [
+                _empty("home", HOME_SIZE),
+                _empty("tmp", TEMPORARY_SIZE),
+                # Data loaders share tensors there; it counts as the pod's memory.
+                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY_SIZE}},
+            ],
+            "volume_mounts": [
+                {"name": "home", "mountPath": HOME},
+                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+                {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the pod's own
+            ],
             "init_containers": [],
             "extra_containers": [],
             "lifecycle_hooks": {},

@@ -6,6 +6,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 from jupyterhub.spawner import SpawnException
 from kubernetes_asyncio.client.rest import ApiException
@@ -19,7 +20,7 @@ from cnai_hub.kubernetes import capacity, pods, progress, tenancy
 from cnai_hub.kubernetes.api import Api, Refused, refused
 from cnai_hub.kubernetes.settings import Settings
 from cnai_hub.kubernetes.survey import Survey
-from cnai_hub.servers import CatalogServer
+from cnai_hub.servers import CatalogServer, listens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cnai.catalog import Catalog
 
 _LOOK_SECONDS = 0.5
+_KNOCK_SECONDS = 0.1
 # JupyterHub's own sentence about a start that took too long says nothing.
 _BEFORE_TIMEOUT_SECONDS = 5.0
 
@@ -121,8 +123,8 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
         return await super()._start_watching_pods(replace=replace)
 
     async def _start(self) -> str:
-        """Start the pod, until it runs or until it is known that it never will."""
-        work = asyncio.ensure_future(super()._start())
+        """Start the pod, until it answers or until it is known that it never will."""
+        work = asyncio.ensure_future(self._until_it_answers(super()._start()))
         watch = asyncio.ensure_future(self._watch())
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,6 +137,15 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
             for task in (work, watch):
                 task.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
+        return url
+
+    async def _until_it_answers(self, start: Coroutine[Any, Any, str]) -> str:
+        # JupyterHub waits for two minutes for a pod that has ended, and then doesn't know why.
+        url = await start
+        address = urlparse(url)
+        deadline = time.monotonic() + self.http_timeout
+        while not await listens(address.hostname or "", address.port or 0) and time.monotonic() < deadline:
+            await asyncio.sleep(_KNOCK_SECONDS)
         return url
 
     async def _watch(self) -> str:

@@ -56,9 +56,9 @@ def test_a_pod_has_nothing_of_its_author(published):
     traits = pod.traits()
     assert traits["service_account"] is None
     assert (traits["automount_service_account_token"], traits["storage_pvc_ensure"]) == (False, False)
-    assert [set(volume) for volume in traits["volumes"]] == [{"name", "emptyDir"}] * 2
+    assert [set(volume) for volume in traits["volumes"]] == [{"name", "emptyDir"}] * 3
     assert all("sizeLimit" in volume["emptyDir"] for volume in traits["volumes"])
-    assert [mount["mountPath"] for mount in traits["volume_mounts"]] == [HOME, "/tmp"]
+    assert [mount["mountPath"] for mount in traits["volume_mounts"]] == [HOME, "/tmp", "/dev/shm"]
     assert (traits["init_containers"], traits["extra_containers"], traits["lifecycle_hooks"]) == ([], [], {})
     assert pod.environment["CNAI_BACKEND"] == "local"
     assert not [name for name in pod.environment if "TOKEN" in name or name.startswith("KUBE")]
@@ -73,7 +73,7 @@ def test_the_pod_that_kubespawner_makes_of_it(published, monkeypatch, tmp_path):
     assert (spec["automountServiceAccountToken"], spec.get("serviceAccountName")) == (False, None)
     assert (spec["enableServiceLinks"], spec["restartPolicy"]) == (False, "Never")
     assert "initContainers" not in spec
-    assert [set(volume) for volume in spec["volumes"]] == [{"name", "emptyDir"}] * 2
+    assert [set(volume) for volume in spec["volumes"]] == [{"name", "emptyDir"}] * 3
     assert container["image"] == IMAGE
     assert container["args"] == ["python", "-m", "cnai_hub.apps.fetch"]
     assert container["securityContext"] == {
