@@ -44,6 +44,14 @@ class Engine:
             return False
         return True
 
+    def remove(self, image: str) -> None:
+        """Take a name from an image; what nothing else is built on goes away."""
+        self._call("rmi", image)
+
+    def tags(self, repository: str) -> list[str]:
+        """Return the tags of a repository on this machine, the newest first."""
+        return self._call("images", "--format={{.Tag}}", f"--filter=reference={repository}:*").split()
+
     def push(self, image: str, there: str) -> str:
         """Push an image to an address and return its digest."""
         return (self._push_with_buildah if self.program == "buildah" else self._push_with_docker)(image, there)

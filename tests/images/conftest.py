@@ -16,6 +16,8 @@ with open(here.parent / "told", "a") as told:
     told.write(json.dumps([here.name, *words]) + "\\n")
 if words[0] == "info":
     sys.exit((here.parent / f"{{here.name}}-is-broken").exists())
+if words[0] == "images":
+    print("newest\\nolder")
 if words[0] == "build" and "--tag=x/fails" in words:
     sys.exit("no space left on device")
 if words[0] == "inspect" and "RepoDigests" in str(words):

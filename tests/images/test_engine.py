@@ -40,6 +40,16 @@ def test_what_is_here_is_known(programs):
     assert not engine.Engine("docker").has("localhost/cnai/missing:1")
 
 
+def test_names_are_listed_and_removed(programs):
+    known = engine.Engine("buildah")
+    assert known.tags("localhost/cnai/base") == ["newest", "older"]
+    known.remove("localhost/cnai/base:older")
+    assert programs.told() == [
+        ["buildah", "images", "--format={{.Tag}}", "--filter=reference=localhost/cnai/base:*"],
+        ["buildah", "rmi", "localhost/cnai/base:older"],
+    ]
+
+
 def test_a_failing_build_ends_with_the_command(programs):
     with pytest.raises(chain.ImageError, match=r"^no space left on device\n`docker build .*` failed$"):
         engine.Engine("docker").build(chain.CODE / "Dockerfile", {}, "--tag=x/fails")
