@@ -1,5 +1,8 @@
 """A run that waits for its engine: what it says, when it gives up, and that its journal has one writer."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -175,3 +178,16 @@ def test_an_api_server_that_is_away_ends_nothing(run, server):
     server.pods = pods
     until(lambda: run.reason.startswith("no node has"), run.reason)
     assert run.state is State.PENDING
+
+
+def test_a_command_ends_when_its_wish_was_delivered_or_given_up(run, server, monkeypatch):
+    kubernetes.release(run.record["engine"])
+    _paused(run)
+    environment = {**os.environ, "CNAI_NODE_SECONDS": "1"}
+    for words, said in ((["resume", "fit"], "resuming"), (["stop", "fit"], "stopping")):
+        command = [sys.executable, "-m", "cnai.faces.cli", *words]
+        done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert said in done.stdout
+        assert server.clusters == {}, "nothing is asked for after the command is gone"
+    assert run.wait(60).state is State.CANCELLED

@@ -7,6 +7,7 @@ gone, so that a journal has one writer.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import logging
 import shutil
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 TICK_SECONDS = 1.0
 CERTAIN_SECONDS = 10.0
 """What can't heal is believed after so long: pods that are just leaving still count in a quota."""
+DELIVERY_SECONDS = 0.1
+LEAVE_SECONDS = 10.0
 REVIVALS = 3
 
 logger = logging.getLogger(__name__)
@@ -60,12 +63,12 @@ class PatientLine:
         self._thread: threading.Thread | None = None
         self._wish: tuple[str, int | None, int] | None = None
         """Verb, value, and the nodes that have to be there before it is delivered."""
-        self._ending: tuple[State, str] | None = None
         self._lost, self._refusal = "", ""
         self._hopeless_since: float | None = None
         self._waiting_since = 0.0
         """Since when a wish waits for its nodes."""
         self._revivals, self._settled = 0, -1
+        self._leaving = False
 
     def begin(self) -> None:
         """Have an engine begin the run: it is made, or one that idles is told."""
@@ -113,10 +116,11 @@ class PatientLine:
     # What follows is about one wish.
 
     def _stop(self, client: EngineClient | None) -> None:
+        """Have the engine end the run, or end it here: whoever asked may be gone a moment later."""
         if client is not None:
             client.wish(self._folder.run_id, "stop")
         else:
-            self._ending = (State.CANCELLED, "stopped")
+            self._end(State.CANCELLED, "stopped")
 
     def _ask_for_nodes(self, verb: str, value: int | None, client: EngineClient | None) -> None:
         """Deliver a wish if its nodes are there; else see to them and deliver it when they are."""
@@ -133,6 +137,12 @@ class PatientLine:
             self._fleet.resize(self._engine, max(needed, self._fleet.node_count(self._engine)))
         self._wish, self._waiting_since = (verb, value, needed), time.time()
         self._hopeless_since = None
+        # A command ends only when its wish was delivered: no daemon, so the interpreter waits for it.
+        threading.Thread(target=self._await_delivery, name=f"cnai-wish-{self._folder.run_id}").start()
+
+    def _await_delivery(self) -> None:
+        while self._wish is not None:
+            time.sleep(DELIVERY_SECONDS)
 
     def _note_world(self, ranks: int) -> None:
         """Note the world size of a paused run whose engine is gone; it counts when the run is resumed."""
@@ -140,17 +150,20 @@ class PatientLine:
         if ranks > most:
             raise UsageError(f"this run splits each step into {most} shards; ranks may be 1 to {most}")
         with self._sole_writer() as scribe:
-            scribe.become(State.PAUSED, f"{ranks} ranks from now on", world_size=ranks)
+            scribe.become(State.PAUSED, f"{ranks} rank{'s' * (ranks > 1)} from now on", world_size=ranks)
 
     def _deliver(self, client: EngineClient) -> None:
+        """Tell the engine what is wished when the nodes are there; asking before that keeps it from being idle."""
         assert self._wish is not None
         verb, value, needed = self._wish
-        if len(client.status()["nodes"]) >= needed:
+        complete = len(client.status()["nodes"]) >= needed
+        try:
+            client.wish(self._folder.run_id, verb, value, only_ask=not complete)
+        except UsageError as refused:
+            self._refusal = str(refused)
             self._wish = None
-            try:
-                client.wish(self._folder.run_id, verb, value)
-            except UsageError as refused:
-                self._refusal = str(refused)
+        else:
+            self._wish = None if complete else self._wish
 
     # What follows happens in the thread.
 
@@ -158,12 +171,20 @@ class PatientLine:
         with self._lock:
             self._news.set()
             if self._thread is None or not self._thread.is_alive():
+                atexit.register(self._leave)
                 name = f"cnai-line-{self._folder.run_id}"
                 self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
                 self._thread.start()
 
+    def _leave(self) -> None:
+        """End the thread before the interpreter does: to be ended inside compiled code would end the process badly."""
+        self._leaving = True
+        self._news.set()
+        if (thread := self._thread) is not None:
+            thread.join(LEAVE_SECONDS)
+
     def _follow(self) -> None:
-        while True:
+        while not self._leaving:
             self._news.clear()
             try:
                 with self._lock:
@@ -178,16 +199,15 @@ class PatientLine:
             with self._lock:
                 if not going_on and not self._news.is_set():
                     self._thread = None
+                    atexit.unregister(self._leave)
                     return
             self._news.wait(TICK_SECONDS)
 
     def _tick(self) -> bool:
         """Do what is due; tell whether there is more to come."""
-        if self._ending is not None:
-            self._end(*self._ending)
-            return False
         state = self._state()
         if state.final:
+            self._wish = None
             self._say("")
             return False
         if state is State.RUNNING and self._wish is None and self._alive():
@@ -236,8 +256,7 @@ class PatientLine:
             else:
                 self._fleet.release(self._engine)
         elif self._state() is State.PENDING:
-            self._ending = (State.FAILED, why)
-            self._end(*self._ending)
+            self._end(State.FAILED, why)
 
     def _come_back(self) -> bool:
         """Make the engine again if it was not a person who ended it."""
@@ -245,6 +264,7 @@ class PatientLine:
             self._lost = (
                 f"the engine was stopped; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
             )
+            self._wish = None
             self._say(self._lost)
             return False
         self._revivals += 1
@@ -297,7 +317,6 @@ class PatientLine:
                 if state is State.FAILED:
                     scribe.note(Kind.DIAGNOSIS, {"summary": why, "final": True})
                 scribe.become(state, why)
-        self._ending = None
         self._say("")
 
     @contextmanager
