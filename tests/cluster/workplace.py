@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import tenancy
-from realcluster import pod
+from realcluster import Refused, pod
 from tenancy import until
 
 from cnai_hub import tenants
@@ -88,7 +88,20 @@ def notebook(
             cluster.create(claim(), namespace)
             cluster.create(_pod("notebook", image, namespace, environment or {}), namespace)
             cluster.wait("pod/notebook", "condition=Ready", namespace)
-            yield Notebook(cluster, namespace, operator.kubeconfig, folder)
+            try:
+                yield Notebook(cluster, namespace, operator.kubeconfig, folder)
+            finally:
+                _let_go(cluster, namespace)
+
+
+def _let_go(cluster: Cluster, namespace: str) -> None:
+    """Take over from an operator that has ended: what waits for it would hold the namespace forever."""
+    for each in cluster.get("daskclusters", "-n", namespace)["items"]:
+        name = each["metadata"]["name"]
+        cluster.kubectl("delete", "daskcluster", name, "-n", namespace, "--wait=false")
+        free = ("patch", "daskcluster", name, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+        with suppress(Refused):
+            cluster.kubectl(*free)
 
 
 def claim(name: str = "home") -> dict[str, Any]:
