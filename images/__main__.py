@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from images import make, references, sources, values
-from images.chain import FOLDER, ImageError
+from images.chain import FOLDER, ImageError, images
 from images.engine import ENGINES, Engine, choose
 
 
@@ -18,12 +18,23 @@ def main() -> None:
     given = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="  %(message)s", stream=sys.stderr)
     try:
+        _check(given)
         with tempfile.TemporaryDirectory() as folder:
             options = (*sources.secrets(Path(folder)), *given.build_option)
             engine = Engine(choose(given.engine), options, tuple(given.push_option))
             _make(make.Maker(engine, given.base, given.torch_index, given.fresh), given)
     except ImageError as error:
         sys.exit(f"images: {error}")
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Refuse before the first of many minutes what could not be written at their end."""
+    if (given.catalog or given.values) and not given.registry:
+        raise ImageError("--catalog and --values write what was pushed; say where to with --registry")
+    if given.catalog and not given.catalog.is_file():
+        raise ImageError(f"--catalog: {given.catalog} is no file; images/catalog.toml is the usual one")
+    if unknown := [name for name in given.images if name not in images()]:
+        raise ImageError(f"no image {unknown[0]!r}; there are: {', '.join(sorted(images()))}")
 
 
 def _make(maker: make.Maker, given: argparse.Namespace) -> None:
@@ -47,14 +58,23 @@ def _make(maker: make.Maker, given: argparse.Namespace) -> None:
         given.values.write_text(values.write(before, pushed, catalog.read_text()))
 
 
+def _address(text: str) -> str:
+    return text.rstrip("/")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m images", description="Build cnai's images, and push them. Prints what pods name."
     )
     add = parser.add_argument
     add("images", nargs="*", metavar="image", help="a folder of images/; all if none is named")
-    add("--registry", default="", help="registry and folder to push to; without it nothing is pushed")
-    add("--push-to", default="", help="the registry's address for pushes, if it is another than the cluster's")
+    add("--registry", default="", type=_address, help="registry and folder to push to; without it nothing is pushed")
+    add(
+        "--push-to",
+        default="",
+        type=_address,
+        help="the registry's address for pushes, if it is another than the cluster's",
+    )
     add("--tag", default="", help="tag of the images (cnai's version)")
     add("--catalog", type=Path, help="a catalog to write the references into, for example images/catalog.toml")
     add("--values", type=Path, help="a values file for helm to write the references into: helm-values.images.yaml")

@@ -36,7 +36,7 @@ class Images:
             self._registry = self._there = os.environ["CNAI_CLUSTER_REGISTRY"]
         settings = cluster.place.settings() if cluster.place else {}
         engine = Engine("buildah", tuple(sources.secrets(folder)), COMPRESSION, settings)
-        self.maker = make.Maker(engine, cluster.base, os.environ.get("CNAI_TORCH_INDEX", ""))
+        self.maker = make.Maker(engine, cluster.base)
         self._local = cluster.place is not None
         self._references: dict[str, str] = {}
         make.wheel()

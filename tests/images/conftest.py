@@ -51,7 +51,8 @@ class Programs:
 
     def told(self, *verbs):
         """All that they were told, or what followed these verbs."""
-        lines = [json.loads(line) for line in (self._folder / "told").read_text().splitlines()]
+        told = self._folder / "told"
+        lines = [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
         return [line for line in lines if not verbs or line[1] in verbs]
 
 

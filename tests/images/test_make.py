@@ -106,6 +106,22 @@ def test_a_mistake_is_one_line(command, programs):
         command("torch", "--engine=docker")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--catalog=images/catalog.toml"],
+            "--catalog and --values write what was pushed; say where to with --registry",
+        ),
+        (["--registry=r", "--catalog=missing.toml"], "--catalog: missing.toml is no file; .* the usual one"),
+    ],
+)
+def test_what_could_not_be_written_is_refused_at_once(command, programs, words, said):
+    with pytest.raises(SystemExit, match=f"^images: {said}$"):
+        command("base", "--engine=docker", *words)
+    assert not programs.told("build")
+
+
 def test_the_wheel_is_the_same_for_the_same_code(monkeypatch, tmp_path):
     monkeypatch.setattr(make, "WHEELS", tmp_path)
     first = make.wheel().read_bytes()
