@@ -464,6 +464,10 @@ def test_a_tenant_is_removed_with_a_dask_cluster_that_runs(house, running_operat
         until(lambda: house.admin.get("resourcequota", "tenant", "-n", eve)["status"]["hard"])
         until(lambda: house.admin.create(dask_cluster("left", house.image, gpus=1), eve))
         until(lambda: len(_workers(house, eve, "left")) == 1)
+        less = json.dumps({"spec": {"hard": {"requests.nvidia.com/gpu": "0"}}})
+        house.admin.kubectl("patch", "resourcequota", "tenant", "-n", eve, "--type=merge", "-p", less)
+        until(lambda: _is_refused(house.admin, dask_cluster("more", house.image, gpus=1), eve))
+        house.admin.kubectl("annotate", "daskcluster", "left", "-n", eve, "noted=by-the-operator")
     with pytest.raises(Refused, match="NotFound"):
         house.admin.kubectl("get", "namespace", eve)
 

@@ -24,6 +24,8 @@ _GROUP = "admissionregistration.k8s.io/v1"
 _RESOURCES = ["cpu", "memory", "ephemeral-storage", GPU]
 # What was admitted under other rules, or with a larger quota, can still be removed.
 _STAYS = {"name": "stays", "expression": "!has(object.metadata.deletionTimestamp)"}
+# What the operator notes about a cluster asks for nothing, also when the quota has become smaller.
+_ASKS = {"name": "asks", "expression": "oldObject == null || object.spec != oldObject.spec"}
 _LONGEST_IDLE_SECONDS = 3600
 _TENANTS = {"namespaceSelector": {"matchExpressions": [{"key": TENANT, "operator": "Exists"}]}}
 
@@ -182,7 +184,7 @@ def _gpus() -> list[dict[str, Any]]:
         [],
         within=_TENANTS,
         paramKind={"apiVersion": "v1", "kind": "ResourceQuota"},
-        matchConditions=[_STAYS],
+        matchConditions=[_STAYS, _ASKS],
         variables=variables,
         validations=[validation],
     )
