@@ -70,10 +70,11 @@ class Server:
         with wire(self.http, self.channels, protocol) as kernel:
             sent = kernel.send(execute(code, channel))
             received = kernel.until("execute_reply", sent)
+            ended = received[-1]["content"]
             while not any(_ends(each, sent) for each in received):  # what it printed comes on another channel
                 received += kernel.until("status", sent)
         printed = [each["content"]["text"] for each in received if each["header"]["msg_type"] == "stream"]
-        return received[-1]["content"], "".join(printed)
+        return ended, "".join(printed)
 
     def run(self, code):
         """Run code that must succeed; return what it printed."""
