@@ -75,7 +75,7 @@ class CatalogServer(HasTraits):
             self._settle(options)
         except CnaiError as error:
             # JupyterHub has stored the refused options already, and would take them for the next start without options.
-            self.orm_spawner.user_options = {}
+            self.user_options = self.orm_spawner.user_options = {}
             raise SpawnException(str(error), reason="options") from None
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import secrets
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import hubpod
@@ -317,3 +320,108 @@ def test_max_hours_end_a_server(house, stopped):
     house.cluster.kubectl("annotate", "pod", name, "-n", where, "cnai.dev/max-hours=0.0001", "--overwrite")
     until(lambda: "" not in servers(house, house.ada), "the hub has stopped the server")
     assert not pods_of(house, house.ada)
+
+
+@pytest.mark.parametrize(
+    ("token", "sentence"),
+    [
+        ("nonsense", "Kubernetes doesn't accept the hub's token (expired?); ask your administrator to restart the hub"),
+        ("", "may not list pods; ask your administrator to apply `python -m cnai_hub.tenants` again"),
+    ],
+)
+def test_a_hub_that_may_not_says_so(house, tmp_path, token, sentence):
+    """Without a valid token, or as an account that nobody gave a right."""
+    where = house.given["cluster"]["hub_namespace"]
+    kubeconfig = tmp_path / "kubeconfig.json"
+    config = json.loads(Path(house.account.kubeconfig).read_text())
+    config["users"][0]["user"]["token"] = (
+        token or house.cluster.kubectl("create", "token", "default", "-n", where).strip()
+    )
+    kubeconfig.write_text(json.dumps(config))
+    given = {**house.given, "apps_service": f"http://127.0.0.1:{free_port()}"}
+    hub = ClusterHub(tmp_path / "cnai", given, house.groups, str(kubeconfig), NODE_IP)
+    try:
+        hub.start()
+        api = hub.api(house.bob)
+        for _ in range(2):
+            answer = hub.start_server(api, house.bob, flavor="cpu")
+            assert sentence in answer.json()["message"]
+            assert answer.status_code in (400, 503)
+        assert hub.login(house.bob).get(f"/hub/spawn/{house.bob}").status_code == 200
+    finally:
+        hub.stop()
+
+
+@pytest.fixture
+def tiny_home(house, own_cluster, tmp_path):
+    """The home of a user is a volume of 4 MiB, and full."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,uid=1000,gid=100", "tmpfs", str(folder)], check=True)
+    where = names.namespace_name(house.bob)
+    name = f"tiny-{secrets.token_hex(3)}"
+    common = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    volume = {
+        **common,
+        "capacity": {"storage": "4Mi"},
+        "hostPath": {"path": str(folder)},
+        "claimRef": {"namespace": where, "name": "home"},
+        "persistentVolumeReclaimPolicy": "Retain",
+    }
+    claim = {**common, "volumeName": name, "resources": {"requests": {"storage": "4Mi"}}}
+    start(house, house.bob, flavor="cpu")  # makes the namespace
+    stop(house, house.bob, "")
+    house.cluster.kubectl("delete", "pvc", "home", "-n", where, "--wait=true")
+    house.cluster.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume})
+    house.cluster.create(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "home"}, "spec": claim}, where
+    )
+    with pytest.raises(OSError, match="No space left"):
+        (folder / "large").write_bytes(b"x" * (5 << 20))
+    os.chown(folder / "large", 1000, 100)
+    yield folder
+    stop(house, house.bob, "")
+    house.cluster.kubectl("delete", "pvc", "home", "-n", where, "--wait=true")
+    house.cluster.kubectl("delete", "pv", name, "--wait=false")
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_home_lets_its_owner_in_to_tidy_up(house, stopped, tiny_home):
+    start(house, house.bob, flavor="cpu")
+    client = house.hub.login(house.bob)
+    page = client.get(f"/user/{house.bob}/")
+    assert page.status_code == 200
+    assert "YOUR%20HOME%20IS%20FULL.md" in str(page.url)
+    assert "No space left on device" in execute(house, house.bob, "cat", "/tmp/jupyter/root/YOUR HOME IS FULL.md")
+    # A kernel starts, and what is in the way can be deleted as people do.
+    api = {"headers": {"X-XSRFToken": client.cookies.get("_xsrf", path=f"/user/{house.bob}/") or ""}}
+    made = client.post(f"/user/{house.bob}/api/kernels", json={}, **api)
+    assert made.status_code == 201, made.text
+    gone = client.delete(f"/user/{house.bob}/api/contents/home/large", **api)
+    assert gone.status_code == 204, gone.text
+    assert not (tiny_home / "large").exists()
+    stop(house, house.bob, "")
+    start(house, house.bob, flavor="cpu")
+    assert "FULL" not in str(house.hub.login(house.bob).get(f"/user/{house.bob}/").url)
+
+
+def test_without_a_class_of_storage_the_administrator_is_asked(house, stopped):
+    where = names.namespace_name(house.bob)
+    start(house, house.bob, flavor="cpu")
+    stop(house, house.bob, "")
+    house.cluster.kubectl("delete", "pvc", "home", "-n", where, "--wait=true")
+    # What a cluster without a default class leaves: a claim that names none, which nobody fills.
+    spec = {
+        "accessModes": ["ReadWriteMany"],
+        "storageClassName": "",
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    house.cluster.create(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "home"}, "spec": spec}, where
+    )
+    try:
+        said = failure(house, house.bob, flavor="cpu")
+        assert "the cluster has no default class of storage for home folders" in said[-1]
+        assert not pods_of(house, house.bob)
+    finally:
+        house.cluster.kubectl("delete", "pvc", "home", "-n", where, "--wait=true")

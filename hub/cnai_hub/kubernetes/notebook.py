@@ -36,7 +36,8 @@ def main() -> None:
         environment |= rescued(Path.home(), own, why)
     else:
         seed(Path.home() / "notebooks", _folder(paths.home()))
-    command = ["jupyterhub-singleuser", *sys.argv[1:]]
+    # What is thrown away would stay on the same volume.
+    command = ["jupyterhub-singleuser", "--FileContentsManager.delete_to_trash=False", *sys.argv[1:]]
     os.execvpe(command[0], command, environment)  # noqa: S606 - it takes our place
 
 

@@ -24,12 +24,12 @@ def stage(pod: Mapping[str, Any] | None, events: Sequence[Mapping[str, Any]]) ->
 def _phase(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Stage:
     status = pod.get("status") or {}
     if status.get("phase") == "Running":
-        return 80, "JupyterLab is starting"
+        return 80, "The server is starting"
     if not (pod.get("spec") or {}).get("nodeName"):
         return 20, "Looking for a node with enough room"
     seen = {event.get("reason") for event in events}
     if "Started" in seen:
-        return 80, "JupyterLab is starting"
+        return 80, "The server is starting"
     if "Pulled" in seen:
         return 60, "The image is there; the container is being made"
     return 40, "A node was found; it fetches image and home folder"

@@ -114,17 +114,9 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
     async def _ensure_namespace(self) -> None:
         await tenancy.ensure(self._asked, self.user.name, tenancy.groups_of(self.user), self.settings)
 
-    async def _start_watching_pods(self, replace: bool = False) -> Any:
-        # KubeSpawner ends the hub when it may not watch; a sentence for who asked is better.
-        if not CatalogKubeSpawner._may_watch:
-            await self._asked.get("/api/v1/pods", limit="1")
-            await self._asked.get("/api/v1/events", limit="1")
-            CatalogKubeSpawner._may_watch = True
-        return await super()._start_watching_pods(replace=replace)
-
     async def _start(self) -> str:
         """Start the pod, until it answers or until it is known that it never will."""
-        work = asyncio.ensure_future(self._until_it_answers(super()._start()))
+        work = asyncio.ensure_future(self._work())
         watch = asyncio.ensure_future(self._watch())
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,9 +131,14 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
             await asyncio.gather(work, watch, return_exceptions=True)
         return url
 
-    async def _until_it_answers(self, start: Coroutine[Any, Any, str]) -> str:
+    async def _work(self) -> str:
+        # KubeSpawner ends the hub when it may not watch; a sentence for who asked is better.
+        if not CatalogKubeSpawner._may_watch:
+            await self._asked.get("/api/v1/pods", limit="1")
+            await self._asked.get("/api/v1/events", limit="1")
+            CatalogKubeSpawner._may_watch = True
+        url: str = await super()._start()
         # JupyterHub waits for two minutes for a pod that has ended, and then doesn't know why.
-        url = await start
         address = urlparse(url)
         deadline = time.monotonic() + self.http_timeout
         while not await listens(address.hostname or "", address.port or 0) and time.monotonic() < deadline:
@@ -212,6 +209,8 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
 
     async def poll(self) -> int | None:
         """Return None while the pod runs or starts; one that ran for its flavor's hours is stopped."""
+        if self._start_future is not None and not CatalogKubeSpawner._may_watch:
+            return 1  # the start that is cleaned up after made nothing
         status: int | None = await super().poll()
         pod = self._pod()
         if status is None and pod and pods.is_overdue(pod, datetime.now(UTC)):

@@ -46,7 +46,7 @@ def pod(tmp_path):
 def test_a_home_with_room_gets_the_notebooks_once(pod, tmp_path):
     home = tmp_path / "home"
     arguments, found = pod(home)
-    assert arguments == "args: --debug"
+    assert arguments == "args: --FileContentsManager.delete_to_trash=False --debug"
     assert found["JUPYTERHUB_ROOT_DIR"] == str(home)
     assert found["JUPYTER_RUNTIME_DIR"] == str(tmp_path / "tmp" / "jupyter" / "runtime")
     assert "IPYTHONDIR" not in found

@@ -159,8 +159,8 @@ UNPLACED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"
         (starting(), [event("Scheduled")], (40, "A node was found; it fetches image and home folder")),
         (starting(), [event("Pulling", 'Pulling image "r/x:1"')], (40, "Still pulling the image r/x:1")),
         (starting(), [event("Pulled")], (60, "The image is there; the container is being made")),
-        (starting(), [event("Pulled"), event("Started")], (80, "JupyterLab is starting")),
-        (starting("Running"), [], (80, "JupyterLab is starting")),
+        (starting(), [event("Pulled"), event("Started")], (80, "The server is starting")),
+        (starting("Running"), [], (80, "The server is starting")),
     ],
 )
 def test_a_start_in_plain_words(pod, events, stage):
