@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cnai import reasons
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _chosen(catalog: Catalog, machine: Flavor | None, last: Mapping[str, Any]) -
 
 
 def _summary(flavor: Flavor) -> str:
-    product = f" ({flavor.gpu_product})" if flavor.gpus and flavor.gpu_product else ""
+    product = f" ({reasons.product(flavor.gpu_product)})" if flavor.gpu_product else ""
     price = f", {flavor.price_per_hour:g} per hour" if flavor.price_per_hour else ""
     limit = f", at most {flavor.max_hours:g} hours" if flavor.max_hours else ""
     return f"{flavor}{product}{price}{limit}"

@@ -269,6 +269,7 @@ def test_a_shortage_is_explained_with_what_fits_one_click_away(house, stopped, g
     client = house.hub.login(house.ada)
     page = client.get(f"/hub/spawn-pending/{house.ada}")
     assert page.status_code == 503
+    assert re.search(sentence, page.text, re.IGNORECASE)
     fields = dict(re.findall(r'<input type="hidden" name="(image|flavor)" value="([^"]+)">', page.text))
     assert fields["flavor"] in {"h100", "h100x4"}
     assert fields["image"] == "torch"
@@ -376,6 +377,7 @@ def tiny_home(house, own_cluster, tmp_path):
     house.cluster.create(
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "home"}, "spec": claim}, where
     )
+    house.cluster.wait("pvc/home", "jsonpath={.status.phase}=Bound", where)
     with pytest.raises(OSError, match="No space left"):
         (folder / "large").write_bytes(b"x" * (5 << 20))
     os.chown(folder / "large", 1000, 100)

@@ -80,7 +80,7 @@ def rescued(home: Path, own: Path, why: str) -> dict[str, str]:
     return {
         **{name: str(_folder(own / folder)) for name, folder in _OWN_FOLDERS.items()},
         "JUPYTERHUB_ROOT_DIR": str(root),
-        "JUPYTERHUB_DEFAULT_URL": f"/lab/tree/{_NOTICE.replace(' ', '%20')}?factory=Markdown%20Preview",
+        "JUPYTERHUB_DEFAULT_URL": f"/lab/tree/{_NOTICE.replace(' ', '%20')}",
     }
 
 

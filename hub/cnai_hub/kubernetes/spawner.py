@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.5
 _KNOCK_SECONDS = 0.1
+# A claim finds a volume that was made for it a moment after it is there.
+_BINDING_SECONDS = 5.0
 # JupyterHub's own sentence about a start that took too long says nothing.
 _BEFORE_TIMEOUT_SECONDS = 5.0
 
@@ -157,10 +159,11 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
                 raise SpawnException(str(reason), reason="pod", status_code=400)
             unplaced = bool(pod) and not (pod or {})["spec"].get("nodeName")
             unplaced_since = (unplaced_since or time.monotonic()) if unplaced and reason else None
-            if unplaced_since:
+            waited = time.monotonic() - unplaced_since if unplaced_since else 0
+            if waited > min(_BINDING_SECONDS, self.settings.patience_seconds):
                 await self._check_home()
-                if time.monotonic() - unplaced_since > self.settings.patience_seconds:
-                    raise await self._no_place(str(reason))
+            if waited > self.settings.patience_seconds:
+                raise await self._no_place(str(reason))
             if time.monotonic() - begin > self.start_timeout - _BEFORE_TIMEOUT_SECONDS:
                 why = reason or "its pod says no reason"
                 sentence = f"the server did not start within {self.start_timeout} s: {why}"

@@ -36,7 +36,9 @@ def why_without_volume(claim: Mapping[str, Any] | None) -> str:
     """Say why a home folder's claim can't get a volume; empty while it only takes its time."""
     if claim is None:
         return "the home folder's claim is gone; start the server again"
-    if (claim.get("status") or {}).get("phase") == "Bound" or (claim.get("spec") or {}).get("storageClassName"):
+    spec = claim.get("spec") or {}
+    # With a volume's name it is an administrator's own doing.
+    if (claim.get("status") or {}).get("phase") == "Bound" or spec.get("storageClassName") or spec.get("volumeName"):
         return ""
     return (
         "the cluster has no default class of storage for home folders;"

@@ -63,7 +63,7 @@ def test_a_home_that_takes_nothing_opens_beside_it_with_a_page_that_says_so(tmp_
     root = tmp_path / "own"
     found = notebook.rescued(tmp_path / "home", root, "No space left on device")
     assert found["JUPYTERHUB_ROOT_DIR"] == str(root / "root")
-    assert found["JUPYTERHUB_DEFAULT_URL"] == "/lab/tree/YOUR%20HOME%20IS%20FULL.md?factory=Markdown%20Preview"
+    assert found["JUPYTERHUB_DEFAULT_URL"] == "/lab/tree/YOUR%20HOME%20IS%20FULL.md"
     assert (root / "root" / "home").readlink() == tmp_path / "home"
     page = (root / "root" / "YOUR HOME IS FULL.md").read_text()
     assert "No space left on device" in page

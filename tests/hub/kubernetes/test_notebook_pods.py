@@ -172,6 +172,7 @@ def test_a_start_in_plain_words(pod, events, stage):
     [
         ({"spec": {"storageClassName": "nfs"}, "status": {"phase": "Pending"}}, ""),
         ({"spec": {}, "status": {"phase": "Bound"}}, ""),
+        ({"spec": {"volumeName": "mine"}, "status": {"phase": "Pending"}}, ""),
         (
             {"spec": {}, "status": {"phase": "Pending"}},
             "the cluster has no default class of storage for home folders;"
