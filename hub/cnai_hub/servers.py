@@ -18,6 +18,15 @@ APP_PREFIX = "app-"
 _CONNECT_SECONDS = 2.0
 
 
+class NotStarted(SpawnException):
+    """A start that is refused or given up, with its sentence."""
+
+    def __init__(self, sentence: str, *, reason: str, status_code: int = 400) -> None:
+        super().__init__(sentence, reason=reason, status_code=status_code)
+        # What JupyterHub's pages show; of a SpawnException itself they show status and class.
+        self.jupyterhub_message = sentence
+
+
 class CatalogServer(HasTraits):
     """The first base of a spawner: a notebook server of a chosen image and flavor, or a published app.
 
@@ -76,7 +85,7 @@ class CatalogServer(HasTraits):
         except CnaiError as error:
             # JupyterHub has stored the refused options already, and would take them for the next start without options.
             self.user_options = self.orm_spawner.user_options = {}
-            raise SpawnException(str(error), reason="options") from None
+            raise NotStarted(str(error), reason="options") from None
 
 
 async def listens(host: str, port: int) -> bool:

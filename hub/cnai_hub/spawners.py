@@ -8,13 +8,13 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jupyterhub.spawner import SimpleLocalProcessSpawner, SpawnException
+from jupyterhub.spawner import SimpleLocalProcessSpawner
 from traitlets import default
 
 from cnai import catalog, paths
 from cnai_hub import apps, pages, profiles
 from cnai_hub.account import account_home, account_name
-from cnai_hub.servers import CatalogServer, listens
+from cnai_hub.servers import CatalogServer, NotStarted, listens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +105,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
             if status is not None:
                 what = "the app" if self.is_app else "the server"
                 sentence = f"{what} ended while it started (exit code {status}); the hub's log says why"
-                raise SpawnException(sentence, reason="exited", status_code=500)
+                raise NotStarted(sentence, reason="exited", status_code=500)
             await asyncio.sleep(_LOOK_SECONDS)
         return address
 

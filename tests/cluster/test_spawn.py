@@ -290,18 +290,16 @@ def test_an_image_that_cannot_be_pulled_ends_the_start_at_once(house, stopped):
 def test_a_quota_that_is_used_up_is_named(house, stopped):
     where = names.namespace_name(house.ada)
     start(house, house.ada, flavor="cpu")
-    for number in range(2):
-        other = plain_pod(f"other-{number}", house.cluster.base, ["sleep", "1000"], resources=_HUNDRED_GIB)
-        house.cluster.create(other, where)
+    hard = house.cluster.get("resourcequota", "tenant", "-n", where)["spec"]["hard"]["limits.memory"]
+    memory = f"{reasons.quantity(hard) / 2**30 - 4:g}Gi"
+    other = {"limits": {"memory": memory}, "requests": {"cpu": "10m", "memory": "8Mi"}}
+    house.cluster.create(plain_pod("other", house.cluster.base, ["sleep", "1000"], resources=other), where)
     try:
         said = failure(house, house.ada, "second", flavor="wide")
         assert "the quota allows" in said[-1]
         assert "GiB of memory in use" in said[-1]
     finally:
-        house.cluster.kubectl("delete", "pod", "other-0", "other-1", "-n", where, "--wait=false", "--ignore-not-found")
-
-
-_HUNDRED_GIB = {"limits": {"memory": "13Gi"}, "requests": {"cpu": "10m", "memory": "8Mi"}}
+        house.cluster.kubectl("delete", "pod", "other", "-n", where, "--wait=false", "--ignore-not-found")
 
 
 def test_a_namespace_of_somebody_else_is_refused_and_left_alone(house):
@@ -316,7 +314,7 @@ def test_a_namespace_of_somebody_else_is_refused_and_left_alone(house):
 
 
 def test_max_hours_end_a_server(house, stopped):
-    pod = start(house, house.ada, flavor="h100x4")
+    pod = start(house, house.ada, flavor="cpu")
     where, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     house.cluster.kubectl("annotate", "pod", name, "-n", where, "cnai.dev/max-hours=0.0001", "--overwrite")
     until(lambda: "" not in servers(house, house.ada), "the hub has stopped the server")

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from jupyterhub.spawner import SpawnException
 from kubernetes_asyncio.client.rest import ApiException
 from kubespawner import KubeSpawner
 from traitlets import Instance, default
@@ -20,7 +19,7 @@ from cnai_hub.kubernetes import capacity, pods, progress, tenancy
 from cnai_hub.kubernetes.api import Api, Refused, refused
 from cnai_hub.kubernetes.settings import Settings
 from cnai_hub.kubernetes.survey import Survey
-from cnai_hub.servers import CatalogServer, listens
+from cnai_hub.servers import CatalogServer, NotStarted, listens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -35,7 +34,7 @@ _BINDING_SECONDS = 5.0
 _BEFORE_TIMEOUT_SECONDS = 5.0
 
 
-class NoPlace(SpawnException):
+class NoPlace(NotStarted):
     """No node has room; `alternative` is what would start now: the fields of the spawn page's form, and its title."""
 
     def __init__(self, sentence: str, alternative: dict[str, str] | None = None) -> None:
@@ -105,6 +104,8 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
         for name, value in traits.items():
             setattr(self, name, value)
         self.pvc_name = self._expand_user_properties(self.pvc_name_template)
+        # KubeSpawner remembers that it made the claim once; an administrator may have removed it since.
+        self._pvc_exists = False
 
     async def load_user_options(self) -> None:
         """Do nothing: options were applied before, strictly."""
@@ -156,7 +157,7 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
             pod = self._pod()
             reason = reasons.of_pod(pod, self.events) if pod else reasons.Reason()
             if reason and not reason.heals:
-                raise SpawnException(str(reason), reason="pod", status_code=400)
+                raise NotStarted(str(reason), reason="pod", status_code=400)
             unplaced = bool(pod) and not (pod or {})["spec"].get("nodeName")
             unplaced_since = (unplaced_since or time.monotonic()) if unplaced and reason else None
             waited = time.monotonic() - unplaced_since if unplaced_since else 0
@@ -167,7 +168,7 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
             if time.monotonic() - begin > self.start_timeout - _BEFORE_TIMEOUT_SECONDS:
                 why = reason or "its pod says no reason"
                 sentence = f"the server did not start within {self.start_timeout} s: {why}"
-                raise SpawnException(sentence, reason="timeout", status_code=503)
+                raise NotStarted(sentence, reason="timeout", status_code=503)
 
     def _pod(self) -> dict[str, Any] | None:
         reflector = self.pod_reflector
@@ -177,7 +178,7 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
         if self.storage_pvc_ensure:
             path = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/{self.pvc_name}"
             if why := tenancy.why_without_volume(await self._asked.get(path)):
-                raise SpawnException(why, reason="storage", status_code=503)
+                raise NotStarted(why, reason="storage", status_code=503)
 
     async def _no_place(self, reason: str) -> NoPlace:
         free = await self._survey.nodes(self._asked, now=True)
@@ -223,7 +224,7 @@ class CatalogKubeSpawner(CatalogServer, KubeSpawner):
         return status
 
 
-def _refusal(refusal: Refused) -> SpawnException:
+def _refusal(refusal: Refused) -> NotStarted:
     # 4xx: what was asked for can't be; otherwise the cluster is at fault.
     asked = refusal.status in {400, 403, 409, 422}
-    return SpawnException(str(refusal), reason="cluster", status_code=400 if asked else 503)
+    return NotStarted(str(refusal), reason="cluster", status_code=400 if asked else 503)
