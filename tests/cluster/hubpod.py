@@ -100,19 +100,27 @@ class HubPod:
             raise
 
     def _answers(self) -> bool:
+        assert self._restarts() < 3, "the hub ends again and again"
         if self._life() in {self.killed, ""}:
             return False
         with suppress(httpx.HTTPError):
-            return self.api.get("/info").status_code == 200
+            # The apps service is a process of its own, and its route comes last.
+            apps = httpx.get(f"{self.url}/services/apps/", timeout=PATIENCE_SECONDS)
+            return apps.status_code == 302 and self.api.get("/info").status_code == 200
         return False
 
     def _life(self) -> str:
         """Return which start of which pod is ready; a hub that was killed may answer for another moment."""
-        pods = self.cluster.get("pods", "-n", self.namespace, "-l", "component=hub")["items"]
-        statuses = [
-            (pod["metadata"]["name"], each) for pod in pods for each in pod["status"].get("containerStatuses", [])
-        ]
-        return next((f"{name}/{each['restartCount']}" for name, each in statuses if each["ready"]), "")
+        return next((f"{name}/{each['restartCount']}" for name, each in self._statuses() if each["ready"]), "")
+
+    def _restarts(self) -> int:
+        """Return how often the hub has ended of itself, now that it waits for its next start."""
+        return max((each["restartCount"] for _, each in self._statuses() if "waiting" in each["state"]), default=0)
+
+    def _statuses(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for pod in self.cluster.get("pods", "-n", self.namespace, "-l", "component=hub")["items"]:
+            for each in pod["status"].get("containerStatuses", []):
+                yield pod["metadata"]["name"], each
 
     # Death
 
@@ -176,7 +184,7 @@ def until(found: Any, what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """Call `found` until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with suppress(httpx.TransportError):
+        with suppress(httpx.TransportError, Refused):
             if value := found():
                 return value
         time.sleep(0.2)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from kubernetes_asyncio.client.rest import ApiException
-from kubespawner import KubeSpawner
 from traitlets import Instance, default
 
 from cnai import reasons
@@ -17,6 +16,7 @@ from cnai_hub import pages, profiles, tenants
 from cnai_hub.apps.pods import app_pod
 from cnai_hub.kubernetes import capacity, pods, progress, tenancy
 from cnai_hub.kubernetes.api import Api, Refused, refused
+from cnai_hub.kubernetes.recovery import Recovery
 from cnai_hub.kubernetes.settings import Settings
 from cnai_hub.kubernetes.survey import Survey
 from cnai_hub.servers import CatalogServer, NotStarted, listens
@@ -42,7 +42,7 @@ class NoPlace(NotStarted):
         self.alternative = alternative
 
 
-class CatalogKubeSpawner(CatalogServer, KubeSpawner):
+class CatalogKubeSpawner(CatalogServer, Recovery):
     """Starts a notebook server of a chosen image and flavor, or a published app, as a pod."""
 
     settings = Instance(Settings, help="What the administrator says below `custom.cnai`.", config=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets as random
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ def manifests(
         _proxy(values),
         _hub(values, release),
     ]
+    # As the chart: pods start anew when what they have read changes.
+    said = json.dumps([each for each in made if each and each["kind"] in {"Secret", "ConfigMap"}])
+    made[-1]["spec"]["template"]["metadata"]["annotations"] = {"checksum/config": sha256(said.encode()).hexdigest()}
     for each in filter(None, made):
         each["metadata"].update(namespace=namespace)
         each["metadata"].setdefault("labels", _labels(each["metadata"]["name"], release))
