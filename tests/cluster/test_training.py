@@ -44,7 +44,7 @@ def where():
     dist.all_gather_object(told, mine)
     return told
 """
-HEAD = "import json, time, cnai\nfrom patience import *\nfrom training import digits\n"
+HEAD = "import json, time, cnai, cnai.run\nfrom patience import *\nfrom training import digits\n"
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ print(json.dumps(run.wait(60).state))
     ("words", "said"),
     [
         (["--flavor", "gpu-h100", "--image", "missing"], "the image can't be pulled: .* doesn't exist in its registry"),
-        (["--flavor", "gpu-none"], "no node has GPUs of the product NVIDIA-Nonesuch"),
+        (["--flavor", "gpu-none"], "not there within 20 s: no node has Nonesuch GPUs"),
     ],
 )
 def test_what_can_not_start_says_why_and_leaves_nothing(house, notebook, words, said):
@@ -279,10 +279,10 @@ def test_what_can_not_start_says_why_and_leaves_nothing(house, notebook, words, 
 
 
 def test_more_than_the_quota(house, notebook):
-    notebook.write("nothing.py", "")
-    at_once = notebook.cnai("train", "nothing.py", "--flavor", "gpu-h100-x3", "--ranks", "9", "--nodes", "3")
+    notebook.write("huge.py", "")
+    at_once = notebook.cnai("train", "huge.py", "--flavor", "gpu-h100-x3", "--ranks", "9", "--nodes", "3")
     assert "the cluster asks for 9 GPUs; the quota is 6" in at_once
-    assert "nothing" not in notebook.cnai("runs", "--limit", "1")
+    assert "huge" not in notebook.cnai("runs", "--limit", "1")
     assert _nothing_left(house)
     told = notebook.python(
         _program("""
