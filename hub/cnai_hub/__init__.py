@@ -1,4 +1,4 @@
-"""cnai_hub: JupyterHub behind the catalog of cnai, on one machine.
+"""cnai_hub: JupyterHub behind the catalog of cnai, on one machine or a cluster.
 
 `configure(c)` is everything that a `jupyterhub_config.py` needs.
 """

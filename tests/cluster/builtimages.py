@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from typing import TYPE_CHECKING
 
 from onenode.images import digest
 from onenode.place import REGISTRY, REGISTRY_ADDRESS
+from realcluster import pod
 
 from images import chain, make, sources
 from images.engine import Engine
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from realcluster import Cluster
 
 GENERATIONS = 2
+PULL_PATIENCE = "900s"
 # Faster than gzip's, and containerd takes it since 1.5.
 COMPRESSION = ("--compression-format=zstd", "--compression-level=1")
 
@@ -36,6 +39,7 @@ class Images:
             self._registry = self._there = os.environ["CNAI_CLUSTER_REGISTRY"]
         settings = cluster.place.settings() if cluster.place else {}
         engine = Engine("buildah", tuple(sources.secrets(folder)), COMPRESSION, settings)
+        self._cluster = cluster
         self.maker = make.Maker(engine, cluster.base)
         self._local = cluster.place is not None
         self._references: dict[str, str] = {}
@@ -44,6 +48,7 @@ class Images:
     def __getitem__(self, name: str) -> str:
         if name not in self._references:
             self._references[name] = self._make(name)
+            self._pull(self._references[name])
         return self._references[name]
 
     def _make(self, name: str) -> str:
@@ -56,6 +61,17 @@ class Images:
         self.maker.engine.remove(made)  # the registry has it
         self._forget(packages)
         return reference
+
+    def _pull(self, reference: str) -> None:
+        """Have it on a node before a test waits for a pod: on a slow disk PyTorch's takes longer than a pod may."""
+        puller = pod(f"pull-{secrets.token_hex(4)}", reference, ["true"])
+        name = puller["metadata"]["name"]
+        self._cluster.create(puller, "default")
+        try:
+            done = "--for=jsonpath={.status.phase}=Succeeded"
+            self._cluster.kubectl("wait", f"pod/{name}", done, "-n", "default", f"--timeout={PULL_PATIENCE}")
+        finally:
+            self._cluster.kubectl("delete", "pod", name, "-n", "default")
 
     def _forget(self, packages: Mapping[str, str]) -> None:
         """Remove packages that were built before the last and the one before: PyTorch's take 6 GB each."""

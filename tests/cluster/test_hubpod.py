@@ -347,7 +347,9 @@ def test_a_typo_in_the_values_is_one_line(hub):
         hub.apply()
         until(lambda: "prize_per_hour" in hub.log(), "the hub says what is wrong")
         (line,) = [line for line in hub.log().splitlines() if line.strip()]
-        assert line.startswith("cnai: custom.cnai.catalog.flavor[1].prize_per_hour: ")
+        assert line.startswith(
+            "cnai: custom.cnai.catalog.flavor[1].prize_per_hour is unknown; did you mean 'price_per_hour'?"
+        )
     finally:
         hub.values = good
         hub.apply()
