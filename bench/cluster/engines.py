@@ -24,7 +24,9 @@ PODS = ["bare", "notebook"]
 
 def rows(cluster: Cluster, images: Mapping[str, str], folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """Yield seconds, ours and bare in turns."""
-    with workplace.notebook(cluster, images["notebook"], folder) as notebook, notebook.operator():
+    # As long as by default: an engine that is about to leave takes no new run.
+    stay = {"CNAI_IDLE_SECONDS": "60"}
+    with workplace.notebook(cluster, images["notebook"], folder, stay) as notebook, notebook.operator():
         notebook.run("sh", "-c", f"cat > {PLACE}", given=PROGRAM.read_text())
         # Notebooks don't have dask-kubernetes.
         bare = notebook.beside("bare", images["hub"])

@@ -9,6 +9,11 @@ import pytest
 import realcluster
 
 
+def pytest_collection_modifyitems(items):
+    """Stop parts of the cluster after everything else was tried on it."""
+    items.sort(key=lambda item: item.path.name == "test_outages.py")
+
+
 @pytest.fixture(scope="session")
 def cluster():
     """KUBECONFIG's cluster; tests skip without one and say why."""

@@ -104,8 +104,9 @@ class HubPod:
         if self._life() in {self.killed, ""}:
             return False
         with suppress(httpx.HTTPError):
-            # The apps service is a process of its own, and its route comes last.
-            apps = httpx.get(f"{self.url}/services/apps/", timeout=PATIENCE_SECONDS)
+            # The apps service is a process of its own, and its route comes last. Until then the proxy may ask a pod
+            # that is gone, which nobody refuses: whoever waits for that answer waits for most of a minute.
+            apps = httpx.get(f"{self.url}/services/apps/", timeout=3)
             return apps.status_code == 302 and self.api.get("/info").status_code == 200
         return False
 
@@ -192,12 +193,15 @@ class HubPod:
 def until(found: Any, what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """Call `found` until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
+    refused: Exception | None = None
     while time.monotonic() < deadline:
-        with suppress(httpx.TransportError, Refused):
+        try:
             if value := found():
                 return value
+        except (httpx.HTTPError, Refused) as error:
+            refused = error
         time.sleep(0.2)
-    raise AssertionError(f"not within {seconds:g} s: {what}")
+    raise AssertionError(f"not within {seconds:g} s: {what}") from refused
 
 
 def shipped(*overlays: str) -> dict[str, Any]:

@@ -120,7 +120,8 @@ def stopped(own_cluster):
 
 def ends_well(notebook, run: Watched, operator) -> None:
     """The run ends as if nothing had happened, and the operator, which never died, takes its pods away."""
-    notebook.run("cnai", "stop", run.id)
+    # `kubectl exec` has its own way back to a node whose API server was away.
+    until(lambda: notebook.run("cnai", "stop", run.id)[0] == 0)
     wait(lambda: run.state == "CANCELLED", "the run is stopped")
     assert operator.poll() is None
     until(lambda: notebook.get("daskclusters") == [])
@@ -183,8 +184,9 @@ def test_the_hub_comes_back_when_the_api_server_was_away(own_cluster, images, st
         stopped("apiserver")
         time.sleep(AWAY_SECONDS)
         stopped.back("apiserver")
+        # KubeSpawner ends the hub when it has missed the API server for most of a minute; Kubernetes starts it again.
         hub.wait_until_it_answers()
-        hub.start(grace)
+        hubpod.until(lambda: hub.start(grace).is_success, "a server may be asked for")
         hub.wait_ready(grace)
         assert [each["metadata"]["uid"] for each in hub.pods(ada)] == [before]
         assert hub.server(ada)["ready"]

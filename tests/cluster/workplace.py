@@ -26,7 +26,7 @@ CATALOG = {
     "image": [{"name": "torch", "title": "PyTorch"}],
     "flavor": [
         {"name": "cpu", "title": "", "cpu": 1, "memory_gib": 1.5, "default": True},
-        {"name": "gpu", "title": "", "cpu": 1, "memory_gib": 1.5, "gpus": 1},
+        {"name": "gpu", "title": "", "cpu": 2, "memory_gib": 1.5, "gpus": 1},
     ],
 }
 QUIET = {"OMP_NUM_THREADS": "1"}
