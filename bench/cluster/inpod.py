@@ -10,6 +10,7 @@ from cnai.run import warm_up
 
 FLAVOR = "gpu"
 WARM_UP_SECONDS = 3.0
+ATTEMPTS = 3
 
 
 def fit(steps):
@@ -81,7 +82,21 @@ def kill(_):
 
 
 def bare_cluster(image):
-    """Return a KubeCluster of the same pods that run Dask's own programs, and a client that has had an answer."""
+    """Return a KubeCluster, a client that has had an answer, and the seconds that took.
+
+    Two handlers of the stock operator race for a new cluster's phase. When "Pending" is written last, KubeCluster waits
+    in vain for "Running" (dask-kubernetes 2026.3.0); such an attempt doesn't count.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return started(image)
+        except TimeoutError:
+            continue
+    return started(image)
+
+
+def started(image):
+    """Start a KubeCluster of the same pods that run Dask's own programs."""
     from dask_kubernetes.operator import KubeCluster
     from distributed import Client
 
@@ -100,7 +115,7 @@ def bare_cluster(image):
         for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
             pod["containers"][0].pop(probe, None)
     start = time.time()
-    cluster = KubeCluster(custom_cluster_spec=spec, namespace=place.namespace, quiet=True)
+    cluster = KubeCluster(custom_cluster_spec=spec, namespace=place.namespace, quiet=True, resource_timeout=20)
     client = Client(cluster)
     assert client.submit(abs, -1).result() == 1
     return cluster, client, time.time() - start

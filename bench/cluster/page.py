@@ -10,7 +10,9 @@ INTRO = """{head}
 
 Written by `make bench-cluster`: on one cluster, with the same image, in turns ({rounds} rounds). Plain KubeSpawner is
 the stock chart's, with the same limits and a home; the bare KubeCluster has the same pods, which run Dask's own
-programs, and the same operator. A node is killed without grace. Times are medians (range).
+programs, and the same operator; unlike a node of a training its worker imports no PyTorch, which with what
+optimizers and the elastic agent need takes more than two seconds of CPU. A node is killed without grace. Times are
+medians (range).
 
 Measured {date} in {minutes:.0f} minutes on {where}.
 
