@@ -148,9 +148,9 @@ def test_resized_and_a_node_killed_it_goes_on(hub, ada):
     view = page.locator(".cnai-run").first
     until(lambda: shown_step(view) >= 20, "step 20")
     view.get_by_role("button", name="+", exact=True).click()
-    view.get_by_text("3 ranks").wait_for()
-    view.get_by_text("generation 1").wait_for()
-    view.get_by_text("RUNNING").wait_for()
+    facts = view.locator(".cnai-facts")
+    facts.get_by_text("3 ranks · generation 1").wait_for()
+    view.get_by_text("RUNNING", exact=True).wait_for()
     assert len(engine_pods(hub, "worker")) == 3
     step = shown_step(view)
     until(lambda: shown_step(view) >= step + 20, "20 steps later")
@@ -158,8 +158,8 @@ def test_resized_and_a_node_killed_it_goes_on(hub, ada):
     hub.cluster.kubectl(
         "delete", "pod", victim["name"], "-n", victim["namespace"], "--force", "--grace-period=0", "--wait=false"
     )
-    view.get_by_text("generation 2").wait_for()
-    view.get_by_text("RUNNING").wait_for()
+    facts.get_by_text("generation 2").wait_for()
+    view.get_by_text("RUNNING", exact=True).wait_for()
     picture(page, "cluster-resized")
     until(lambda: "SUCCEEDED" in view.inner_text(), "the run has ended")
     assert shown_step(view) == 600
