@@ -130,7 +130,7 @@ class HubPod:
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         container["args"] += [f"--namespace={tenants.namespace_name(name)}" for name in names]
         tenancy.apply(self.cluster, deployment)
-        self.kubectl("rollout", "status", f"deployment/{deployment['metadata']['name']}", "--timeout=180s")
+        self.kubectl("rollout", "status", f"deployment/{deployment['metadata']['name']}", "--timeout=300s")
 
     # Death
 

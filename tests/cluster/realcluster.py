@@ -13,7 +13,7 @@ from typing import Any
 from onenode import images
 from onenode.place import Place
 
-PATIENCE = "180s"
+PATIENCE = "300s"
 RESTRICTED: dict[str, Any] = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},

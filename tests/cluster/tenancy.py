@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CPU = Flavor(name="cpu", title="", cpu=2, memory_gib=4)
 GPU = Flavor(name="gpu", title="", cpu=2, memory_gib=4, gpus=2, groups=("research",))
 CATALOG = Catalog(images=(Image(name="torch", title=""),), flavors=(CPU, GPU))
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def tenant(
             until(lambda manifest=manifest: apply(hub, manifest))
         yield name
     finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=true", "--timeout=120s")
+        cluster.kubectl("delete", "namespace", name, "--wait=true", "--timeout=300s")
 
 
 @contextmanager

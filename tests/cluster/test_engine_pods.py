@@ -85,7 +85,7 @@ def operator(cluster, images, desk):
         assert "is forbidden" not in said, said
     finally:
         # What the operator has marked goes only while it is there.
-        cluster.kubectl("delete", "daskclusters", "--all", "-n", desk.namespace, "--timeout=120s")
+        cluster.kubectl("delete", "daskclusters", "--all", "-n", desk.namespace, "--timeout=300s")
         cluster.kubectl("delete", "deployment", name, "-n", where)
 
 
