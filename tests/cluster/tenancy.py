@@ -92,6 +92,8 @@ def tenant(
 def operator(kubeconfig: str, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the hardened operator as a process of this machine."""
     environment = {**os.environ, "KUBECONFIG": kubeconfig, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # kr8s writes the authority of a kubeconfig into a new file for each client, and leaves it.
+    environment["TMPDIR"] = str(log.parent)
     with log.open("wb") as out:
         command = [sys.executable, "-m", "cnai_hub.operator", *options]
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
