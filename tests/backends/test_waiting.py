@@ -143,10 +143,10 @@ def _paused(run):
     scribe.become(State.RUNNING, world_size=1, max_ranks=4)
     scribe.become(State.PAUSED)
     scribe.close()
+    kubernetes.release(run.record["engine"])
 
 
 def test_a_paused_run_has_no_engine_until_it_is_resumed(run, server):
-    kubernetes.release(run.record["engine"])
     _paused(run)
     until(lambda: run.state is State.PAUSED, run.state)
     run.scale(2)
@@ -162,7 +162,6 @@ def test_a_paused_run_has_no_engine_until_it_is_resumed(run, server):
 
 def test_resuming_is_given_up_when_no_node_comes(run, server, monkeypatch):
     monkeypatch.setenv("CNAI_NODE_SECONDS", "1")
-    kubernetes.release(run.record["engine"])
     _paused(run)
     run.resume()
     until(lambda: "can't resume: its nodes were not there within 1 s" in run.reason, run.reason)
@@ -181,7 +180,6 @@ def test_an_api_server_that_is_away_ends_nothing(run, server):
 
 
 def test_a_command_ends_when_its_wish_was_delivered_or_given_up(run, server, monkeypatch):
-    kubernetes.release(run.record["engine"])
     _paused(run)
     environment = {**os.environ, "CNAI_NODE_SECONDS": "1"}
     for words, said in ((["resume", "fit"], "resuming"), (["stop", "fit"], "stopping")):

@@ -215,6 +215,8 @@ class PatientLine:
             self._say(self._refusal)
             return True
         standing = self._fleet.standing(self._engine)
+        if self._state() is not state:  # that may be why the engine is gone
+            return True
         if state is State.PAUSED and self._wish is None:
             self._say(self._refusal)
             return standing.exists

@@ -123,15 +123,23 @@ class Apps(Api):
 
     async def prepare(self) -> None:
         """Let in whoever brings a token, and take a bundle only of somebody who may publish."""
-        await super().prepare()
         self._body: IO[bytes] | None = None
-        if self.request.method == "POST":
-            self._author = await self.author()
-            folder = self.publisher.store.incoming()
-            await self._uploads.acquire()
-            self._body = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed when the request is over
-            assert isinstance(self.request.connection, HTTP1Connection)
-            self.request.connection.set_max_body_size(snapshot.LONGEST)
+        self._refusal: HTTPError | CnaiError | None = None
+        try:
+            await super().prepare()
+            if self.request.method == "POST":
+                self._author = await self.author()
+                await self._take_bundle()
+        except (HTTPError, CnaiError) as refusal:
+            # Said when all is received, and dropped: a connection that ends before is "service unavailable" to a proxy.
+            self._refusal = refusal
+
+    async def _take_bundle(self) -> None:
+        folder = self.publisher.store.incoming()
+        await self._uploads.acquire()
+        self._body = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed when the request is over
+        assert isinstance(self.request.connection, HTTP1Connection)
+        self.request.connection.set_max_body_size(snapshot.LONGEST)
 
     def data_received(self, chunk: bytes) -> None:
         """Keep a part of a bundle."""
@@ -154,12 +162,16 @@ class Apps(Api):
 
     async def get(self) -> None:
         """List what the token's user may open."""
+        if self._refusal:
+            raise self._refusal
         me = await self.me()
         apps = [app for app in self.publisher.store.apps() if app.may_open(me)]
         self.finish({"apps": [await self.model(app) for app in apps]})
 
     async def post(self) -> None:
         """Publish a notebook."""
+        if self._refusal:
+            raise self._refusal
         assert self._body is not None
         self._body.seek(0)
         author, wanted = self._author, snapshot.read(self._body)
