@@ -161,6 +161,8 @@ def packages(kind: str) -> None:
         "sync",
         "-q",
         "--require-hashes",
+        # Where Python may not keep what it compiles (PYTHONDONTWRITEBYTECODE), torch costs every process 5 s more.
+        *(["--compile-bytecode"] if sys.dont_write_bytecode else []),
         "--python",
         PYTHON,
         LOCKS / f"{kind}.lock",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from onenode.images import digest
 from onenode.place import REGISTRY, REGISTRY_ADDRESS
-from realcluster import pod
+from realcluster import alone, pod
 
 from images import chain, make, sources
 from images.engine import Engine
@@ -43,12 +43,14 @@ class Images:
         self.maker = make.Maker(engine, cluster.base)
         self._local = cluster.place is not None
         self._references: dict[str, str] = {}
-        make.wheel()
+        with alone("images"):
+            make.wheel()
 
     def __getitem__(self, name: str) -> str:
         if name not in self._references:
-            self._references[name] = self._make(name)
-            self._pull(self._references[name])
+            with alone("images"):
+                self._references[name] = self._make(name)
+                self._pull(self._references[name])
         return self._references[name]
 
     def _make(self, name: str) -> str:

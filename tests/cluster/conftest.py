@@ -8,10 +8,22 @@ import builtimages
 import pytest
 import realcluster
 
+# Files run side by side (`-n`), those that take longest first. What has the whole cluster to itself comes last.
+FIRST = ["test_hubpod.py", "test_training.py", "test_apps_in_pods.py", "test_engine_pods.py", "test_attacks.py"]
+ALONE = ["test_cluster.py", "test_outages.py"]
+
 
 def pytest_collection_modifyitems(items):
-    """Stop parts of the cluster after everything else was tried on it."""
-    items.sort(key=lambda item: item.path.name == "test_outages.py")
+    """Sort the files."""
+    order = {name: place for place, name in enumerate([*FIRST, "", *ALONE])}
+    items.sort(key=lambda item: order.get(item.path.name, order[""]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _side_by_side(request):
+    """Wait until the cluster may be used, by all or by one."""
+    with realcluster.alone("cluster", others=request.path.name not in ALONE):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """The hub on a real cluster, installed from helm-values.yaml as an administrator would, and removed again.
 
-Several can stand side by side: each has a namespace, names of people, and cluster-wide bindings of its own. What must
-have a fixed name (cluster roles, resource definitions) is applied, and removed with the last hub that uses it.
+Several can stand side by side: each has a namespace, names of people, and cluster-wide bindings of its own.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 import socket
 import subprocess
@@ -21,10 +19,9 @@ import httpx
 import tenancy
 import yaml
 import z2jh
-from realcluster import Cluster, Refused
+from realcluster import Cluster, Refused, rest
 
 from cnai_hub import tenants
-from cnai_hub.tenants import access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,7 +98,7 @@ class HubPod:
 
     def _answers(self) -> bool:
         assert self._restarts() < 3, "the hub ends again and again"
-        if self._life() in {self.killed, ""}:
+        if self.life() in {self.killed, ""}:
             return False
         with suppress(httpx.HTTPError):
             # The apps service is a process of its own, and its route comes last. Until then the proxy may ask a pod
@@ -110,7 +107,7 @@ class HubPod:
             return apps.status_code == 302 and self.api.get("/info").status_code == 200
         return False
 
-    def _life(self) -> str:
+    def life(self) -> str:
         """Return which start of which pod is ready; a hub that was killed may answer for another moment."""
         return next((f"{name}/{each['restartCount']}" for name, each in self._statuses() if each["ready"]), "")
 
@@ -136,12 +133,12 @@ class HubPod:
 
     def kill_pod(self) -> None:
         """Delete the hub's pod at once, as a lost node would."""
-        self.killed = self._life()
+        self.killed = self.life()
         self.kubectl("delete", "pod", "-l", "component=hub", "--force", "--grace-period=0", "--wait=false")
 
     def kill_process(self) -> None:
         """Kill the hub's process in its container: it has no moment to say goodbye."""
-        self.killed = self._life()
+        self.killed = self.life()
         self.kubectl("exec", "deployment/hub", "--", "python3", "-c", _KILL)
 
     # People
@@ -194,13 +191,13 @@ def until(found: Any, what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """Call `found` until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
     refused: Exception | None = None
-    while time.monotonic() < deadline:
+    while (begin := time.monotonic()) < deadline:
         try:
             if value := found():
                 return value
         except (httpx.HTTPError, Refused) as error:
             refused = error
-        time.sleep(0.2)
+        rest(begin)
     raise AssertionError(f"not within {seconds:g} s: {what}") from refused
 
 
@@ -223,7 +220,7 @@ def installed(
     hub = HubPod(cluster, namespace, {}, _free_port(), secrets.token_hex(16), suffix)
     hub.values = z2jh.merged(shipped("development"), _for_tests(hub, images), *overlays)
     settings = tenants.Cluster(**hub.values["custom"]["cnai"]["cluster"])
-    with administered(cluster, settings, suffix), _forwarded(hub):
+    with tenancy.administered(cluster, settings, suffix), _forwarded(hub):
         hub.apply()
         hub.wait_until_it_answers()
         try:
@@ -268,48 +265,6 @@ def _for_tests(hub: HubPod, images: Mapping[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> Iterator[None]:
-    """Apply what `python -m cnai_hub.tenants` prints; cluster-wide names get the suffix where nobody relies on them."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    namespace = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": settings.hub_namespace, "labels": labels},
-    }
-    shared, own = [], []
-    for manifest in tenants.cluster_manifests(settings):
-        of_all = manifest["kind"] in {"ClusterRole", "CustomResourceDefinition"}
-        (shared if of_all or "namespace" in manifest["metadata"] else own).append(manifest)
-    own = [_renamed(manifest, suffix) for manifest in own]
-    for manifest in [namespace, *shared, *own]:
-        tenancy.apply(cluster, manifest)
-    try:
-        yield
-    finally:
-        remove(cluster, settings.hub_namespace)
-        for manifest in own:
-            cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=manifest)
-        if not _in_use(cluster):
-            for manifest in shared:
-                if "namespace" not in manifest["metadata"]:
-                    cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=manifest)
-
-
-def _renamed(manifest: dict[str, Any], suffix: str) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(json.dumps(manifest))
-    made["metadata"]["name"] += f"-{suffix}"
-    if "policyName" in made.get("spec", {}):
-        made["spec"]["policyName"] += f"-{suffix}"
-    return made
-
-
-def _in_use(cluster: Cluster) -> bool:
-    """Tell whether another hub stands on this cluster."""
-    bindings = cluster.get("clusterrolebindings")["items"]
-    return any(binding["roleRef"]["name"] == access.HUB for binding in bindings)
-
-
-@contextmanager
 def _forwarded(hub: HubPod) -> Iterator[None]:
     """Keep a port of this machine connected with the proxy; kubectl gives up when a pod goes, and is started again."""
     done = threading.Event()
@@ -340,15 +295,7 @@ def _remove_tenants(hub: HubPod) -> None:
     # Else it would start what is stopped here.
     hub.kubectl("scale", "deployment/hub", "--replicas=0")
     if names:
-        remove(hub.cluster, *names)
-
-
-def remove(cluster: Cluster, *namespaces: str) -> None:
-    """Remove namespaces at once: no pod gets the minute in which it could say goodbye."""
-    cluster.kubectl("delete", "namespace", *namespaces, "--wait=false")
-    for each in namespaces:
-        cluster.kubectl("delete", "pods", "--all", "-n", each, "--force", "--grace-period=0")
-    cluster.kubectl("wait", "--for=delete", "--timeout=300s", *(f"namespace/{each}" for each in namespaces))
+        tenancy.remove(hub.cluster, *names)
 
 
 def _free_port() -> int:

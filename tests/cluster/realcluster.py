@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onenode import images
-from onenode.place import Place
+from onenode.place import REGISTRY, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PATIENCE = "300s"
 RESTRICTED: dict[str, Any] = {
@@ -64,6 +71,11 @@ class Cluster:
             return images.debian(self.place)
         return os.environ.get("CNAI_CLUSTER_IMAGE", "debian:bookworm-slim")
 
+    @property
+    def registries(self) -> tuple[str, ...]:
+        """Return where all images of the tests come from: what one test admits must not be refused to another."""
+        return tuple({self.base.partition("/")[0], os.environ.get("CNAI_CLUSTER_REGISTRY", REGISTRY)})
+
     def publish(self, folder: Path, name: str) -> str | None:
         """Build a folder's Dockerfile, push it, return what a pod names; nothing without a registry to push to."""
         if self.place is not None:
@@ -76,6 +88,21 @@ class Cluster:
         subprocess.run(build, check=True, capture_output=True)
         subprocess.run(["buildah", "push", "--quiet", image, f"docker://{image}"], check=True, capture_output=True)
         return image
+
+
+@contextmanager
+def alone(what: str, *, others: bool = False) -> Iterator[None]:
+    """Keep other processes of this machine from the same, or with `others` only those that want it alone."""
+    folder = Path(tempfile.gettempdir()) / f"cnai-cluster-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH if others else fcntl.LOCK_EX)
+        yield
+
+
+def rest(since: float) -> None:
+    """Pause before the next look, longer if the last took long: kubectl's looks would keep a core from what they wait for."""
+    time.sleep(max(0.2, 3 * (time.monotonic() - since)))
 
 
 def connect() -> Cluster | str:

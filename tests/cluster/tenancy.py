@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -11,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import realcluster
 from realcluster import RESTRICTED, Cluster, Refused
 
 from cnai.catalog import Catalog, Flavor, Image
 from cnai_hub import tenants
+from cnai_hub.tenants import access
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,35 +51,96 @@ def account(cluster: Cluster, folder: Path, namespace: str, name: str) -> Accoun
 
 
 @contextmanager
-def installed(cluster: Cluster, settings: tenants.Cluster) -> Iterator[None]:
-    """Install what an administrator does; remove afterwards what was not there before."""
-    place = {"name": settings.hub_namespace}
-    hub = {"name": settings.hub_account, "namespace": settings.hub_namespace}
-    basis = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": place},
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": hub},
-    ]
-    added = [each for each in [*basis, *tenants.cluster_manifests(settings)] if not exists(cluster, each)]
-    for manifest in [*basis, *tenants.cluster_manifests(settings)]:
-        apply(cluster, manifest)
+def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> Iterator[None]:
+    """Apply what `python -m cnai_hub.tenants` prints, and remove it; others may do the same beside us.
+
+    Cluster-wide names get the suffix where nobody relies on them. What must have a fixed name (cluster roles, resource
+    definitions) goes with the last who uses it.
+    """
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": settings.hub_namespace, "labels": labels}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    shared = [each for each in tenants.cluster_manifests(settings) if _shared(each)]
+    own = [renamed(each, suffix) for each in tenants.cluster_manifests(settings) if not _shared(each)]
+    with realcluster.alone("administered"):
+        for manifest in [namespace, *shared, *own]:
+            apply(cluster, manifest)
     try:
         yield
     finally:
-        for manifest in reversed(added):
-            cluster.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", given=manifest)
+        remove(cluster, settings.hub_namespace)
+        with realcluster.alone("administered"):
+            gone = [each for each in own if "namespace" not in each["metadata"]]
+            gone += [] if _in_use(cluster, but=own) else shared
+            cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=_list(gone))
+
+
+def _shared(manifest: dict[str, Any]) -> bool:
+    return manifest["kind"] in {"ClusterRole", "CustomResourceDefinition"}
+
+
+def renamed(manifest: dict[str, Any], suffix: str) -> dict[str, Any]:
+    """Return what is cluster-wide under a name of its own."""
+    made: dict[str, Any] = json.loads(json.dumps(manifest))
+    if "namespace" not in made["metadata"]:
+        made["metadata"]["name"] += f"-{suffix}"
+    if "policyName" in made.get("spec", {}):
+        made["spec"]["policyName"] += f"-{suffix}"
+    return made
+
+
+def _in_use(cluster: Cluster, but: list[dict[str, Any]]) -> bool:
+    """Tell whether somebody else has installed the same on this cluster."""
+    ours = {manifest["metadata"]["name"] for manifest in but}
+    bindings = cluster.get("clusterrolebindings")["items"]
+    return any(each["roleRef"]["name"] == access.HUB and each["metadata"]["name"] not in ours for each in bindings)
+
+
+def _list(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "List", "items": manifests}
+
+
+def remove(cluster: Cluster, *namespaces: str) -> None:
+    """Remove namespaces at once: no pod gets the minute in which it could say goodbye."""
+    cluster.kubectl("delete", "namespace", *namespaces, "--wait=false")
+    for each in namespaces:
+        cluster.kubectl("delete", "pods", "--all", "-n", each, "--force", "--grace-period=0")
+    cluster.kubectl("wait", "--for=delete", "--timeout=300s", *(f"namespace/{each}" for each in namespaces))
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What an administrator has installed, and the hub's account there: no hub runs."""
+
+    settings: tenants.Cluster
+    suffix: str
+    hub: Account
+    operator: Account
+
+
+@contextmanager
+def installed(cluster: Cluster, folder: Path, **about: Any) -> Iterator[Installation]:
+    """Install what an administrator does, who says this about the cluster; remove it afterwards."""
+    suffix = secrets.token_hex(3)
+    settings = tenants.Cluster(hub_namespace=f"cnai-hub-{suffix}", registries=cluster.registries, **about)
+    with administered(cluster, settings, suffix):
+        metadata = {"name": settings.hub_account, "namespace": settings.hub_namespace}
+        cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        hub, operator = (
+            account(cluster, folder, settings.hub_namespace, name)
+            for name in (settings.hub_account, settings.operator_account)
+        )
+        until(lambda: hub.kubectl("get", "pods,nodes", "-A"))
+        yield Installation(settings, suffix, hub, operator)
 
 
 @contextmanager
 def tenant(
-    cluster: Cluster,
-    hub: Cluster,
-    user: str,
-    groups: list[str],
-    settings: tenants.Cluster,
-    offered: Catalog = CATALOG,
+    cluster: Cluster, installation: Installation, user: str, groups: list[str], offered: Catalog = CATALOG
 ) -> Iterator[str]:
     """Make a tenant as the hub does, and remove it as an administrator does."""
-    namespace, *inside = tenants.manifests(user, groups, offered, settings)
+    hub = installation.hub
+    namespace, *inside = tenants.manifests(user, groups, offered, installation.settings)
     name = namespace["metadata"]["name"]
     hub.create(namespace)
     try:
@@ -115,19 +179,11 @@ def apply(cluster: Cluster, manifest: dict[str, Any]) -> None:
     )
 
 
-def exists(cluster: Cluster, manifest: dict[str, Any]) -> bool:
-    """Tell whether an object of this name is there."""
-    try:
-        cluster.kubectl("get", "-f", "-", given=manifest)
-    except Refused:
-        return False
-    return True
-
-
 def until(attempt: Callable[[], Any]) -> Any:
     """Return what an attempt returns, once it is neither refused nor false."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
+        begin = time.monotonic()
         try:
             found = attempt()
         except Refused:
@@ -137,7 +193,7 @@ def until(attempt: Callable[[], Any]) -> Any:
             if found is not False:
                 return found
             assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.2)
+        realcluster.rest(begin)
 
 
 def dask_cluster(name: str, image: str, *, workers: int = 1, gpus: int = 0) -> dict[str, Any]:

@@ -27,20 +27,16 @@ FORBIDDEN = "Forbidden|forbidden"
 def house(cluster, tmp_path_factory):
     """Two tenants, `ada` who may have GPUs and `bob` who may not, and everybody's accounts."""
     folder = tmp_path_factory.mktemp("accounts")
-    registry = cluster.base.partition(":")[0]
-    settings = tenants.Cluster(machines=2, registries=(registry,), api_servers=("192.0.2.1/32",))
-    ada, bob = (f"{name}-{secrets.token_hex(3)}" for name in ("ada", "bob"))
-    with tenancy.installed(cluster, settings):
-        hub = tenancy.account(cluster, folder, settings.hub_namespace, settings.hub_account)
-        until(lambda: hub.kubectl("get", "pods", "-A"))
+    with tenancy.installed(cluster, folder, machines=2, api_servers=("192.0.2.1/32",)) as installation:
+        ada, bob, eve = (f"{name}-{installation.suffix}" for name in ("ada", "bob", "eve"))
+        hub, settings = installation.hub, installation.settings
         with (
-            tenancy.tenant(cluster, hub, ada, ["research"], settings) as of_ada,
-            tenancy.tenant(cluster, hub, bob, [], settings) as of_bob,
+            tenancy.tenant(cluster, installation, ada, ["research"]) as of_ada,
+            tenancy.tenant(cluster, installation, bob, []) as of_bob,
         ):
             secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "stringData": {"a": "b"}}
             cluster.create(secret, of_ada)
             cluster.create(secret, of_bob)
-            operator = tenancy.account(cluster, folder, settings.hub_namespace, settings.operator_account)
             notebook = tenancy.account(cluster, folder, of_ada, "notebook")
             until(lambda: notebook.kubectl("get", "daskclusters", "-n", of_ada))
             # Policies are in force a moment after they were applied.
@@ -48,8 +44,9 @@ def house(cluster, tmp_path_factory):
             until(lambda: _is_refused(hub, evil, of_ada))
             until(lambda: cluster.get("resourcequota", "tenant", "-n", of_ada)["status"]["hard"])
             yield SimpleNamespace(
-                admin=cluster, hub=hub, operator=operator, notebook=notebook, folder=folder, settings=settings,
-                user=ada, ada=of_ada, bob=of_bob, image=cluster.base, hub_namespace=settings.hub_namespace,
+                admin=cluster, hub=hub, operator=installation.operator, notebook=notebook, folder=folder,
+                installation=installation, settings=settings, user=ada, ada=of_ada, bob=of_bob, eve=eve,
+                image=cluster.base, hub_namespace=settings.hub_namespace,
             )  # fmt: skip
 
 
@@ -64,7 +61,7 @@ def _is_refused(account, manifest, namespace):
 def test_the_api_server_understands_every_policy(house):
     def warnings():
         found = [
-            house.admin.get("validatingadmissionpolicy", each["metadata"]["name"])
+            house.admin.get("validatingadmissionpolicy", f"{each['metadata']['name']}-{house.installation.suffix}")
             for each in tenants.cluster_manifests(house.settings)
             if each["kind"] == "ValidatingAdmissionPolicy"
         ]
@@ -121,13 +118,18 @@ NOTEBOOK_DENIED = [
     "create deployment x --image=x -n {ada}",
     "create service clusterip x --tcp=80 -n {ada}",
     "create configmap x -n {ada}",
-    "delete validatingadmissionpolicybinding cnai-pods",
+    "delete validatingadmissionpolicybinding cnai-pods-{suffix}",
 ]
+
+
+def _filled(house, words):
+    suffix = house.installation.suffix
+    return words.format(ada=house.ada, bob=house.bob, hub=house.hub_namespace, suffix=suffix).split()
 
 
 @pytest.mark.parametrize("words", NOTEBOOK_DENIED)
 def test_a_notebook_may_not(house, words):
-    words = words.format(ada=house.ada, bob=house.bob, hub=house.hub_namespace).split()
+    words = _filled(house, words)
     with pytest.raises(Refused, match=FORBIDDEN):
         house.notebook.kubectl(*words)
     # The words are not what is wrong: the administrator may.
@@ -347,12 +349,12 @@ def test_the_hub_gives_only_its_two_roles_and_only_to_whom_they_are_meant_for(ho
         "label namespace kube-system cnai.dev/tenant=x",
         "run x --image=x -n kube-system",
         "delete clusterrole cnai-hub",
-        "delete validatingadmissionpolicybinding cnai-fence",
+        "delete validatingadmissionpolicybinding cnai-fence-{suffix}",
         "create --raw /api/v1/namespaces/{ada}/pods/x/exec?command=true -f /dev/null",
     ],
 )
 def test_the_hub_may_not(house, words):
-    words = words.format(ada=house.ada, bob=house.bob, hub=house.hub_namespace).split()
+    words = _filled(house, words)
     with pytest.raises(Refused, match=FORBIDDEN):
         house.hub.kubectl(*words)
 
@@ -398,7 +400,8 @@ def test_the_operator_stays_in_tenants_namespaces(house):
 @pytest.fixture(scope="module")
 def running_operator(house):
     log = house.folder / "operator.log"
-    with tenancy.operator(house.operator.kubeconfig, log) as process:
+    ours = [f"--namespace={name}" for name in (house.ada, house.bob, tenants.namespace_name(house.eve))]
+    with tenancy.operator(house.operator.kubeconfig, log, *ours) as process:
         yield SimpleNamespace(log=log, process=process)
         assert process.poll() is None, log.read_text()
     text = log.read_text()
@@ -460,7 +463,7 @@ def test_scaling_up_gets_no_more_gpus_than_the_quota(house, running_operator):
 
 
 def test_a_tenant_is_removed_with_a_dask_cluster_that_runs(house, running_operator):
-    with tenancy.tenant(house.admin, house.hub, f"eve-{secrets.token_hex(3)}", ["research"], house.settings) as eve:
+    with tenancy.tenant(house.admin, house.installation, house.eve, ["research"]) as eve:
         until(lambda: house.admin.get("resourcequota", "tenant", "-n", eve)["status"]["hard"])
         until(lambda: house.admin.create(dask_cluster("left", house.image, gpus=1), eve))
         until(lambda: len(_workers(house, eve, "left")) == 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,6 @@ from tenancy import until
 from cnai.backends import manifests
 from cnai.catalog import Flavor
 from cnai.events import Event, Kind, State
-from cnai_hub import tenants
 from cnai_hub.tenants import operator as operators
 
 NAME = "gpu-a1b2"
@@ -68,7 +68,7 @@ def desk(cluster, images, tmp_path_factory):
 @pytest.fixture(scope="module")
 def operator(cluster, images, desk):
     """The operator as an administrator deploys it, for one namespace only: others test beside us."""
-    made = operators.deployment(tenants.Cluster(hub_image=images["hub"]))
+    made = operators.deployment(replace(desk.installation.settings, hub_image=images["hub"]))
     name = f"{made['metadata']['name']}-{secrets.token_hex(2)}"
     labels = {**made["metadata"]["labels"], "app.kubernetes.io/instance": name}
     made["metadata"] |= {"name": name, "labels": labels}

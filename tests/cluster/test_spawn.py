@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
-import hubpod
 import pytest
 import tenancy
 from onenode.place import NODE_IP
@@ -59,7 +58,7 @@ def house(cluster, images_of_code, tmp_path_factory):
     suffix = secrets.token_hex(3)
     settings = tenants.Cluster(hub_namespace=f"cnai-hub-{suffix}", machines=4)
     ada, bob, eve, zoe = (f"{name}-{suffix}" for name in ("ada", "bob", "eve", "zoe"))
-    with hubpod.administered(cluster, settings, suffix):
+    with tenancy.administered(cluster, settings, suffix):
         hub_account = {"name": settings.hub_account, "namespace": settings.hub_namespace}
         cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": hub_account})
         account = tenancy.account(cluster, folder, settings.hub_namespace, settings.hub_account)

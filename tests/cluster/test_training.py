@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,6 @@ import notebookpod
 import tenancy
 from tenancy import until
 
-from cnai_hub import tenants
 from run import training
 
 PATIENCE = """
@@ -54,16 +52,12 @@ def house(cluster, images, tmp_path_factory):
     reference = images["notebook"]
     (product, *_) = sorted(_products(cluster)) or pytest.skip("no node of the cluster has a nvidia.com/gpu")
     offered = notebookpod.catalog(reference, product)
-    settings = tenants.Cluster(machines=2, registries=(reference.partition("@")[0],))
-    with tenancy.installed(cluster, settings):
-        hub = tenancy.account(cluster, folder, settings.hub_namespace, settings.hub_account)
-        until(lambda: hub.kubectl("get", "pods", "-A"))
-        user = f"train-{secrets.token_hex(3)}"
-        with tenancy.tenant(cluster, hub, user, [], settings, offered) as namespace:
+    with tenancy.installed(cluster, folder, machines=2) as installation:
+        user = f"train-{installation.suffix}"
+        with tenancy.tenant(cluster, installation, user, [], offered) as namespace:
             cluster.create(notebookpod.claim(namespace, None), namespace)
-            operator = tenancy.account(cluster, folder, settings.hub_namespace, settings.operator_account)
             log = folder / "operator.log"
-            with tenancy.operator(operator.kubeconfig, log, "--namespace", namespace) as process:
+            with tenancy.operator(installation.operator.kubeconfig, log, "--namespace", namespace) as process:
                 environment = {"CNAI_IDLE_SECONDS": "20"}
                 notebook = notebookpod.Notebook(cluster, namespace, reference, offered, environment).start()
                 notebook.write("patience.py", PATIENCE)

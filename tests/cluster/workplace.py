@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import tenancy
 from realcluster import Refused, pod
-from tenancy import until
-
-from cnai_hub import tenants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +35,7 @@ class Notebook:
 
     cluster: Cluster
     namespace: str
-    operator_kubeconfig: str
+    installation: tenancy.Installation
     folder: Path
     pod: str = "notebook"
 
@@ -65,7 +62,8 @@ class Notebook:
     def operator(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run the operator for this namespace."""
         log = self.folder / f"operator-{secrets.token_hex(2)}.log"
-        with tenancy.operator(self.operator_kubeconfig, log, "--namespace", self.namespace) as process:
+        kubeconfig = self.installation.operator.kubeconfig
+        with tenancy.operator(kubeconfig, log, "--namespace", self.namespace) as process:
             yield process
 
     def get(self, *words: str) -> list[dict[str, Any]]:
@@ -79,17 +77,14 @@ def notebook(
     cluster: Cluster, image: str, folder: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Notebook]:
     """Make a tenant with a home and a notebook's pod; no operator runs yet."""
-    settings = tenants.Cluster(registries=(image.partition("/")[0], cluster.base.partition("/")[0]))
-    with tenancy.installed(cluster, settings):
-        hub = tenancy.account(cluster, folder, settings.hub_namespace, settings.hub_account)
-        until(lambda: hub.kubectl("get", "pods", "-A"))
-        with tenancy.tenant(cluster, hub, f"pat-{secrets.token_hex(3)}", ["research"], settings) as namespace:
-            operator = tenancy.account(cluster, folder, settings.hub_namespace, settings.operator_account)
+    with tenancy.installed(cluster, folder) as installation:
+        user = f"pat-{installation.suffix}"
+        with tenancy.tenant(cluster, installation, user, ["research"]) as namespace:
             cluster.create(claim(), namespace)
             cluster.create(_pod("notebook", image, namespace, environment or {}), namespace)
             cluster.wait("pod/notebook", "condition=Ready", namespace)
             try:
-                yield Notebook(cluster, namespace, operator.kubeconfig, folder)
+                yield Notebook(cluster, namespace, installation, folder)
             finally:
                 _let_go(cluster, namespace)
 

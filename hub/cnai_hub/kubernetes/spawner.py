@@ -16,6 +16,7 @@ from cnai_hub import pages, profiles, tenants
 from cnai_hub.apps.pods import app_pod
 from cnai_hub.kubernetes import capacity, pods, progress, tenancy
 from cnai_hub.kubernetes.api import Api, Refused, refused
+from cnai_hub.kubernetes.patience import PatientSpawner
 from cnai_hub.kubernetes.recovery import Recovery
 from cnai_hub.kubernetes.settings import Settings
 from cnai_hub.kubernetes.survey import Survey
@@ -42,7 +43,7 @@ class NoPlace(NotStarted):
         self.alternative = alternative
 
 
-class CatalogKubeSpawner(CatalogServer, Recovery):
+class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
     """Starts a notebook server of a chosen image and flavor, or a published app, as a pod."""
 
     settings = Instance(Settings, help="What the administrator says below `custom.cnai`.", config=True)

@@ -34,12 +34,12 @@ class Place:
 
     cache: Path
     state: Path
-    gpus: int = 8
+    gpus: int = 32
 
     @classmethod
     def from_environment(cls) -> Place:
         """Return the place that the environment names, or the usual one."""
-        gpus = os.environ.get("CNAI_FAKE_GPUS", "8")
+        gpus = os.environ.get("CNAI_FAKE_GPUS", "32")
         if not gpus.isdecimal():
             raise ClusterError(f"CNAI_FAKE_GPUS is {gpus!r}; give a number, 0 for none")
         return cls(
