@@ -61,10 +61,15 @@ def main() -> None:
 
 
 def _start_node() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", f"from cnai.backends.engine import node_main; node_main({os.getpid()})"],
-        stdin=subprocess.DEVNULL,
+    return subprocess.Popen(node_command(__name__), stdin=subprocess.DEVNULL)
+
+
+def node_command(backend: str) -> list[str]:
+    """Return the command of a node of this process: torch begins to load before all else."""
+    program = (
+        f"from cnai.engine.preload import warm_up; warm_up(); from {backend} import node_main; node_main({os.getpid()})"
     )
+    return [sys.executable, "-c", program]
 
 
 async def _schedule(first: subprocess.Popen[bytes]) -> None:
@@ -136,10 +141,7 @@ async def keep_node(
 
 def node_main(scheduler_pid: int) -> None:
     """Be the node process."""
-    from cnai.engine import node
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    node.warm_up()
     status = _wait_for_scheduler(scheduler_pid)
     asyncio.run(_work(status))
 

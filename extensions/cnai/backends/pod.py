@@ -151,17 +151,14 @@ async def _keep() -> None:
 
 
 def _start_node() -> subprocess.Popen[bytes]:
-    program = f"from cnai.backends.pod import node_main; node_main({os.getpid()})"
     # A session of its own: the container's init sends SIGTERM to its whole group, and ranks would die of it.
-    return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL, start_new_session=True)
+    command = engine.node_command("cnai.backends.pod")
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def node_main(keeper: int) -> None:
     """Be the node process."""
-    from cnai.engine import node
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    node.warm_up()
     asyncio.run(_work(status(), keeper))
 
 

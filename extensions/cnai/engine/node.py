@@ -12,11 +12,12 @@ import shutil
 import signal
 import time
 from dataclasses import dataclass, field
-from multiprocessing import connection, forkserver, util
+from multiprocessing import connection, util
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine import agent
 from cnai.engine.link import BATCH_SECONDS
+from cnai.engine.preload import warm_up
 from cnai.engine.store import RunFolder
 from cnai.engine.tail import Tail
 
@@ -49,13 +50,6 @@ class Report:
     failures: tuple[Failure, ...] = ()
     error: str = ""
     """Why the agent itself ended, "" if it did its work."""
-
-
-def warm_up() -> None:
-    """Start the forkserver, which imports torch in the background; returns at once."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch at import; ranks get their own count
-    multiprocessing.set_forkserver_preload(["cnai.engine.warm"])
-    forkserver.ensure_running()
 
 
 def leave() -> None:

@@ -4,9 +4,11 @@ The first optimizer of a process imports torch._dynamo, 1.6 to 2.2 s of every co
 forked ranks could not use it.
 """
 
+# ruff: noqa: E402 - what comes before the imports is for them
 import gc
 import os
 
+gc.disable()  # collections while so much is imported find nothing and take a quarter of the time
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
 import cloudpickle
@@ -26,5 +28,5 @@ import cnai.engine.rank
 __all__ = ["cloudpickle", "cnai", "numpy", "torch"]
 
 torch.set_num_threads(1)  # no thread pool may exist when ranks are forked
-gc.collect()
 gc.freeze()  # keeps these pages shared: the collector of a rank doesn't touch them
+gc.enable()
