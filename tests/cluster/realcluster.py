@@ -101,7 +101,7 @@ def alone(what: str, *, others: bool = False) -> Iterator[None]:
 
 
 def rest(since: float) -> None:
-    """Pause before the next look, longer if the last took long: kubectl's looks would keep a core from what they wait for."""
+    """Pause before the next look: kubectl, asked all the time, would keep a core from what is waited for."""
     time.sleep(max(0.2, 3 * (time.monotonic() - since)))
 
 
