@@ -7,7 +7,8 @@ control. Whoever controls a scheduler must not control the operator, so three th
 - no redirect is followed, and the address is the one that Kubernetes gave to the cluster's own Service;
 - only workers that exist are deleted: a name that a scheduler answers becomes part of a path at the API server.
 
-And one thing is added: a cluster without a scheduler doesn't keep its nodes, with their GPUs, for ever.
+And two things are added: a cluster without a scheduler doesn't keep its nodes, with their GPUs, for ever; and what the
+API server refused for a moment is tried again soon.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ API_PORT = "http-dashboard"
 LOST_SECONDS = 900.0
 """How long a cluster may be without a scheduler that is ready; longer than the slowest image takes to be pulled."""
 _LOOK_SECONDS = 30.0
+_AGAIN_SECONDS = 5.0
+"""kopf waits for a minute, in which nobody's run begins or gives its GPUs back."""
 _PATIENCE_SECONDS = 10
 _LONGEST_ANSWER = 2**20
 
@@ -197,9 +200,12 @@ def main() -> None:
 
     harden()
     watch_schedulers(options.lost_seconds)
+    settings = kopf.OperatorSettings()
+    settings.execution.default_backoff = _AGAIN_SECONDS
     kopf.configure(verbose=False)
     # Standalone: one replica, so there is nobody to agree with.
     kopf.run(
+        settings=settings,
         standalone=True,
         clusterwide=not options.namespace,
         namespaces=options.namespace,
