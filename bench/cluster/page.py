@@ -11,7 +11,7 @@ INTRO = """{head}
 Written by `make bench-cluster`: on one cluster, with the same image, in turns ({rounds} rounds). Plain KubeSpawner is
 the stock chart's, with the same limits and a home; the bare KubeCluster has the same pods, which run Dask's own
 programs, and the same operator; unlike a node of a training its worker imports no PyTorch, which with what
-optimizers and the elastic agent need takes more than two seconds of CPU. A node is killed without grace. Times are
+optimizers and the elastic agent need takes about two seconds of CPU. A node is killed without grace. Times are
 medians (range).
 
 Measured {date} in {minutes:.0f} minutes on {where}.

@@ -1,6 +1,6 @@
 """Preloaded by the node's forkserver: everything an agent and its ranks import, paid once instead of once per rank.
 
-The first optimizer of a process imports torch._dynamo, 1.6 to 2.2 s of every cold launch. Never initializes CUDA:
+The first optimizer of a process imports torch._dynamo, a second of every cold launch. Never initializes CUDA:
 forked ranks could not use it.
 """
 
