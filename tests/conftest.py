@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files():
+    """A folder for temporary files that goes with the tests: what is killed can't tidy up."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cnai-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # what failed stays to be looked at
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,9 +92,9 @@ class Cluster:
 @contextmanager
 def alone(what: str, *, others: bool = False) -> Iterator[None]:
     """Keep other processes of this machine from the same, or with `others` only those that want it alone."""
-    folder = Path(tempfile.gettempdir()) / f"cnai-cluster-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    with (folder / f"{what}.lock").open("w") as lock:
+    folder = Place.from_environment().cache / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / what).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH if others else fcntl.LOCK_EX)
         yield
 

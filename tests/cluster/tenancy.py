@@ -61,7 +61,7 @@ def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> It
     metadata = {"name": settings.hub_namespace, "labels": labels}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
     shared = [each for each in tenants.cluster_manifests(settings) if _shared(each)]
-    own = [renamed(each, suffix) for each in tenants.cluster_manifests(settings) if not _shared(each)]
+    own = [_renamed(each, suffix) for each in tenants.cluster_manifests(settings) if not _shared(each)]
     with realcluster.alone("administered"):
         for manifest in [namespace, *shared, *own]:
             apply(cluster, manifest)
@@ -79,7 +79,7 @@ def _shared(manifest: dict[str, Any]) -> bool:
     return manifest["kind"] in {"ClusterRole", "CustomResourceDefinition"}
 
 
-def renamed(manifest: dict[str, Any], suffix: str) -> dict[str, Any]:
+def _renamed(manifest: dict[str, Any], suffix: str) -> dict[str, Any]:
     """Return what is cluster-wide under a name of its own."""
     made: dict[str, Any] = json.loads(json.dumps(manifest))
     if "namespace" not in made["metadata"]:
