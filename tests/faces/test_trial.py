@@ -78,6 +78,11 @@ def test_the_notebook_gets_no_token(run, monkeypatch):
     run("import os\nassert not [name for name in os.environ if 'HUB' in name or 'TOKEN' in name], list(os.environ)")
 
 
+def test_the_notebook_gets_no_packages_of_its_authors_home(run):
+    outcome, _ = run("import sys; assert sys.flags.no_user_site")
+    assert outcome.packages
+
+
 def test_cells_that_print_into_widgets_never_wait_forever(run):
     """Fails within few tries without `WakingClient`: see there."""
     printing = "with out:\n    out.clear_output(wait=True)\n    print(1)"

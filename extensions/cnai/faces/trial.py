@@ -68,7 +68,8 @@ def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: C
         process = subprocess.Popen(
             (sys.executable, "-m", _PROGRAM, notebook),
             cwd=scratch / "files",
-            env={**os.environ, TAKEN: str(taken)},
+            # An app has no home, and so no packages of its author's either.
+            env={**os.environ, TAKEN: str(taken), "PYTHONNOUSERSITE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
