@@ -89,7 +89,8 @@ class Cluster:
     def base(self) -> str:
         """Return a small Debian that both builds and pods can name."""
         if self.place is not None:
-            return images.debian(self.place)
+            with alone("base"):
+                return images.debian(self.place)
         return os.environ.get("CNAI_CLUSTER_IMAGE", "debian:bookworm-slim")
 
     @property

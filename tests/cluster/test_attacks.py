@@ -20,6 +20,7 @@ from tenancy import CATALOG, dask_cluster, until
 from cnai_hub import tenants
 
 SLEEP = ["sleep", "1000"]
+COUNTED = "count/daskclusters.kubernetes.dask.org"
 FORBIDDEN = "Forbidden|forbidden"
 
 
@@ -42,7 +43,8 @@ def house(cluster, tmp_path_factory):
             # Policies are in force a moment after they were applied.
             evil = pod("evil", "evil.example/miner", SLEEP)
             until(lambda: _is_refused(hub, evil, of_ada))
-            until(lambda: cluster.get("resourcequota", "tenant", "-n", of_ada)["status"]["hard"])
+            # What was defined a moment ago is counted a moment later.
+            until(lambda: COUNTED in cluster.get("resourcequota", "tenant", "-n", of_ada)["status"].get("used", ()))
             yield SimpleNamespace(
                 admin=cluster, hub=hub, operator=installation.operator, notebook=notebook, folder=folder,
                 installation=installation, settings=settings, user=ada, ada=of_ada, bob=of_bob, eve=eve,
