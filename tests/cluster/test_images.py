@@ -140,28 +140,6 @@ def test_packages_are_those_of_the_locks(inside):
     assert inside.run("pip", "check") == "No broken requirements found.\n"
 
 
-WHEEL = """
-import json, zipfile
-with zipfile.ZipFile("/tmp/mine-1-py3-none-any.whl", "w") as wheel:
-    wheel.writestr("mine.py", "")
-    wheel.writestr("mine-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: mine\\nVersion: 1\\n")
-    wheel.writestr("mine-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-    wheel.writestr("mine-1.dist-info/RECORD", "")
-print(json.dumps(wheel.filename))
-"""
-
-
-@promised_by("base")
-def test_people_install_packages_into_their_home(inside):
-    wheel = inside.python(WHEEL)
-    try:
-        inside.run("pip", "install", "--no-index", wheel)
-        assert inside.python("import json, mine; print(json.dumps(mine.__file__))").startswith("/home/cnai/.local/")
-    finally:
-        inside.run("pip", "uninstall", "--yes", "mine")
-        inside.run("rm", wheel)
-
-
 @promised_by("base")
 def test_its_bill_of_materials_names_all_it_holds(inside):
     bill = json.loads(inside.run("cat", "/usr/share/cnai/sbom.json"))
