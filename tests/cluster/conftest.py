@@ -9,7 +9,10 @@ import pytest
 import realcluster
 
 # Files run side by side (`-n`), those that take longest first. What has the whole cluster to itself comes last.
-FIRST = ["test_hubpod.py", "test_training.py", "test_apps_in_pods.py", "test_engine_pods.py", "test_attacks.py"]
+FIRST = [
+    *("test_hubpod.py", "test_training.py", "test_apps_in_pods.py", "test_spawn.py", "test_engine_pods.py"),
+    *("test_journey_on_a_cluster.py", "test_attacks.py", "test_doctor_in_a_pod.py"),
+]
 ALONE = ["test_cluster.py", "test_outages.py"]
 
 
