@@ -277,6 +277,12 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Any], ...] = (
         re.compile(r"exceeded quota: [^,]+, requested: (?P<asked>\S+), used: (?P<used>\S+), limited: (?P<limited>\S+)"),
         _quota,
     ),
+    (
+        # A kind of objects that was defined a moment ago: a quota that was there before counts it when Kubernetes looks
+        # at all quotas again, which by default is every five minutes.
+        re.compile(r"status unknown for quota"),
+        lambda _: "the quota doesn't count yet what it limits; try again in five minutes",
+    ),
     (re.compile(r"denied request: cnai: (.*)"), _said("the cluster's rules don't allow it: ")),
     (re.compile(r"denied request: (.*)"), _said("a rule of the cluster doesn't allow it: ")),
     (re.compile(r'violates PodSecurity "[^"]*": (.*)'), _said("the cluster doesn't allow such a pod: ")),

@@ -204,6 +204,11 @@ QUOTA_SENTENCE = (
         (QUOTA, QUOTA_SENTENCE),
         (json.dumps({"kind": "Status", "message": QUOTA, "code": 403}), QUOTA_SENTENCE),
         (
+            'daskclusters.kubernetes.dask.org "cpu-1" is forbidden: status unknown for quota: tenant, resources:'
+            " count/daskclusters.kubernetes.dask.org",
+            "the quota doesn't count yet what it limits; try again in five minutes",
+        ),
+        (
             "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'cnai-pods' with binding 'cnai-pods' denied request:"
             " cnai: images come from registry.example/cnai/",
             "the cluster's rules don't allow it: images come from registry.example/cnai/",
