@@ -189,3 +189,41 @@ def test_a_command_ends_when_its_wish_was_delivered_or_given_up(run, server, mon
         assert said in done.stdout
         assert server.clusters == {}, "nothing is asked for after the command is gone"
     assert run.wait(60).state is State.CANCELLED
+
+
+class _Engine:
+    """The line to a scheduler with two nodes that does what it is asked a moment later."""
+
+    alive = True
+
+    def __init__(self, run):
+        self._run = run
+
+    def status(self):
+        return {"nodes": ["one", "two"]}
+
+    def wish(self, run, verb, value=None, *, only_ask=False):
+        if not only_ask:
+            threading.Timer(0.3, _written, [self._run, State.RUNNING], {"world_size": value, "generation": 1}).start()
+
+
+def _written(run, state, **status):
+    scribe = Scribe(run._folder)
+    scribe.become(state, **status)
+    scribe.close()
+
+
+def test_who_asks_for_fewer_ranks_stays_until_nodes_are_given_back(server, monkeypatch):
+    run = cnai.train(print, name="fit", ranks=2, nodes=2)
+    _written(run, State.RUNNING, world_size=2, max_ranks=4, generation=0)
+    engine = _Engine(run)
+    monkeypatch.setattr(patience.PatientLine, "_alive", lambda _: engine)
+    run.scale(1)
+    (staying,) = [thread for thread in threading.enumerate() if thread.name.startswith("cnai-wish-")]
+    assert not staying.daemon
+    assert kubernetes.node_count(run.record["engine"]) == 2, "as long as the old generation runs"
+    staying.join(60)
+    assert kubernetes.node_count(run.record["engine"]) == 1
+    _written(run, State.SUCCEEDED)
+    run.wait(60)
+    until(lambda: not any(thread.name.startswith("cnai-line-") for thread in threading.enumerate()), "it is followed")

@@ -63,6 +63,8 @@ class PatientLine:
         self._thread: threading.Thread | None = None
         self._wish: tuple[str, int | None, int] | None = None
         """Verb, value, and the nodes that have to be there before it is delivered."""
+        self._surplus_since: int | None = None
+        """The generation in which fewer ranks were asked for; with the next one nodes are given back."""
         self._lost, self._refusal = "", ""
         self._hopeless_since: float | None = None
         self._waiting_since = 0.0
@@ -132,16 +134,23 @@ class PatientLine:
             client.wish(self._folder.run_id, verb, value, only_ask=True)
             if len(client.status()["nodes"]) >= needed:
                 client.wish(self._folder.run_id, verb, value)
+                if self._fleet.node_count(self._engine) > needed:
+                    self._surplus_since = status["generation"]
+                    self._stay()
                 return
         if not self._fleet.ensure(self._engine, self._record, needed):
             self._fleet.resize(self._engine, max(needed, self._fleet.node_count(self._engine)))
         self._wish, self._waiting_since = (verb, value, needed), time.time()
         self._hopeless_since = None
-        # A command ends only when its wish was delivered: no daemon, so the interpreter waits for it.
+        self._stay()
+
+    def _stay(self) -> None:
+        """Keep a command from ending before its wish was delivered and its nodes were given back."""
+        # No daemon, so the interpreter waits for it.
         threading.Thread(target=self._await_delivery, name=f"cnai-wish-{self._folder.run_id}").start()
 
     def _await_delivery(self) -> None:
-        while self._wish is not None:
+        while self._wish is not None or self._surplus_since is not None:
             time.sleep(DELIVERY_SECONDS)
 
     def _note_world(self, ranks: int) -> None:
@@ -207,7 +216,7 @@ class PatientLine:
         """Do what is due; tell whether there is more to come."""
         state = self._state()
         if state.final:
-            self._wish = None
+            self._wish = self._surplus_since = None
             self._say("")
             return False
         if state is State.RUNNING and self._wish is None and self._alive():
@@ -218,6 +227,7 @@ class PatientLine:
         if self._state() is not state:  # that may be why the engine is gone
             return True
         if state is State.PAUSED and self._wish is None:
+            self._surplus_since = None
             self._say(self._refusal)
             return standing.exists
         if not standing.exists:
@@ -266,7 +276,7 @@ class PatientLine:
             self._lost = (
                 f"the engine was stopped; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
             )
-            self._wish = None
+            self._wish = self._surplus_since = None
             self._say(self._lost)
             return False
         self._revivals += 1
@@ -310,6 +320,8 @@ class PatientLine:
         if self._fleet.node_count(self._engine) > needed:
             self._fleet.resize(self._engine, needed)
         self._settled = status["generation"]
+        if self._surplus_since is not None and self._settled > self._surplus_since:
+            self._surplus_since = None
 
     def _end(self, state: State, why: str) -> None:
         """End the run here: take its engine away, then write what became of it, unless the engine just did."""
