@@ -30,6 +30,8 @@ LOST_SECONDS = 900.0
 _LOOK_SECONDS = 30.0
 _AGAIN_SECONDS = 5.0
 """kopf waits for a minute, in which nobody's run begins or gives its GPUs back."""
+_ENDED_SECONDS = 2.0
+"""How often it looks whether the timers of a removed cluster have ended, before which its pods stay. kopf: a minute."""
 _PATIENCE_SECONDS = 10
 _LONGEST_ANSWER = 2**20
 
@@ -202,6 +204,7 @@ def main() -> None:
     watch_schedulers(options.lost_seconds)
     settings = kopf.OperatorSettings()
     settings.execution.default_backoff = _AGAIN_SECONDS
+    settings.background.cancellation_polling = _ENDED_SECONDS
     kopf.configure(verbose=False)
     # Standalone: one replica, so there is nobody to agree with.
     kopf.run(
