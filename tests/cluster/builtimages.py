@@ -7,7 +7,7 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from onenode.images import digest
+from onenode.images import digest, forget_others
 from onenode.place import REGISTRY, REGISTRY_ADDRESS
 from realcluster import alone, pod
 
@@ -42,16 +42,25 @@ class Images:
         self._cluster = cluster
         self.maker = make.Maker(engine, cluster.base)
         self._local = cluster.place is not None
-        self._references: dict[str, str] = {}
+        self._built: dict[str, str] = {}
+        self._pulled: set[str] = set()
         with alone("images"):
             make.wheel()
 
     def __getitem__(self, name: str) -> str:
-        if name not in self._references:
+        reference = self.built(name)
+        if name not in self._pulled:
+            with alone("pulls"):
+                self._pull(reference)
+            self._pulled.add(name)
+        return reference
+
+    def built(self, name: str) -> str:
+        """Return the reference of an image that the registry has; no node may have pulled it."""
+        if name not in self._built:
             with alone("images"):
-                self._references[name] = self._make(name)
-                self._pull(self._references[name])
-        return self._references[name]
+                self._built[name] = self._make(name)
+        return self._built[name]
 
     def _make(self, name: str) -> str:
         tag = make.content(self.maker.packages_name(name))
@@ -74,6 +83,8 @@ class Images:
             self._cluster.kubectl("wait", f"pod/{name}", done, "-n", "default", f"--timeout={PULL_PATIENCE}")
         finally:
             self._cluster.kubectl("delete", "pod", name, "-n", "default")
+        if self._cluster.place is not None:
+            forget_others(self._cluster.place, reference)
 
     def _forget(self, packages: Mapping[str, str]) -> None:
         """Remove packages that were built before the last and the one before: PyTorch's take 6 GB each."""

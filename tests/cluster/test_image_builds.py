@@ -43,16 +43,16 @@ def layers(reference: str) -> list[str]:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_code_is_the_last_and_a_small_layer(own_cluster, images, name):
-    *packages, code = manifest(images[name])["layers"]
+    *packages, code = manifest(images.built(name))["layers"]
     assert code["size"] < 3 * MEBIBYTE
-    parent = layers(images[KNOWN[name].parent])[:-1] if KNOWN[name].parent else []
+    parent = layers(images.built(KNOWN[name].parent))[:-1] if KNOWN[name].parent else []
     assert [layer["digest"] for layer in packages][: len(parent)] == parent
     assert len(packages) - len(parent) <= 5
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_an_image_says_what_it_is(own_cluster, images, name):
-    found = fetch(images[name], "blobs", manifest(images[name])["config"]["digest"])["config"]
+    found = fetch(images.built(name), "blobs", manifest(images.built(name))["config"]["digest"])["config"]
     assert found["User"] == "1000:100"
     assert found["Entrypoint"] == ["tini", "-g", "--"]
     labels = {key.removeprefix("org.opencontainers.image."): value for key, value in found["Labels"].items()}
@@ -62,7 +62,7 @@ def test_an_image_says_what_it_is(own_cluster, images, name):
 
 
 def test_the_command_writes_what_it_pushed(own_cluster, images, tmp_path):
-    images["app"]  # its packages are there then
+    images.built("app")  # its packages are there then
     catalog = tmp_path / "catalog.toml"
     catalog.write_text('[[image]]\nname = "apps"\ndockerfile = "app/Dockerfile"\n')
     words = ["app", "--engine=buildah", f"--base={own_cluster.base}", "--tag=test", f"--registry={REGISTRY}/cnai",
@@ -78,7 +78,7 @@ def test_the_command_writes_what_it_pushed(own_cluster, images, tmp_path):
     assert done.returncode == 0, done.stderr
     reference = tomllib.loads(catalog.read_text())["image"][0]["reference"]
     assert done.stdout == f"{reference}\n"
-    assert layers(reference)[:-1] == layers(images["app"])[:-1]
+    assert layers(reference)[:-1] == layers(images.built("app"))[:-1]
     assert json.loads((tmp_path / "app.cdx.json").read_text())["bomFormat"] == "CycloneDX"
 
 
@@ -105,7 +105,7 @@ def torch_index(tmp_path):
 
 
 def test_pytorch_without_cuda_leaves_all_of_cuda_out(own_cluster, images, torch_index, tmp_path):
-    images["app"]  # its packages are there then
+    images.built("app")  # its packages are there then
     engine = Engine("buildah", tuple(sources.secrets(tmp_path)), settings=own_cluster.place.settings())
     maker = make.Maker(engine, own_cluster.base)
     app = maker.packages(["app"])["app"]

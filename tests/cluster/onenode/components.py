@@ -92,6 +92,7 @@ def _controller_manager(place: Place) -> list[str]:
         "--cluster-signing-cert-file=pki/ca.crt",
         "--cluster-signing-key-file=pki/ca.key",
         f"--flex-volume-plugin-dir={place.state}/kubelet/plugins-exec",
+        "--resource-quota-sync-period=15s",  # 5 min by default, in which kinds that were just defined are not counted
         "--kube-api-qps=200",
         "--kube-api-burst=400",
     ]

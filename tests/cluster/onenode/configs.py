@@ -49,15 +49,16 @@ def _json(document: object) -> str:
 def _containerd(place: Place) -> str:
     state = place.state
     # oom_score: containers that may not lower their score (no CAP_SYS_RESOURCE) would not start.
-    # netns, opt, Root: everything stays below our folder, so that one removal removes it.
+    # netns, opt, Root: everything stays below our folder, so that one removal removes it. Only images outlive it: to
+    # unpack PyTorch's takes two minutes. Containers that are gone are to containerd and kubelet those before a reboot.
     return f"""version = 2
-root = "{state}/containerd"
+root = "{place.pulled}"
 state = "{state}/run/containerd"
 oom_score = 0
 [grpc]
   address = "{place.containerd}"
 [plugins."io.containerd.internal.v1.opt"]
-  path = "{state}/containerd/opt"
+  path = "{state}/run/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE}"
   restrict_oom_score_adj = true

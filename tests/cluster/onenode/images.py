@@ -72,6 +72,17 @@ def digest(image: str) -> str | None:
         raise ClusterError(f"the registry answers {error.code} for {image}") from error
 
 
+def forget_others(place: Place, reference: str) -> None:
+    """Remove from the node what it pulled of an image's repository before; the newest has most of its layers."""
+    control = ("ctr", f"--address={place.containerd}", "--namespace=k8s.io", "images")
+    listed = [line.split()[:3] for line in call(*control, "list").splitlines()[1:]]
+    repository, _, kept = reference.partition("@")
+    gone = {digest for name, _, digest in listed if name.startswith(f"{repository}@") and digest != kept}
+    # An image has several names: the reference, and its id.
+    if names := [name for name, _, digest in listed if digest in gone]:
+        call(*control, "remove", *names)
+
+
 def answers() -> bool:
     """Tell whether the registry runs."""
     try:

@@ -46,7 +46,7 @@ def down(place: Place) -> None:
             if processes.stop(place, name):
                 _log.info("stopped %s", name)
         containers.kill(place)
-        containers.unmount(place.state, place.cache / "containers")
+        containers.unmount(place.state, place.pulled, place.cache / "containers")
         network.down()
         containers.remove_control_groups()
         # Before the folder: removing through a mount would remove somebody's files.
@@ -63,7 +63,7 @@ def leftovers(place: Place) -> list[str]:
     return [
         *(f"{name} (process {pid})" for name, pid in status(place).items() if pid),
         *(f"process {pid} of a container" for pid in containers.shims(place)),
-        *(f"mount {mount}" for mount in containers.mounts(place.state)),
+        *(f"mount {mount}" for folder in (place.state, place.pulled) for mount in containers.mounts(folder)),
         *(f"bridge {bridge}" for bridge in network.bridges()),
         *(f"{family} rules of table {script.splitlines()[0][1:]}" for family, script in network.removals()),
         *(f"control group {group}" for group in containers.control_groups()),

@@ -59,6 +59,11 @@ class Place:
         return self.state / "config" / "admin.kubeconfig"
 
     @property
+    def pulled(self) -> Path:
+        """Return where containerd keeps the images that it has pulled."""
+        return self.cache / "containerd"
+
+    @property
     def containerd(self) -> Path:
         """Return containerd's socket."""
         return self.state / "run" / "containerd.sock"

@@ -50,11 +50,11 @@ def running(place: Place, name: str) -> int | None:
     return int(pid) if birth(int(pid)) == born else None
 
 
-def stop(place: Place, name: str) -> bool:
+def stop(place: Place, name: str, grace_seconds: float = _GRACE_SECONDS) -> bool:
     """End a component, at last by force; return whether it ran."""
     pid = running(place, name)
     if pid is not None:
-        end(pid)
+        end(pid, grace_seconds)
     _file(place, name).unlink(missing_ok=True)
     return pid is not None
 

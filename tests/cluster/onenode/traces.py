@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
     from onenode.place import Place
 
 _LINKS = Path("/var/log/containers")
+# Which layers a registry has, and how they are compressed there. A push without it compresses PyTorch's again.
+_LAYERS = Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb")
 # Files that buildah and kubelet make, removed if they were not there before.
 _FILES = (
     Path("/etc/cni/net.d/cni.lock"),
-    Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb"),
+    _LAYERS,
     Path("/var/lib/kubelet/device-plugins/kubelet.sock"),
 )
 # Removed while they are empty.
@@ -40,6 +43,9 @@ def remember(place: Place) -> None:
         switches = {str(switch): switch.read_text().strip() for switch in SWITCHES if switch.exists()}
         absent = [str(file) for file in _FILES if not file.exists()]
         path.write_text(json.dumps({"switches": switches, "absent": absent}))
+        if str(_LAYERS) in absent and (kept := place.cache / _LAYERS.name).exists():
+            _LAYERS.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(kept, _LAYERS)
 
 
 def restore(place: Place) -> None:
@@ -52,6 +58,8 @@ def restore(place: Place) -> None:
     before = json.loads(_memory(place).read_text())
     for switch, value in before["switches"].items():
         Path(switch).write_text(value)
+    if str(_LAYERS) in before["absent"] and _LAYERS.exists():
+        shutil.copy(_LAYERS, place.cache)
     for file in before["absent"]:
         Path(file).unlink(missing_ok=True)
     for folder in _FOLDERS:
