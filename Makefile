@@ -37,7 +37,7 @@ cluster-down: install-dev ## remove that Kubernetes, all but its cache
 	$(CLUSTER) down
 
 test-cluster: install-dev ## tests on the cluster that KUBECONFIG names, or on one of our own
-	$(CLUSTER) exec -- $(BIN)/python -m pytest tests/cluster -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(CLUSTER) exec -- $(BIN)/python -m pytest tests/cluster -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench-cluster: install-dev ## compare with plain KubeSpawner and KubeCluster there, write docs/benchmarks.md
 	$(CLUSTER) exec -- $(BIN)/python -m bench.cluster $(ARGS)

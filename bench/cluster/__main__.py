@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import builtimages
 import realcluster
+import tenancy
 
 from bench.cluster import engines, leftovers, page, spawns
 
@@ -37,6 +38,8 @@ def main() -> None:
         images = builtimages.Images(cluster, Path(folder))
         for name in options.only:
             rows += _said(PARTS[name](cluster, images, Path(folder), options.rounds))
+            tenancy.wait_until_gone(cluster)
+        tenancy.leave(cluster)
     rows.append({"name": "left", "value": len(left := leftovers.since(cluster, before))})
     print(*left, sep="\n")
     if set(options.only) == set(PARTS):

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 
 import builtimages
 import pytest
 import realcluster
+import tenancy
 
-# Files run side by side (`-n`), those that take longest first. What has the whole cluster to itself comes last.
+# Files run side by side (`-n`), those that take longest first. One of them needs no image: ours are built meanwhile.
 FIRST = [
-    *("test_hubpod.py", "test_training.py", "test_apps_in_pods.py", "test_spawn.py", "test_engine_pods.py"),
-    *("test_journey_on_a_cluster.py", "test_attacks.py", "test_doctor_in_a_pod.py"),
+    *("test_hubpod.py", "test_training.py", "test_attacks.py", "test_spawn.py", "test_engine_pods.py"),
+    *("test_journey_on_a_cluster.py", "test_apps_in_pods.py", "test_doctor_in_a_pod.py", "test_images.py"),
 ]
-ALONE = ["test_cluster.py", "test_outages.py"]
+ALONE = "test_outages.py"
+"""Has the API server to itself, and comes when all others have ended."""
+APART = ["test_image_builds.py", "test_onenode.py"]
+"""Need no API server, once their images are built."""
 
 
 def pytest_collection_modifyitems(items):
     """Sort the files."""
-    order = {name: place for place, name in enumerate([*FIRST, "", *ALONE])}
+    order = {name: place for place, name in enumerate([*FIRST, "", ALONE, *APART])}
     items.sort(key=lambda item: order.get(item.path.name, order[""]))
+
+
+def pytest_sessionfinish(session):
+    """Remove what all have shared, when those who run side by side have ended."""
+    if hasattr(session.config, "workerinput") or isinstance(found := realcluster.connect(), str):
+        return
+    with suppress(realcluster.Refused):  # a cluster that doesn't answer has failed its tests already
+        tenancy.leave(found)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _side_by_side(request):
-    """Wait until the cluster may be used, by all or by one."""
-    with realcluster.alone("cluster", others=request.path.name not in ALONE):
+    """Wait until the API server may be used, by all or by one."""
+    if request.path.name in APART:
+        yield
+        return
+    with realcluster.alone("cluster", others=request.path.name != ALONE):
         yield
 
 
@@ -36,7 +52,8 @@ def cluster():
     if isinstance(found, str):
         pytest.skip(found)
     found.kubectl("version")
-    return found
+    yield found
+    tenancy.wait_until_gone(found)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 CPU = Flavor(name="cpu", title="", cpu=2, memory_gib=4)
 GPU = Flavor(name="gpu", title="", cpu=2, memory_gib=4, gpus=2, groups=("research",))
 CATALOG = Catalog(images=(Image(name="torch", title=""),), flavors=(CPU, GPU))
-PATIENCE_SECONDS = 240.0
+COUNTED = "count/daskclusters.kubernetes.dask.org"
+PATIENCE_SECONDS = 360.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> It
     """Apply what `python -m cnai_hub.tenants` prints, and remove it; others may do the same beside us.
 
     Cluster-wide names get the suffix where nobody relies on them. What must have a fixed name (cluster roles, resource
-    definitions) goes with the last who uses it.
+    definitions) is left for others; `leave` removes it.
     """
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     metadata = {"name": settings.hub_namespace, "labels": labels}
@@ -69,10 +70,16 @@ def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> It
         yield
     finally:
         remove(cluster, settings.hub_namespace)
-        with realcluster.alone("administered"):
-            gone = [each for each in own if "namespace" not in each["metadata"]]
-            gone += [] if _in_use(cluster, but=own) else shared
-            cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=_list(gone))
+        gone = [each for each in own if "namespace" not in each["metadata"]]
+        cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=_list(gone))
+
+
+def leave(cluster: Cluster) -> None:
+    """Remove what installations share, unless there still is one."""
+    bindings = cluster.get("clusterrolebindings")["items"]
+    if not any(each["roleRef"]["name"] == access.HUB for each in bindings):
+        shared = [each for each in tenants.cluster_manifests(tenants.Cluster()) if _shared(each)]
+        cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=_list(shared))
 
 
 def _shared(manifest: dict[str, Any]) -> bool:
@@ -89,23 +96,26 @@ def _renamed(manifest: dict[str, Any], suffix: str) -> dict[str, Any]:
     return made
 
 
-def _in_use(cluster: Cluster, but: list[dict[str, Any]]) -> bool:
-    """Tell whether somebody else has installed the same on this cluster."""
-    ours = {manifest["metadata"]["name"] for manifest in but}
-    bindings = cluster.get("clusterrolebindings")["items"]
-    return any(each["roleRef"]["name"] == access.HUB and each["metadata"]["name"] not in ours for each in bindings)
-
-
 def _list(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "List", "items": manifests}
 
 
+_going: set[str] = set()
+
+
 def remove(cluster: Cluster, *namespaces: str) -> None:
-    """Remove namespaces at once: no pod gets the minute in which it could say goodbye."""
+    """Begin to remove namespaces; no pod gets the minute in which it could say goodbye."""
     cluster.kubectl("delete", "namespace", *namespaces, "--wait=false")
     for each in namespaces:
-        cluster.kubectl("delete", "pods", "--all", "-n", each, "--force", "--grace-period=0")
-    cluster.kubectl("wait", "--for=delete", "--timeout=300s", *(f"namespace/{each}" for each in namespaces))
+        cluster.kubectl("delete", "pods", "--all", "-n", each, "--force", "--grace-period=0", "--wait=false")
+    _going.update(namespaces)
+
+
+def wait_until_gone(cluster: Cluster) -> None:
+    """Wait until all that was removed is gone."""
+    if _going:
+        cluster.kubectl("wait", "--for=delete", "--timeout=300s", *(f"namespace/{each}" for each in sorted(_going)))
+        _going.clear()
 
 
 @dataclass(frozen=True)
@@ -147,9 +157,11 @@ def tenant(
         for manifest in inside:
             # The API server sees a fresh role binding a moment later.
             until(lambda manifest=manifest: apply(hub, manifest))
+        # What was defined a moment ago is counted when Kubernetes looks at all quotas again.
+        until(lambda: COUNTED in cluster.get("resourcequota", "tenant", "-n", name)["status"].get("used", ()))
         yield name
     finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=true", "--timeout=300s")
+        remove(cluster, name)
 
 
 @contextmanager

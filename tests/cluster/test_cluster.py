@@ -50,9 +50,10 @@ def test_an_image_is_built_pushed_and_pulled(cluster, namespace, tmp_path):
 
 
 def test_a_pod_gets_gpus(cluster, namespace, gpu_count):
-    cluster.create(pod("fits", cluster.base, SLEEP, resources=gpus(gpu_count)), namespace)
+    """Others may hold GPUs beside us, so only those that no node can have are sure to be lacking."""
+    cluster.create(pod("fits", cluster.base, SLEEP, resources=gpus(1)), namespace)
     cluster.wait("pod/fits", "condition=Ready", namespace)
-    cluster.create(pod("waits", cluster.base, SLEEP, resources=gpus(1)), namespace)
+    cluster.create(pod("waits", cluster.base, SLEEP, resources=gpus(gpu_count)), namespace)
     cluster.create(pod("never", cluster.base, SLEEP, resources=gpus(gpu_count + 1)), namespace)
     for name in ("waits", "never") if len(cluster.get("nodes")["items"]) == 1 else ("never",):
         cluster.wait(f"pod/{name}", "condition=PodScheduled=false", namespace)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,6 +69,10 @@ class Watched:
         return max((event["generation"] for event in self.events), default=0)
 
     @property
+    def world_size(self) -> int:
+        return next((each["payload"]["ranks"] for each in reversed(self.events) if each["kind"] == "generation"), 0)
+
+    @property
     def state(self) -> str:
         told = [event["payload"]["state"] for event in self.events if event["kind"] == "state"]
         return told[-1] if told else "PENDING"
@@ -99,25 +103,41 @@ def notebook(cluster, images, tmp_path_factory):
         yield found
 
 
+@pytest.fixture(scope="module")
+def operator(notebook):
+    """The operator for all namespaces, as administrators deploy it."""
+    with notebook.operator(everywhere=True) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def run(notebook, operator):
+    """A run on two nodes that outlives everything here."""
+    run = Watched(notebook, 100_000, ranks=2)
+    run.reaches(20)
+    return run
+
+
 @pytest.fixture
 def stopped(own_cluster):
-    """Stop a component; it is started again whatever happens."""
+    """Kill a component; it is started again whatever happens."""
     gone: list[str] = []
 
     def stop(name: str) -> None:
         gone.append(name)
-        assert processes.stop(own_cluster.place, name)
+        assert processes.stop(own_cluster.place, name, grace_seconds=0)
 
     def back(name: str) -> None:
         gone.remove(name)
+        # Ours elect no leader, so they don't end without an API server as others do, and go on with what they remember.
+        others = ("controller-manager", "scheduler", "proxy", "storage") if name == "apiserver" else ()
+        for each in others:
+            processes.stop(own_cluster.place, each)
         life.restart(own_cluster.place, name)
         ready = lambda: life.kubectl_works(own_cluster.place, "get", "--raw", "/readyz")  # noqa: E731
         processes.wait(own_cluster.place, name, "the API server", ready, 120)
-        if name == "apiserver":
-            # Ours elect no leader, so they don't end without an API server as others do, and would wait up to a minute.
-            for each in ("controller-manager", "scheduler"):
-                processes.stop(own_cluster.place, each)
-                life.restart(own_cluster.place, each)
+        for each in others:
+            life.restart(own_cluster.place, each)
 
     stop.back = back
     yield stop
@@ -125,54 +145,44 @@ def stopped(own_cluster):
         back(name)
 
 
-def ends_well(notebook, run: Watched, operator) -> None:
-    """The run ends as if nothing had happened, and the operator, which never died, takes its pods away."""
-    # `kubectl exec` has its own way back to a node whose API server was away.
-    until(lambda: notebook.run("cnai", "stop", run.id)[0] == 0)
-    wait(lambda: run.state == "CANCELLED", "the run is stopped")
-    assert operator.poll() is None
-    until(lambda: notebook.get("daskclusters") == [])
-    until(lambda: [each["metadata"]["name"] for each in notebook.get("pods")] == ["notebook"])
-
-
-@pytest.fixture
-def hub(own_cluster, images):
-    with hubpod.installed(own_cluster, images) as hub:
+@pytest.fixture(scope="module")
+def hub(cluster, images, notebook):
+    with hubpod.installed(cluster, images) as hub:
         yield hub
 
 
-def test_runs_and_the_hub_go_on_while_the_api_server_is_away(notebook, hub, stopped):
-    ada, grace = hub.person("ada"), hub.person("grace")
+@pytest.fixture(scope="module")
+def before(hub):
+    """A server, and which hub started it."""
+    ada = hub.person("ada")
     hub.start(ada)
     hub.wait_ready(ada)
     [server] = [each["metadata"]["uid"] for each in hub.pods(ada)]
+    return hub.life(), server
+
+
+def test_runs_and_the_hub_go_on_while_the_api_server_is_away(hub, before, operator, run, stopped):
+    grace = hub.person("grace")
     [proxy] = hub.cluster.get("pods", "-n", hub.namespace, "-l", "component=proxy")["items"]
-    life = hub.life()
-    with notebook.operator() as operator:
-        run = Watched(notebook, 20_000, ranks=2)
-        run.reaches(20)
-        stopped("apiserver")
-        before, began = run.step, run.generation
-        time.sleep(AWAY_SECONDS)
-        run.reaches(before + AWAY_SECONDS)
-        assert "Kubernetes doesn't answer" in what_is_said_of_a_start(hub, grace, proxy["status"]["podIP"])
-        stopped.back("apiserver")
-        run.reaches(run.step + 20)
-        assert run.generation == began
-        ends_well(notebook, run, operator)
+    began = run.generation
+    stopped("apiserver")
+    step = run.step
+    time.sleep(AWAY_SECONDS)
+    run.reaches(step + AWAY_SECONDS)
+    assert "Kubernetes doesn't answer" in what_is_said_of_a_start(hub, grace, proxy["status"]["podIP"])
+    stopped.back("apiserver")
     hub.wait_until_it_answers()
 
-    def served():
-        """Ask, and ask again: kube-proxy may take half a minute to lead pods to an API server that is back."""
-        server = hub.server(grace)
-        if server is None:
+    def asked():
+        """Ask, and ask again: the hub's next answer may still be of the time without an API server."""
+        if hub.server(grace) is None:
             hub.start(grace)
-        return server and server["ready"]
+        return hub.pods(grace)
 
-    hubpod.until(served, "a new server is ready")
-    assert hub.life() == life, "the hub has gone on"
-    assert [each["metadata"]["uid"] for each in hub.pods(ada)] == [server]
-    assert hub.server(ada)["ready"]
+    hubpod.until(asked, "a new server is made")
+    run.reaches(run.step + 20)
+    assert run.generation == began
+    assert operator.poll() is None
 
 
 def what_is_said_of_a_start(hub, name: str, address: str) -> str:
@@ -183,34 +193,42 @@ def what_is_said_of_a_start(hub, name: str, address: str) -> str:
         return said + near.get("/server/progress").text
 
 
-def test_etcd_comes_back(notebook, stopped):
-    with notebook.operator() as operator:
-        run = Watched(notebook, 20_000, ranks=1)
-        run.reaches(20)
-        stopped("etcd")
-        time.sleep(5)
-        stopped.back("etcd")
-        began = run.generation
-        # The operator still hears what is wanted of it.
-        until(lambda: notebook.run("cnai", "scale", run.id, "2")[0] == 0)
-        wait(lambda: run.generation > began and run.state == "RUNNING", "the run has two ranks")
-        ends_well(notebook, run, operator)
+def test_etcd_comes_back(notebook, operator, run, stopped):
+    stopped("etcd")
+    time.sleep(5)
+    stopped.back("etcd")
+    began = run.generation
+    # `kubectl exec` has its own way back to a node whose API server was away.
+    until(lambda: notebook.run("cnai", "scale", run.id, "1")[0] == 0)
+    wait(lambda: run.generation > began and run.state == "RUNNING", "the run has one rank")
+    # The operator still hears what is wanted of it, and has never died.
+    until(lambda: len(notebook.get("pods", "-l", "dask.org/component=worker")) == 1)
+    assert operator.poll() is None
 
 
-def test_an_operator_that_dies_during_a_resize(notebook, own_cluster):
-    with notebook.operator() as first:
-        run = Watched(notebook, 200, ranks=1)
-        run.reaches(10)
-        code, said = notebook.run("cnai", "scale", run.id, "3")
-        assert code == 0, said
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-    # Nothing is lost of what was wanted: whoever comes next finds it with the API server.
-    with notebook.operator() as second:
-        wait(lambda: run.state == "SUCCEEDED", "the run ends")
-        sizes = [event["payload"]["ranks"] for event in run.events if event["kind"] == "generation"]
-        assert sizes[-1] == 3, sizes
-        until(lambda: notebook.get("daskclusters") == [])
-        until(lambda: [each["metadata"]["name"] for each in notebook.get("pods")] == ["notebook"])
-        assert notebook.get("deployments") == []
-        assert second.poll() is None
+def test_an_operator_that_dies_during_a_resize(notebook, operator, run):
+    with ThreadPoolExecutor(1) as aside:
+        answer = aside.submit(notebook.run, "cnai", "scale", run.id, "3")
+        until(lambda: [each["spec"]["worker"]["replicas"] for each in notebook.get("daskworkergroups")] == [3])
+        operator.kill()
+        operator.wait()
+        assert not answer.done()
+        # Nothing is lost of what was wanted: whoever comes next finds it with the API server.
+        with notebook.operator(everywhere=True) as second:
+            code, said = answer.result()
+            assert code == 0, said
+            wait(lambda: run.world_size == 3 and run.state == "RUNNING", "the run has three ranks")
+            assert notebook.run("cnai", "stop", run.id)[0] == 0
+            wait(lambda: run.state == "CANCELLED", "the run is stopped")
+            until(lambda: notebook.get("daskclusters") == [])
+            until(lambda: [each["metadata"]["name"] for each in notebook.get("pods")] == ["notebook"])
+            assert notebook.get("deployments") == []
+            assert second.poll() is None
+
+
+def test_the_hub_is_the_same_and_starts_servers(hub, before):
+    hub.wait_ready(hub.person("grace"))  # kubelet may look for new pods only a minute after its API server is back
+    life, server = before
+    assert hub.life() == life
+    assert [each["metadata"]["uid"] for each in hub.pods(hub.person("ada"))] == [server]
+    assert hub.server(hub.person("ada"))["ready"]

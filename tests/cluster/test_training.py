@@ -126,7 +126,7 @@ print(json.dumps({"told": told, "state": state, "engines": [first, again.record[
 def test_scaled_up_and_down(house, notebook):
     told = notebook.python(
         _program("""
-run = cnai.train(digits, (100000, 0.05), ranks=2, nodes=2, flavor="gpu-h100")
+run = cnai.train(digits, (100000, 0.3), ranks=2, nodes=2, flavor="gpu-h100")
 running(run, 2)
 run.scale(3)
 running(run, 3)
@@ -237,7 +237,7 @@ def test_stopped_with_its_engine_a_run_goes_on_or_ends(house, notebook):
     notebook.python(
         _program("""
 for name in ("one", "two"):
-    run = cnai.train(digits, (100000, 0.05), ranks=1, flavor="gpu-h100", name=name)
+    run = cnai.train(digits, (100000, 0.3), ranks=1, flavor="gpu-h100", name=name)
     until(lambda: (run.step or 0) > 5, run)
 print("null")
 """)
@@ -280,7 +280,7 @@ def test_more_than_the_quota(house, notebook):
     assert _nothing_left(house)
     told = notebook.python(
         _program("""
-first = cnai.train(digits, (100000, 0.05), ranks=2, nodes=2, flavor="gpu-h100-x3")
+first = cnai.train(digits, (100000, 0.3), ranks=2, nodes=2, flavor="gpu-h100-x3")
 until(lambda: first.state is State.RUNNING, first)
 second = cnai.train(digits, (10,), ranks=1, flavor="gpu-h100")
 try:
