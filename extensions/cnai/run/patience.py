@@ -134,7 +134,8 @@ class PatientLine:
             client.wish(self._folder.run_id, verb, value, only_ask=True)
             if len(client.status()["nodes"]) >= needed:
                 client.wish(self._folder.run_id, verb, value)
-                if self._fleet.node_count(self._engine) > needed:
+                # As many ranks as before begin no new generation.
+                if value is not None and value < status["world_size"] and self._fleet.node_count(self._engine) > needed:
                     self._surplus_since = status["generation"]
                     self._stay()
                 return
