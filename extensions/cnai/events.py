@@ -31,7 +31,7 @@ _FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.PENDING: frozenset({State.RUNNING, State.PAUSED, State.RESTARTING, State.RESIZING}) | _FINAL,
     State.RUNNING: frozenset({State.PAUSED, State.RESIZING, State.RESTARTING}) | _FINAL,
-    State.PAUSED: frozenset({State.RUNNING, State.FAILED, State.CANCELLED}),
+    State.PAUSED: frozenset({State.RUNNING, State.RESTARTING, State.FAILED, State.CANCELLED}),
     State.RESIZING: frozenset({State.RUNNING, State.PAUSED, State.RESTARTING}) | _FINAL,
     State.RESTARTING: frozenset({State.RUNNING, State.PAUSED, State.RESIZING}) | _FINAL,
     State.SUCCEEDED: frozenset(),

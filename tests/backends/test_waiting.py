@@ -1,5 +1,6 @@
 """A run that waits for its engine: what it says, when it gives up, and that its journal has one writer."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -127,6 +128,16 @@ def test_an_engine_that_somebody_else_removed_comes_again(run, server):
     until(lambda: engine in server.clusters, "made again")
 
 
+def test_nobody_brings_an_engine_back_that_somebody_takes_away_to_end_the_run(run, server):
+    with (run._folder.path / ".ending").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server.clusters.clear()
+        server.asked.clear()
+        until(lambda: len(server.asked) > 5, "it looks again and again")
+        assert server.clusters == {}
+    until(lambda: run.record["engine"] in server.clusters, "who had taken it away didn't end the run")
+
+
 def test_looking_and_stopping_start_nothing(run, server):
     kubernetes.stop()
     with pytest.raises(EngineError):
@@ -158,6 +169,20 @@ def test_a_paused_run_has_no_engine_until_it_is_resumed(run, server):
     (made,) = server.clusters.values()
     assert made["metadata"]["name"] == run.record["engine"]
     until(lambda: "being made" in run.reason, run.reason)
+
+
+def test_scaled_while_its_engine_comes_it_is_resumed_with_so_many_ranks(run, server, monkeypatch):
+    _paused(run)
+    run.resume()
+    with pytest.raises(UsageError, match="4 shards; ranks may be 1 to 4"):
+        run.scale(5)
+    run.scale(3)
+    assert run._folder.status()["world_size"] == 1, "the engine may be there at any moment, and writes that"
+    engine = _Engine(run)
+    with monkeypatch.context() as there:
+        there.setattr(patience.PatientLine, "_alive", lambda _: engine)
+        until(lambda: engine.granted, "it is told")
+    assert engine.granted == [("resume", 3)]
 
 
 def test_resuming_is_given_up_when_no_node_comes(run, server, monkeypatch):
@@ -197,13 +222,16 @@ class _Engine:
     alive = True
 
     def __init__(self, run):
-        self._run = run
+        self._run, self.granted = run, []
 
     def status(self):
         return {"nodes": ["one", "two"]}
 
     def wish(self, run, verb, value=None, *, only_ask=False):
-        if not only_ask and value < self._run._folder.status()["world_size"]:
+        if only_ask:
+            return
+        self.granted.append((verb, value))
+        if verb == "scale" and value < self._run._folder.status()["world_size"]:
             threading.Timer(0.3, _written, [self._run, State.RUNNING], {"world_size": value, "generation": 1}).start()
 
 

@@ -75,6 +75,20 @@ def test_pause_and_resume(engine, undisturbed):
     assert started == [0, paused_at]
 
 
+def test_scaled_before_a_resumed_generation_has_begun(engine, undisturbed):
+    run = cnai.train(digits, (EPOCHS,), ranks=2)
+    wait_for(at_step(20), run)
+    run.pause()
+    wait_for(lambda run: run.state is State.PAUSED, run)
+    run.resume()
+    with pytest.raises(cnai.CnaiError, match="RESTARTING, not PAUSED; there is nothing to resume"):
+        run.resume()
+    run.scale(1)
+    assert_as_undisturbed(run, undisturbed)
+    assert generations(run)[0] == 2
+    assert generations(run)[-1] == 1
+
+
 def test_too_many_ranks_are_refused_and_nothing_is_lost(engine):
     run = cnai.train(digits, (EPOCHS,), ranks=2)
     wait_for(at_step(1), run)

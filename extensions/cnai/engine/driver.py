@@ -77,10 +77,12 @@ class Driver:
             raise Refusal(f"run {self.folder.run_id} is {self.state}, not PAUSED; there is nothing to resume")
         if verb == "pause" and self.state is State.PAUSED:
             raise Refusal(f"run {self.folder.run_id} is PAUSED already")
-        if verb in {"pause", "scale"}:
+        if verb in {"pause", "scale"} or value is not None:
             self._refuse_unless_resumable(verb, value)
         if only_ask:
             return
+        if verb == "resume":
+            self._become(State.RESTARTING, "resumed")
         self._wish = (verb, value)
         self._wished.set()
 
@@ -130,14 +132,14 @@ class Driver:
         asyncio.get_running_loop().run_in_executor(None, self.folder.prune_checkpoints)
 
     def _refuse_unless_resumable(self, verb: str, value: int | None) -> None:
-        if verb == "scale" and (value is None or value < 1):
+        if verb != "pause" and (value is None or value < 1):
             raise Refusal(f"ranks must be a number from 1; given: {value}")
         if self._max_ranks is None:
             raise Refusal(
                 f"can't {verb} run {self.folder.run_id}: its code has not reached ctx.steps(); code without "
                 "cnai.context() can't go on where it was, only be stopped"
             )
-        if verb == "scale" and value is not None and value > self._max_ranks:
+        if value is not None and value > self._max_ranks:
             raise Refusal(
                 f"this run splits each step into {self._max_ranks} shards; ranks may be 1 to {self._max_ranks}"
             )
@@ -164,14 +166,13 @@ class Driver:
         verb, value = self._wish or ("", None)
         self._wish = None
         self._wished.clear()
-        if verb == "scale" and value is not None:
+        if value is not None:
             self._world = value
-            return self.state is not State.PAUSED
         if verb == "stop":
             self._become(State.CANCELLED, "stopped")
         elif verb == "pause":
             self._become(State.PAUSED)
-        return verb not in {"stop", "pause"}
+        return not self.state.final and self.state is not State.PAUSED
 
     async def _run_generation(self) -> Verdict:
         latest = self.folder.latest()

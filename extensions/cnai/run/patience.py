@@ -100,6 +100,8 @@ class PatientLine:
         with self._lock:
             self._refusal = ""
             client = self._alive() or self._reach(self._fleet.standing(self._engine))
+            if verb == "scale" and self._wish is not None and self._wish[0] == "resume":
+                verb = "resume"  # with so many ranks
             if verb == "stop":
                 self._stop(client)
             elif verb == "resume" or (verb == "scale" and client is not None):
@@ -130,10 +132,13 @@ class PatientLine:
         if verb == "resume" and status["state"] is not State.PAUSED:
             raise UsageError(f"run {self._folder.run_id} is {status['state']}, not PAUSED; there is nothing to resume")
         needed = self._nodes(value or status["world_size"])
-        if client is not None:
+        if client is None:
+            self._refuse_without_shards(value or 1)
+        else:
             client.wish(self._folder.run_id, verb, value, only_ask=True)
             if len(client.status()["nodes"]) >= needed:
                 client.wish(self._folder.run_id, verb, value)
+                self._wish = None
                 # As many ranks as before begin no new generation.
                 if value is not None and value < status["world_size"] and self._fleet.node_count(self._engine) > needed:
                     self._surplus_since = status["generation"]
@@ -156,11 +161,15 @@ class PatientLine:
 
     def _note_world(self, ranks: int) -> None:
         """Note the world size of a paused run whose engine is gone; it counts when the run is resumed."""
+        self._refuse_without_shards(ranks)
+        with self._sole_writer() as scribe:
+            scribe.become(State.PAUSED, f"{ranks} rank{'s' * (ranks > 1)} from now on", world_size=ranks)
+
+    def _refuse_without_shards(self, ranks: int) -> None:
+        """Refuse what the engine would refuse if it were there."""
         most = self._folder.status().get("max_ranks") or ranks
         if ranks > most:
             raise UsageError(f"this run splits each step into {most} shards; ranks may be 1 to {most}")
-        with self._sole_writer() as scribe:
-            scribe.become(State.PAUSED, f"{ranks} rank{'s' * (ranks > 1)} from now on", world_size=ranks)
 
     def _deliver(self, client: EngineClient) -> None:
         """Tell the engine what is wished when the nodes are there; asking before that keeps it from being idle."""
@@ -280,8 +289,10 @@ class PatientLine:
             self._wish = self._surplus_since = None
             self._say(self._lost)
             return False
-        self._revivals += 1
-        self._revive()
+        with self._ending(wait=False) as mine:
+            if mine and not self._state().final:  # else somebody just took the engine away to end the run
+                self._revivals += 1
+                self._revive()
         return True
 
     def _revive(self) -> None:
@@ -326,13 +337,25 @@ class PatientLine:
 
     def _end(self, state: State, why: str) -> None:
         """End the run here: take its engine away, then write what became of it, unless the engine just did."""
-        self._fleet.release(self._engine)
-        with self._sole_writer() as scribe:
-            if not self._state().final:
-                if state is State.FAILED:
-                    scribe.note(Kind.DIAGNOSIS, {"summary": why, "final": True})
-                scribe.become(state, why)
+        with self._ending():
+            self._fleet.release(self._engine)
+            with self._sole_writer() as scribe:
+                if not self._state().final:
+                    if state is State.FAILED:
+                        scribe.note(Kind.DIAGNOSIS, {"summary": why, "final": True})
+                    scribe.become(state, why)
         self._say("")
+
+    @contextmanager
+    def _ending(self, *, wait: bool = True) -> Iterator[bool]:
+        """Keep followers in other processes from making the engine again that one of them takes away; tell whether."""
+        with (self._folder.path / ".ending").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     @contextmanager
     def _sole_writer(self) -> Iterator[Scribe]:
