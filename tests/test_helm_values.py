@@ -189,6 +189,14 @@ def test_the_hub_has_no_role_of_the_chart_and_the_proxy_no_token():
     assert proxy["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_new_release_upgrades_the_database(overlay):
+    manifests = z2jh.manifests(together(overlay), namespace="cnai", secrets=z2jh.new_secrets())
+    (hub,) = (each for each in manifests if each["kind"] == "Deployment" and each["metadata"]["name"] == "hub")
+    (container,) = hub["spec"]["template"]["spec"]["containers"]
+    assert "--upgrade-db" in container["args"]
+
+
 def test_one_port_for_the_apps_service_everywhere():
     values = together()
     hub, proxy = values["hub"], values["proxy"]["chp"]

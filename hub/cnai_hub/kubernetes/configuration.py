@@ -72,8 +72,6 @@ def _people(c: Any, settings: Settings) -> None:
     given = c.JupyterHub.get("load_roles")
     kept = [role for role in given if role["name"] not in names] if isinstance(given, list) else []
     c.JupyterHub.load_roles = [*kept, *ours]
-    groups = c.JupyterHub.get("load_groups")
-    c.JupyterHub.load_groups = {settings.creators: {"users": []}, **(groups if isinstance(groups, dict) else {})}
 
 
 def _apps(c: Any, settings: Settings, state: Path) -> None:

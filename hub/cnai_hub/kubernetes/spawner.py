@@ -222,6 +222,9 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
             self.log.info("%s ran for the hours of its flavor and is stopped", self._log_name)
             await self.stop()
             return 0
+        if status is not None and pod and (pod.get("status") or {}).get("phase") == "Failed":
+            # Refused by its node or evicted: KubeSpawner keeps it, and the next start would take it for its own.
+            await self.stop(now=True)
         return status
 
 

@@ -210,7 +210,7 @@ def _hub(values: dict[str, Any], release: str) -> dict[str, Any]:
             "--config",
             f"{ETC}/jupyterhub_config.py",
             *debug,
-            *(["--upgrade-db"] if sqlite else []),
+            *(["--upgrade-db"] if hub["db"].get("upgrade", sqlite) else []),
         ],
         "env": [
             {"name": "PYTHONUNBUFFERED", "value": "1"},
