@@ -65,22 +65,24 @@ def watch_schedulers(lost_seconds: float) -> None:
     from kr8s.asyncio.objects import Deployment
 
     @kopf.timer("daskcluster.kubernetes.dask.org", id="cnai-lost-schedulers", interval=min(_LOOK_SECONDS, lost_seconds))
-    async def end_without_scheduler(name: str, namespace: str, logger: Any, **_: Any) -> None:
+    async def end_without_scheduler(name: str, namespace: str, meta: Any, logger: Any, **_: Any) -> None:
         from dask_kubernetes.operator._objects import DaskCluster
 
         try:
-            found = await Deployment.get(f"{name}-scheduler", namespace=namespace)
-        except kr8s.NotFoundError:  # it is being made, or removed
-            return
-        if (seconds := without_scheduler(found.raw, time.time())) <= lost_seconds:
+            found = (await Deployment.get(f"{name}-scheduler", namespace=namespace)).raw
+        except kr8s.NotFoundError:  # it is being made, or removed; or it was made before, and nobody makes it again
+            found = None
+        if (seconds := without_scheduler(found, meta["creationTimestamp"], time.time())) <= lost_seconds:
             return
         logger.warning(f"{namespace}/{name} has had no scheduler for {seconds:.0f} s and is removed")
         cluster = await DaskCluster.get(name, namespace=namespace)
         await cluster.delete()
 
 
-def without_scheduler(deployment: dict[str, Any], now: float) -> float:
-    """Return for how many seconds a deployment has had no pod that is ready, 0 if it has one."""
+def without_scheduler(deployment: dict[str, Any] | None, created: str, now: float) -> float:
+    """Return for how many seconds a cluster has had no scheduler that is ready, by its deployment; 0 if it has one."""
+    if deployment is None:
+        return now - datetime.fromisoformat(created).timestamp()
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition["type"] == "Available" and condition["status"] != "True":
             since = datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()

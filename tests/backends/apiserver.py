@@ -14,11 +14,11 @@ NAMESPACE = "cnai-ada"
 _DASK = f"/apis/kubernetes.dask.org/v1/namespaces/{NAMESPACE}"
 _CLUSTERS = re.compile(rf"{_DASK}/daskclusters(?:/(?P<name>[^/]+))?")
 _SCALE = re.compile(rf"{_DASK}/daskworkergroups/(?P<name>.+)-default/scale")
-_CORE = re.compile(rf"/api/v1/namespaces/{NAMESPACE}/(?P<kind>pods|events)")
+_LISTS = re.compile(rf"/(api|apis/apps)/v1/namespaces/{NAMESPACE}/(?P<kind>pods|events|services|deployments)")
 
 
 class ApiServer(ThreadingHTTPServer):
-    """One namespace: `clusters` by name, their node counts, `pods` and `events`."""
+    """One namespace: `clusters` by name, their node counts, `pods`, `events`, and what else was made for a cluster."""
 
     daemon_threads = True
 
@@ -28,6 +28,8 @@ class ApiServer(ThreadingHTTPServer):
         self.replicas: dict[str, int] = {}
         self.pods: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
+        self.services: list[dict[str, Any]] = []
+        self.deployments: list[dict[str, Any]] = []
         self.refusal: tuple[int, str] | None = None
         """Status and body of every answer to a POST, instead of doing it."""
         self.missing_kind = False
@@ -71,7 +73,7 @@ class _Answers(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length)) if length else None
         url = urlsplit(self.path)
         self.server.asked.append(f"{self.command} {url.path}")
-        if found := _CORE.fullmatch(url.path):
+        if found := _LISTS.fullmatch(url.path):
             self._answer(200, {"kind": "List", "items": self._selected(found["kind"], url.query)})
         elif self.server.missing_kind:
             self._answer(404, "404 page not found\n")
@@ -110,7 +112,7 @@ class _Answers(BaseHTTPRequestHandler):
             self._answer(200, server.clusters[name])
 
     def _scale(self, name: str, body: dict[str, Any] | None) -> None:
-        if name not in self.server.replicas:
+        if name not in self.server.clusters:
             self._answer(404, {"kind": "Status", "message": "not found"})
             return
         if body:

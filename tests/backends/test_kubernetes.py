@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +15,7 @@ from cnai.errors import CnaiError, UnknownName, UsageError
 from cnai.events import State
 from cnai.paths import engine_dir, store_root
 from cnai.spec import Ranks, RunSpec, Target
+from run.waiting import until
 
 FIT = Target("function", "fit")
 
@@ -75,6 +77,25 @@ def test_an_engine_is_made_once_and_its_credentials_come_first(server):
     assert kubernetes.node_count("small-1") == 4
     kubernetes.release("small-1")
     assert not kubernetes.exists("small-1")
+
+
+@pytest.mark.parametrize("kind", ["services", "deployments"])
+def test_an_engine_is_made_again_when_nothing_is_left_of_it(server, kind):
+    kubernetes.ensure("small-1", _facts(), 1)
+    kubernetes.release("small-1")
+    labels = {"dask.org/cluster-name": "small-1"}
+    left = {"metadata": {"name": "small-1-scheduler", "labels": labels}, "spec": {"selector": {}, "template": {}}}
+    getattr(server, kind).append(left)
+    created = []
+    server.on_create = created.append
+    with ThreadPoolExecutor(1) as aside:
+        made = aside.submit(kubernetes.ensure, "small-1", _facts(), 1)
+        server.asked.clear()
+        until(lambda: sum(asked.endswith(f"/{kind}") for asked in server.asked) > 1, "it looks again")
+        assert created == []
+        getattr(server, kind).clear()
+        assert made.result(60)
+    assert len(created) == 1
 
 
 def test_an_idle_engine_is_claimed(server):

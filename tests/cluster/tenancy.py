@@ -225,6 +225,6 @@ def dask_cluster(name: str, image: str, *, workers: int = 1, gpus: int = 0) -> d
 
 
 def _pod(image: str, resources: dict[str, Any]) -> dict[str, Any]:
-    command = ["sleep", "1000"]
-    main = {"name": "main", "image": image, "command": command, "securityContext": RESTRICTED, "resources": resources}
+    main = {"name": "main", "image": image, "command": ["sleep", "1000"], "securityContext": RESTRICTED}
+    main |= {"resources": resources, "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]}
     return {"containers": [main], "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0}

@@ -187,7 +187,9 @@ def test_it_is_for_gpus_and_shows_none_that_were_not_asked_for(inside):
 @promised_by("hub")
 def test_it_has_what_the_chart_and_the_operator_import(inside):
     inside.run("python", "-c", "import jupyterhub_idle_culler, kubernetes_asyncio, kubespawner, psycopg2, pycurl, yaml")
-    inside.run("python", "-c", "import cnai_hub.operator, cnai_hub.tenants, dask_kubernetes, kopf, oauthenticator.generic")
+    inside.run(
+        "python", "-c", "import cnai_hub.operator, cnai_hub.tenants, dask_kubernetes, kopf, oauthenticator.generic"
+    )
     assert '"kind": "CustomResourceDefinition"' in inside.run("python", "-m", "cnai_hub.tenants")
     assert inside.run("jupyterhub", "--version").startswith("6.")
     assert inside.run("configurable-http-proxy", "--version").startswith("5.")

@@ -90,6 +90,7 @@ def test_a_quota_follows_the_groups(groups, cpu, memory, gpus):
                 "services.nodeports": "0",
                 "count/resourceclaims.resource.k8s.io": "0",
                 "count/daskclusters.kubernetes.dask.org": "3",
+                "count/deployments.apps": "64",
             }
         },
     }
@@ -416,10 +417,12 @@ def _deployment(status, at="2026-01-01T00:00:00Z"):
 
 def test_how_long_a_cluster_has_had_no_scheduler():
     now = datetime(2026, 1, 1, 0, 20, tzinfo=UTC).timestamp()
-    assert operator.without_scheduler(_deployment("False"), now) == 1200
-    assert operator.without_scheduler(_deployment("Unknown"), now) == 1200
-    assert operator.without_scheduler(_deployment("True"), now) == 0
-    assert operator.without_scheduler({}, now) == 0
+    created = "2025-12-31T23:00:00Z"
+    assert operator.without_scheduler(_deployment("False"), created, now) == 1200
+    assert operator.without_scheduler(_deployment("Unknown"), created, now) == 1200
+    assert operator.without_scheduler(_deployment("True"), created, now) == 0
+    assert operator.without_scheduler({}, created, now) == 0, "it is being started"
+    assert operator.without_scheduler(None, created, now) == 4800, "nobody made one"
 
 
 def _service(**spec):

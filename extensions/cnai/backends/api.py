@@ -59,11 +59,11 @@ class Api:
     """One namespace of a cluster, as the account of this process may see it. Thread-safe."""
 
     def __init__(self, namespace: str, client: kubernetes.client.ApiClient) -> None:
-        from kubernetes.client import CoreV1Api, CustomObjectsApi
+        from kubernetes.client import AppsV1Api, CoreV1Api, CustomObjectsApi
 
         self.namespace = namespace
         self._plain = client.sanitize_for_serialization
-        self._core, self._custom = CoreV1Api(client), CustomObjectsApi(client)
+        self._apps, self._core, self._custom = AppsV1Api(client), CoreV1Api(client), CustomObjectsApi(client)
 
     @_plainly
     def engines(self) -> list[dict[str, Any]]:
@@ -153,6 +153,15 @@ class Api:
             self.namespace, label_selector=selector, _request_timeout=PATIENCE_SECONDS
         )
         return cast("list[dict[str, Any]]", self._plain(found.items))
+
+    @_plainly
+    def is_left_of(self, engine: str) -> bool:
+        """Tell whether something, pods aside, is still there that the operator made for an engine."""
+        listed = (self._apps.list_namespaced_deployment, self._core.list_namespaced_service)
+        selector = f"{manifests.CLUSTER}={engine}"
+        return self.node_count(engine) is not None or any(
+            ask(self.namespace, label_selector=selector, _request_timeout=PATIENCE_SECONDS).items for ask in listed
+        )
 
     @_plainly
     def events(self) -> list[dict[str, Any]]:

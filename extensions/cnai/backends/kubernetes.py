@@ -125,9 +125,11 @@ def manifest(engine: str, facts: Mapping[str, Any], nodes: int | None = None) ->
 def ensure(engine: str, facts: Mapping[str, Any], nodes: int) -> bool:
     """See to it that an engine is there or comes; tell whether it had to be made. One that is going is waited for."""
     line = api.connect()
+    known = _is_known(engine)
     deadline = time.monotonic() + GOING_SECONDS
-    while (found := line.engine(engine)) is not None:
-        if not found["metadata"].get("deletionTimestamp"):
+    # What the operator made for it goes after it, and must not be taken for what it is to make now.
+    while (found := line.engine(engine)) is not None or (known and line.is_left_of(engine)):
+        if found is not None and not found["metadata"].get("deletionTimestamp"):
             return False
         if time.monotonic() > deadline:
             raise EngineError(
@@ -135,7 +137,6 @@ def ensure(engine: str, facts: Mapping[str, Any], nodes: int) -> bool:
             )
         time.sleep(TICK_SECONDS)
     wanted = manifest(engine, facts, nodes)
-    known = _is_known(engine)
     credentials.issue(engine, manifests.address(engine, line.namespace))
     try:
         line.create(wanted)

@@ -100,6 +100,11 @@ def is_overdue(pod: Mapping[str, Any], now: datetime) -> bool:
     return now - datetime.fromisoformat(started) > timedelta(hours=float(hours))
 
 
+def without_gpus(flavor: Flavor) -> dict[str, str]:
+    """Return what keeps GPUs from a pod whose flavor has none: images with CUDA ask for all of the node's."""
+    return {} if flavor.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
+
+
 def environment(profile: Profile, shelf: Catalog, namespace: str) -> dict[str, str]:
     """Return what a notebook finds in its environment; `shelf` is what its user may start."""
     return {

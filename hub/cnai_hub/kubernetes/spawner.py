@@ -113,7 +113,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
 
     def get_env(self) -> dict[str, str]:
         """Return the environment of the server; nothing in ours is a template."""
-        return {**super().get_env(), **self._chosen}
+        return {**super().get_env(), **pods.without_gpus(self._flavor), **self._chosen}
 
     async def _ensure_namespace(self) -> None:
         await tenancy.ensure(self._asked, self.user.name, tenancy.groups_of(self.user), self.settings)

@@ -38,7 +38,10 @@ def policies(cluster: Cluster) -> list[dict[str, Any]]:
         *_bound(
             "cnai-daskclusters",
             [_on("kubernetes.dask.org", "daskclusters", "CREATE", "UPDATE")],
-            [*_over(["object.spec.scheduler.spec", "object.spec.worker.spec"], pod_rules(cluster)), *_dask_rules()],
+            [
+                *_over(["object.spec.scheduler.spec", "object.spec.worker.spec"], pod_rules(cluster)),
+                *_dask_rules(cluster),
+            ],
             within=_TENANTS,
             matchConditions=[_STAYS],
         ),
@@ -55,7 +58,7 @@ def pod_rules(cluster: Cluster) -> list[Rule]:
             f"containers may ask for {', '.join(_RESOURCES)} only",
         ),
         (
-            # The NVIDIA runtime obeys this variable even where no GPU was asked for.
+            # The NVIDIA runtime may obey this variable even where no GPU was asked for.
             _containers(
                 "!has(c.env) || c.env.all(v, v.name != 'NVIDIA_VISIBLE_DEVICES' ||"
                 " (has(v.value) && v.value in ['void', 'none']))"
@@ -79,11 +82,15 @@ def pod_rules(cluster: Cluster) -> list[Rule]:
     return rules
 
 
-def _dask_rules() -> list[Rule]:
+def _dask_rules(cluster: Cluster) -> list[Rule]:
     service = "object.spec.scheduler.service"
     pods = "[dyn(object.spec.scheduler.spec), dyn(object.spec.worker.spec)]"
     labels = "!has({0}.metadata) || !has({0}.metadata.labels) || {0}.metadata.labels.all(k, !(k in %r))"
     own = labels % (["component", ROLE, TENANT],)
+    without_gpus = (
+        f"(has(c.resources) && has(c.resources.limits) && {GPU!r} in c.resources.limits)"
+        " || (has(c.env) && c.env.exists(v, v.name == 'NVIDIA_VISIBLE_DEVICES'))"
+    )
     return [
         (
             f"has({service}.type) && {service}.type == 'ClusterIP' && !has({service}.externalIPs)"
@@ -103,6 +110,15 @@ def _dask_rules() -> list[Rule]:
             f"!has(object.spec.idleTimeout) || (object.spec.idleTimeout >= 0"
             f" && object.spec.idleTimeout <= {_LONGEST_IDLE_SECONDS})",
             f"idleTimeout may be 0 to {_LONGEST_IDLE_SECONDS} seconds",
+        ),
+        (
+            # Images with CUDA set it to `all`; servers are the hub's, which sets it.
+            f"{pods}.all(s, {_containers(without_gpus)})",
+            f"containers of Dask clusters without the limit {GPU} set NVIDIA_VISIBLE_DEVICES to void",
+        ),
+        (
+            f"!has(object.spec.worker.replicas) || object.spec.worker.replicas < {cluster.pods}",
+            f"Dask clusters have fewer than {cluster.pods} workers",
         ),
         (
             # They decide which network policies hold, and which pods the hub takes for servers.

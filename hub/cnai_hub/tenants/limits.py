@@ -35,6 +35,8 @@ def quota(namespace: str, groups: Collection[str], catalog: Catalog, cluster: Cl
         # Devices that are claimed (dynamic resource allocation) would not count as GPUs.
         "count/resourceclaims.resource.k8s.io": "0",
         "count/daskclusters.kubernetes.dask.org": str(cluster.dask_clusters),
+        # The operator makes as many as a Dask cluster has workers, and the quota of pods stops only the pods.
+        "count/deployments.apps": str(cluster.pods),
     }
     return {
         "apiVersion": "v1",

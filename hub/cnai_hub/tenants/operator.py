@@ -30,7 +30,7 @@ def definitions() -> list[dict[str, Any]]:
         folder = distribution("dask-kubernetes").locate_file(_RESOURCES)
     except PackageNotFoundError:
         raise NoResources(
-            "dask-kubernetes isn't installed here; run this in the hub's image, or in a checkout after `make install-dev`"
+            "dask-kubernetes isn't installed here; run this in the hub's image, or after `make install-dev`"
         ) from None
     found: list[dict[str, Any]] = []
     for name in ("daskcluster", "daskworkergroup", "daskjob", "daskautoscaler"):
