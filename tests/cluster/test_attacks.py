@@ -290,7 +290,7 @@ DASK_DENIED = {
         "set NVIDIA_VISIBLE_DEVICES to void",
     ),
     "more workers than pods": (
-        lambda manifest: manifest["spec"]["worker"].update(replicas=64),
+        lambda manifest: manifest["spec"]["worker"].update(replicas=64, spec=manifest["spec"]["scheduler"]["spec"]),
         "fewer than 64 workers",
     ),
     "idle for a day": (_idle(86400), "idleTimeout may be 0 to 3600 seconds"),
