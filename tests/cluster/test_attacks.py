@@ -256,6 +256,15 @@ def _worker(**fields):
     return lambda manifest: manifest["spec"]["worker"]["spec"].update(fields)
 
 
+def _without_env(part, gpus=None):
+    def change(manifest):
+        (main,) = manifest["spec"][part]["spec"]["containers"]
+        del main["env"]
+        main["resources"]["limits"].update({"nvidia.com/gpu": gpus} if gpus else {})
+
+    return change
+
+
 def _service(**fields):
     return lambda manifest: manifest["spec"]["scheduler"]["service"].update(fields)
 
@@ -285,10 +294,8 @@ DASK_DENIED = {
     ),
     "system's priority": (_worker(priorityClassName="system-cluster-critical"), "priority classes of the system"),
     "a node by name": (_scheduler(nodeName="cnai-node"), "goes around the scheduler"),
-    "GPUs of its image": (
-        lambda manifest: manifest["spec"]["scheduler"]["spec"]["containers"][0].pop("env"),
-        "set NVIDIA_VISIBLE_DEVICES to void",
-    ),
+    "GPUs of its image": (_without_env("scheduler"), "set NVIDIA_VISIBLE_DEVICES to void"),
+    "none and those of its image": (_without_env("worker", gpus="0"), "set NVIDIA_VISIBLE_DEVICES to void"),
     "more workers than pods": (
         lambda manifest: manifest["spec"]["worker"].update(replicas=64, spec=manifest["spec"]["scheduler"]["spec"]),
         "fewer than 64 workers",

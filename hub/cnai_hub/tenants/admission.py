@@ -88,7 +88,8 @@ def _dask_rules(cluster: Cluster) -> list[Rule]:
     labels = "!has({0}.metadata) || !has({0}.metadata.labels) || {0}.metadata.labels.all(k, !(k in %r))"
     own = labels % (["component", ROLE, TENANT],)
     without_gpus = (
-        f"(has(c.resources) && has(c.resources.limits) && {GPU!r} in c.resources.limits)"
+        f"(has(c.resources) && has(c.resources.limits) && {GPU!r} in c.resources.limits"
+        f" && int(c.resources.limits[{GPU!r}]) > 0)"
         " || (has(c.env) && c.env.exists(v, v.name == 'NVIDIA_VISIBLE_DEVICES'))"
     )
     return [
