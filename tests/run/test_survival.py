@@ -81,7 +81,7 @@ def test_scaled_before_a_resumed_generation_has_begun(engine, undisturbed):
     run.pause()
     wait_for(lambda run: run.state is State.PAUSED, run)
     run.resume()
-    with pytest.raises(cnai.CnaiError, match="RESTARTING, not PAUSED; there is nothing to resume"):
+    with pytest.raises(cnai.CnaiError, match="not PAUSED; there is nothing to resume"):
         run.resume()
     run.scale(1)
     assert_as_undisturbed(run, undisturbed)
