@@ -13,10 +13,11 @@ import tenancy
 # Files run side by side (`-n`), those that take longest first. One of them needs no image: ours are built meanwhile.
 FIRST = [
     *("test_hubpod.py", "test_training.py", "test_attacks.py", "test_spawn.py", "test_engine_pods.py"),
-    *("test_journey_on_a_cluster.py", "test_apps_in_pods.py", "test_doctor_in_a_pod.py", "test_images.py"),
+    *("test_journey_on_a_cluster.py", "test_apps_in_pods.py", "test_cluster.py", "test_doctor_in_a_pod.py"),
+    "test_images.py",
 ]
 ALONE = "test_outages.py"
-"""Has the API server to itself, and comes when all others have ended."""
+"""Prepares beside the others, then has the API server to itself when all of them have ended."""
 APART = ["test_image_builds.py", "test_onenode.py"]
 """Need no API server, once their images are built."""
 
@@ -37,11 +38,11 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(scope="module", autouse=True)
 def _side_by_side(request):
-    """Wait until the API server may be used, by all or by one."""
-    if request.path.name in APART:
+    """Wait until the API server may be used by all."""
+    if request.path.name in (ALONE, *APART):
         yield
         return
-    with realcluster.alone("cluster", others=request.path.name != ALONE):
+    with realcluster.alone("cluster", others=True):
         yield
 
 

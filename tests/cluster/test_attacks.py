@@ -9,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from realcluster import Refused, pod
 
@@ -559,11 +560,24 @@ def rogue(own_cluster, house, running_operator):
         "ports": [{"name": each["name"], "port": port, "protocol": "TCP"} for each in service["ports"]],
     }
     house.admin.create(slice_, house.ada)
+    address = house.admin.get("service", "rogue-scheduler", "-n", house.ada)["spec"]["clusterIP"]
+    until(lambda: _is_reached(f"http://{address}:8787"))
+    server.asked.clear()
+    server.connections = 0
     yield server
     house.notebook.kubectl("delete", "daskcluster", "rogue", "-n", house.ada)
     house.admin.kubectl("delete", "endpointslice", "rogue", "-n", house.ada)
     server.shutdown()
     server.server_close()
+
+
+def _is_reached(url):
+    """Whether kube-proxy knows the way already."""
+    try:
+        httpx.get(url, timeout=5, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 def _node_address(cluster):

@@ -13,6 +13,7 @@ pytest.importorskip("dask_kubernetes", reason="the extra `kubernetes` is not ins
 
 import httpx
 import hubpod
+import realcluster
 import workplace
 from onenode import life, processes
 from tenancy import until
@@ -104,7 +105,30 @@ def notebook(cluster, images, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def operator(notebook):
+def hub(cluster, images, notebook):
+    with hubpod.installed(cluster, images) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def before(hub):
+    """A server, and which hub started it."""
+    ada = hub.person("ada")
+    hub.start(ada)
+    hub.wait_ready(ada)
+    [server] = [each["metadata"]["uid"] for each in hub.pods(ada)]
+    return hub.life(), server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone(notebook, before):
+    """Wait until nobody else uses the API server; what is installed for the tests comes before that."""
+    with realcluster.alone("cluster"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def operator(notebook, alone):
     """The operator for all namespaces, as administrators deploy it."""
     with notebook.operator(everywhere=True) as process:
         yield process
@@ -143,22 +167,6 @@ def stopped(own_cluster):
     yield stop
     for name in list(gone):
         back(name)
-
-
-@pytest.fixture(scope="module")
-def hub(cluster, images, notebook):
-    with hubpod.installed(cluster, images) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def before(hub):
-    """A server, and which hub started it."""
-    ada = hub.person("ada")
-    hub.start(ada)
-    hub.wait_ready(ada)
-    [server] = [each["metadata"]["uid"] for each in hub.pods(ada)]
-    return hub.life(), server
 
 
 def test_runs_and_the_hub_go_on_while_the_api_server_is_away(hub, before, operator, run, stopped):
