@@ -19,7 +19,7 @@ FIRST = [
 ALONE = "test_outages.py"
 """Prepares beside the others, then has the API server to itself when all of them have ended."""
 APART = ["test_image_builds.py", "test_onenode.py"]
-"""Need no API server, once their images are built."""
+"""Need no API server, once their images are built: they have the processors while it is away."""
 
 
 def pytest_collection_modifyitems(items):
@@ -38,12 +38,15 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(scope="module", autouse=True)
 def _side_by_side(request):
-    """Wait until the API server may be used by all."""
-    if request.path.name in (ALONE, *APART):
+    """Wait until the API server, or most of the processors, may be used."""
+    if request.path.name == ALONE:  # waits by itself
         yield
-        return
-    with realcluster.alone("cluster", others=True):
-        yield
+    elif request.path.name in APART:
+        with realcluster.alone("processors"):
+            yield
+    else:
+        with realcluster.alone("processors", others=True), realcluster.alone("cluster", others=True):
+            yield
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +57,8 @@ def cluster():
         pytest.skip(found)
     found.kubectl("version")
     yield found
-    tenancy.wait_until_gone(found)
+    with realcluster.alone("cluster", others=True):
+        tenancy.wait_until_gone(found)
 
 
 @pytest.fixture(scope="session")

@@ -253,59 +253,6 @@ def is_logged_in(session, person):
     return page.status_code == 200 and page.url.path == "/hub/home" and person in page.text
 
 
-@pytest.mark.parametrize("how", ["pod", "process"])
-def test_the_hub_dies_before_a_spawn(hub, ada, how):
-    session = hub.login(ada)
-    kill(hub, how)
-    hub.wait_until_it_answers()
-    assert is_logged_in(session, ada)
-    hub.start(ada)
-    hub.wait_ready(ada)
-    assert len(hub.pods(ada)) == 1
-
-
-@pytest.mark.parametrize("how", ["pod", "process"])
-@pytest.mark.parametrize("moment", ["asked", "made", "running"])
-def test_the_hub_dies_during_a_spawn(hub, ada, how, moment):
-    session = hub.login(ada)
-    assert hub.start(ada).status_code == 202
-    if moment == "made":
-        until(lambda: hub.pods(ada), "the pod is there")
-    if moment == "running":
-        until(lambda: [pod for pod in hub.pods(ada) if pod["status"]["phase"] == "Running"], "the pod runs")
-    kill(hub, how)
-    hub.wait_until_it_answers()
-    assert is_logged_in(session, ada)
-    # Nobody asks again: what was accepted comes.
-    hub.wait_ready(ada)
-    assert len(hub.pods(ada)) == 1
-    until(lambda: answers(hub, ada), "the proxy knows the way")
-
-
-@pytest.mark.parametrize("how", ["pod", "process"])
-def test_the_hub_dies_after_a_spawn(hub, ada, how):
-    hub.start(ada)
-    hub.wait_ready(ada)
-    (before,) = hub.pods(ada)
-    kill(hub, how)
-    # The proxy knows the way without the hub.
-    assert answers(hub, ada)
-    hub.wait_until_it_answers()
-    hub.wait_ready(ada)
-    (after,) = hub.pods(ada)
-    assert after["metadata"]["uid"] == before["metadata"]["uid"]
-    assert answers(hub, ada)
-
-
-def test_a_stop_that_the_hub_does_not_survive_ends_in_no_server(hub, ada):
-    hub.start(ada)
-    hub.wait_ready(ada)
-    hub.api.delete(f"/users/{ada}/server")
-    hub.kill_process()
-    hub.wait_until_it_answers()
-    until(lambda: not hub.pods(ada) and not hub.server(ada), "neither pod nor server is left")
-
-
 @pytest.fixture
 def crowd(hub):
     mark = secrets.token_hex(2)
@@ -332,6 +279,47 @@ def test_twenty_spawns_at_once_survive_a_hub_that_dies_twice(hub, crowd):
     assert [len(hub.pods(name)) for name in crowd] == [1] * CROWD
     for name in crowd:
         until(lambda name=name: answers(hub, name), f"{name} is reached")
+
+
+@pytest.mark.parametrize("how", ["pod", "process"])
+@pytest.mark.parametrize("moment", ["asked", "made", "running"])
+def test_the_hub_dies_during_a_spawn(hub, ada, how, moment):
+    session = hub.login(ada)
+    assert hub.start(ada).status_code == 202
+    if moment == "made":
+        until(lambda: hub.pods(ada), "the pod is there")
+    if moment == "running":
+        until(lambda: [pod for pod in hub.pods(ada) if pod["status"]["phase"] == "Running"], "the pod runs")
+    kill(hub, how)
+    hub.wait_until_it_answers()
+    assert is_logged_in(session, ada)
+    # Nobody asks again: what was accepted comes.
+    hub.wait_ready(ada)
+    assert len(hub.pods(ada)) == 1
+    until(lambda: answers(hub, ada), "the proxy knows the way")
+
+
+@pytest.mark.parametrize("how", ["pod", "process"])
+def test_the_hub_dies_before_and_after_a_spawn_and_in_its_stop(hub, ada, how):
+    session = hub.login(ada)
+    kill(hub, how)
+    hub.wait_until_it_answers()
+    assert is_logged_in(session, ada)
+    hub.start(ada)
+    hub.wait_ready(ada)
+    (before,) = hub.pods(ada)
+    kill(hub, how)
+    # The proxy knows the way without the hub.
+    assert answers(hub, ada)
+    hub.wait_until_it_answers()
+    hub.wait_ready(ada)
+    (after,) = hub.pods(ada)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert answers(hub, ada)
+    hub.api.delete(f"/users/{ada}/server")
+    hub.kill_process()
+    hub.wait_until_it_answers()
+    until(lambda: not hub.pods(ada) and not hub.server(ada), "neither pod nor server is left")
 
 
 # Mistakes of the administrator

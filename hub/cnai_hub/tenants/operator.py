@@ -32,9 +32,10 @@ def definitions() -> list[dict[str, Any]]:
         raise NoResources(
             "dask-kubernetes isn't installed here; run this in the hub's image, or after `make install-dev`"
         ) from None
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast, in all wheels of PyYAML
     found: list[dict[str, Any]] = []
     for name in ("daskcluster", "daskworkergroup", "daskjob", "daskautoscaler"):
-        found += [each for each in yaml.safe_load_all(folder.joinpath(f"{name}.yaml").read_text()) if each]
+        found += [each for each in yaml.load_all(folder.joinpath(f"{name}.yaml").read_text(), loader) if each]
     return found
 
 
