@@ -316,8 +316,10 @@ def test_the_hub_dies_before_and_after_a_spawn_and_in_its_stop(hub, ada, how):
     (after,) = hub.pods(ada)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert answers(hub, ada)
-    hub.api.delete(f"/users/{ada}/server")
-    hub.kill_process()
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(hub.api.delete, f"/users/{ada}/server", timeout=10)  # answers when the pod is gone; not this time
+        until(lambda: all("deletionTimestamp" in pod["metadata"] for pod in hub.pods(ada)), "the pod is to go")
+        hub.kill_pod()  # a process that ends three times in a minute is not started again for most of the next
     hub.wait_until_it_answers()
     until(lambda: not hub.pods(ada) and not hub.server(ada), "neither pod nor server is left")
 
