@@ -39,6 +39,25 @@ _KILL = (
     "    if int(pid) > 1 and '--config' in words: os.kill(int(pid), signal.SIGKILL)\n"
 )
 
+# Hardly anything is requested, so that twenty fit on a small node beside everything else.
+SMALL = {
+    "custom": {
+        "cnai": {
+            "catalog": {
+                "image": [{"name": "torch", "title": "PyTorch", "default": True}],
+                "flavor": [
+                    {"name": "tiny", "title": "Tiny", "cpu": 0.5, "memory_gib": 0.75, "default": True},
+                    {"name": "wide", "title": "Wide", "cpu": 1, "memory_gib": 1, "price_per_hour": 0.1},
+                    {"name": "gpu", "title": "GPU", "cpu": 0.5, "memory_gib": 0.75, "gpus": 1, "groups": ["gpu"]},
+                ],
+            },
+            "cpu_share": 0.02,
+            "memory_share": 0.2,
+            "home": {"storage_gib": 0.25},
+        }
+    }
+}
+
 
 @dataclass
 class HubPod:
@@ -181,6 +200,17 @@ class HubPod:
         """Stop a server and wait until it has gone."""
         self.api.delete(f"/users/{name}/servers/{server}")
         until(lambda: not self.server(name, server), f"the server {name}/{server} is gone")
+
+    @contextmanager
+    def visited_by(self, name: str) -> Iterator[str]:
+        """Give somebody's name; afterwards their server is stopped."""
+        yield self.person(name)
+        self.wait_until_it_answers()
+        self.stop(self.person(name))
+
+    def leads_to(self, name: str) -> bool:
+        """Return whether somebody's server is reached through the proxy."""
+        return client(self.url).get(f"/user/{name}/api").status_code == 200
 
     def pods(self, name: str) -> list[dict[str, Any]]:
         """Return the server pods of somebody."""
