@@ -10,7 +10,7 @@ import pytest
 import realcluster
 import tenancy
 
-# Files run side by side (`-n`), so ordered that all lanes end together. One of the first needs no image: ours are built
+# Files run side by side (`-n`), roughly those that take longest first. One of the first needs no image: ours are built
 # meanwhile.
 FIRST = [
     *("test_training.py", "test_hub_deaths.py", "test_attacks.py", "test_journey_on_a_cluster.py", "test_spawn.py"),
