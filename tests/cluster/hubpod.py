@@ -94,8 +94,7 @@ class HubPod:
     def apply(self) -> None:
         """Install the release, or upgrade it to `values`: secrets stay as the chart keeps them."""
         made = z2jh.manifests(self.values, namespace=self.namespace, secrets=self.secrets)
-        for manifest in made:
-            tenancy.apply(self.cluster, manifest)
+        tenancy.apply(self.cluster, *made)
 
     def kubectl(self, *words: str) -> str:
         """Run kubectl in the release's namespace."""

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PATIENCE = "300s"
 LISTS = {
     "deployments": "apis/apps/v1",
-    "daskclusters": "apis/kubernetes.dask.org/v1",
-    **dict.fromkeys(["events", "pods", "services"], "api/v1"),
+    **dict.fromkeys(["daskclusters", "daskworkergroups"], "apis/kubernetes.dask.org/v1"),
+    **dict.fromkeys(["events", "pods", "resourcequotas", "services"], "api/v1"),
 }
 RESTRICTED: dict[str, Any] = {
     "allowPrivilegeEscalation": False,
@@ -65,16 +65,20 @@ class Cluster:
 
         What is waited for is looked at again and again: kubectl, a process each time, would take half a core for that.
         """
-        client, path = _client(self), _path(*words)
-        if client is None or not path:
+        client, (kinds, *options) = _client(self), words
+        paths = [_path(kind, *options) for kind in kinds.split(",")]
+        if client is None or not all(paths):
             return dict(json.loads(self.kubectl("get", *words, "-o", "json")))
-        try:
-            answer = client.get(path)
-        except httpx.HTTPError as error:
-            raise Refused(repr(error)) from None
-        if answer.is_error:
-            raise Refused(answer.text)
-        return dict(answer.json())
+        items = []
+        for path in paths:
+            try:
+                answer = client.get(path)
+            except httpx.HTTPError as error:
+                raise Refused(repr(error)) from None
+            if answer.is_error:
+                raise Refused(answer.text)
+            items += answer.json()["items"]
+        return {"items": items}
 
     def create(self, manifest: dict[str, Any], namespace: str | None = None, *options: str) -> None:
         """Create an object; refused by the API server, raise what it said."""

@@ -64,8 +64,7 @@ def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> It
     shared = [each for each in tenants.cluster_manifests(settings) if _shared(each)]
     own = [_renamed(each, suffix) for each in tenants.cluster_manifests(settings) if not _shared(each)]
     with realcluster.alone("administered"):
-        for manifest in [namespace, *shared, *own]:
-            apply(cluster, manifest)
+        apply(cluster, namespace, *shared, *own)
     try:
         yield
     finally:
@@ -154,11 +153,10 @@ def tenant(
     name = namespace["metadata"]["name"]
     hub.create(namespace)
     try:
-        for manifest in inside:
-            # The API server sees a fresh role binding a moment later.
-            until(lambda manifest=manifest: apply(hub, manifest))
+        # The API server sees a fresh role binding a moment later.
+        until(lambda: apply(hub, *inside))
         # What was defined a moment ago is counted when Kubernetes looks at all quotas again.
-        until(lambda: COUNTED in cluster.get("resourcequota", "tenant", "-n", name)["status"].get("used", ()))
+        until(lambda: COUNTED in cluster.get("resourcequotas", "-n", name)["items"][0]["status"].get("used", ()))
         yield name
     finally:
         remove(cluster, name)
@@ -184,11 +182,10 @@ def operator(kubeconfig: str, log: Path, *options: str) -> Iterator[subprocess.P
                 process.wait()
 
 
-def apply(cluster: Cluster, manifest: dict[str, Any]) -> None:
-    """Apply a manifest as the hub does."""
-    cluster.kubectl(
-        "apply", "--server-side", "--force-conflicts", "--field-manager=cnai-hub", "-f", "-", given=manifest
-    )
+def apply(cluster: Cluster, *manifests: dict[str, Any]) -> None:
+    """Apply manifests, one after the other, as the hub does."""
+    options = ("--server-side", "--force-conflicts", "--field-manager=cnai-hub")
+    cluster.kubectl("apply", *options, "-f", "-", given=_list(list(manifests)))
 
 
 def until(attempt: Callable[[], Any]) -> Any:

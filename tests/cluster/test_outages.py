@@ -120,8 +120,17 @@ def before(hub):
     return hub.life(), server
 
 
+@pytest.fixture(scope="module")
+def run(notebook):
+    """A run on two nodes that outlives everything here; its operator, of this namespace only, has gone."""
+    with notebook.operator():
+        run = Watched(notebook, 100_000, ranks=2)
+        run.reaches(20)
+    return run
+
+
 @pytest.fixture(scope="module", autouse=True)
-def alone(notebook, before):
+def alone(before, run):
     """Wait until nobody else uses the API server; what is installed for the tests comes before that."""
     with realcluster.alone("cluster"):
         yield
@@ -132,14 +141,6 @@ def operator(notebook, alone):
     """The operator for all namespaces, as administrators deploy it."""
     with notebook.operator(everywhere=True) as process:
         yield process
-
-
-@pytest.fixture(scope="module")
-def run(notebook, operator):
-    """A run on two nodes that outlives everything here."""
-    run = Watched(notebook, 100_000, ranks=2)
-    run.reaches(20)
-    return run
 
 
 @pytest.fixture
@@ -154,7 +155,8 @@ def stopped(own_cluster):
     def back(name: str) -> None:
         gone.remove(name)
         # Ours elect no leader, so they don't end without an API server as others do, and go on with what they remember.
-        others = ("controller-manager", "scheduler", "proxy", "storage") if name == "apiserver" else ()
+        # Kubelet would look for new pods only a minute later.
+        others = ("controller-manager", "scheduler", "proxy", "storage", "kubelet") if name == "apiserver" else ()
         for each in others:
             processes.stop(own_cluster.place, each)
         life.restart(own_cluster.place, name)
@@ -235,7 +237,7 @@ def test_an_operator_that_dies_during_a_resize(notebook, operator, run):
 
 
 def test_the_hub_is_the_same_and_starts_servers(hub, before):
-    hub.wait_ready(hub.person("grace"))  # kubelet may look for new pods only a minute after its API server is back
+    hub.wait_ready(hub.person("grace"))
     life, server = before
     assert hub.life() == life
     assert [each["metadata"]["uid"] for each in hub.pods(hub.person("ada"))] == [server]

@@ -100,6 +100,10 @@ def product(cluster):
 def stopped(house):
     """Nobody's server runs afterwards."""
     yield
+    stop_all(house)
+
+
+def stop_all(house):
     for user in house.apis:
         for name in servers(house, user):
             stop(house, user, name)
@@ -150,9 +154,14 @@ def execute(house, user, *command):
     return house.cluster.kubectl("exec", "-n", names.namespace_name(user), pod, "--", *command)
 
 
-@pytest.mark.parametrize(("flavor", "limits"), [("cpu", 0), ("h100", 1), ("h100x4", 4)])
-def test_each_flavor_gets_what_it_says(house, stopped, flavor, limits):
-    pod = start(house, house.ada, image="torch", flavor=flavor)
+@pytest.fixture(scope="class")
+def desk(house):
+    """The pod of ada's server with a GPU."""
+    yield start(house, house.ada, image="torch", flavor="h100")
+    stop_all(house)
+
+
+def gets_what_it_says(house, pod, limits, max_hours=None):
     (container,) = pod["spec"]["containers"]
     resources = {"cpu": "1", "memory": "2147483648", **({GPU: str(limits)} if limits else {})}
     asked = {"cpu": "50m", "memory": "214748364", **({GPU: str(limits)} if limits else {})}
@@ -163,54 +172,72 @@ def test_each_flavor_gets_what_it_says(house, stopped, flavor, limits):
         key: _plain(value) for key, value in asked.items()
     }
     assert pod["spec"].get("nodeSelector", {}) == ({f"{GPU}.product": product(house.cluster)} if limits else {})
-    assert pod["metadata"]["annotations"].get("cnai.dev/max-hours") == ("8" if flavor == "h100x4" else None)
+    assert pod["metadata"]["annotations"].get("cnai.dev/max-hours") == max_hours
 
 
 def _plain(value):
     return reasons.quantity(value)
 
 
-def test_a_notebook_finds_what_training_needs(house, stopped):
-    start(house, house.ada, image="torch", flavor="h100")
-    script = "import json, os; print(json.dumps(dict(os.environ)))"
-    found = json.loads(execute(house, house.ada, "python", "-c", script))
-    shelf = catalog.parse(json.loads(found.pop("CNAI_CATALOG")), "")
-    assert [flavor.name for flavor in shelf.flavors] == ["cpu", "wide", "h100", "h100x4", "h100x64"]
-    assert [image.name for image in shelf.images] == ["torch", "gone"]
-    expected = {
-        "HOME": "/home/cnai",
-        "CNAI_BACKEND": "kubernetes",
-        "CNAI_NAMESPACE": names.namespace_name(house.ada),
-        "CNAI_IMAGE": "torch",
-        "CNAI_IMAGE_REFERENCE": house.given["catalog"]["image"][0]["reference"],
-        "CNAI_FLAVOR": "h100",
-        "CNAI_HOME_CLAIM": "home",
-        "CNAI_HUB_URL": f"http://proxy-public.{house.given['cluster']['hub_namespace']}/",
-    }
-    assert {key: found.get(key) for key in expected} == expected
-    # It is nobody, has a token of its account, may not become root, and shares memory.
-    assert execute(house, house.ada, "id", "-u", "-n").strip() == "cnai"
-    assert execute(house, house.ada, "cat", "/var/run/secrets/kubernetes.io/serviceaccount/namespace") == (
-        names.namespace_name(house.ada)
-    )
-    assert "tmpfs" in execute(house, house.ada, "df", "/dev/shm")
-    assert "01-first-run.ipynb" in execute(house, house.ada, "ls", "/home/cnai/notebooks")
+class TestAServer:
+    def test_it_has_the_flavor(self, house, desk):
+        gets_what_it_says(house, desk, limits=1)
+
+    def test_a_notebook_finds_what_training_needs(self, house, desk):
+        script = "import json, os; print(json.dumps(dict(os.environ)))"
+        found = json.loads(execute(house, house.ada, "python", "-c", script))
+        shelf = catalog.parse(json.loads(found.pop("CNAI_CATALOG")), "")
+        assert [flavor.name for flavor in shelf.flavors] == ["cpu", "wide", "h100", "h100x4", "h100x64"]
+        assert [image.name for image in shelf.images] == ["torch", "gone"]
+        expected = {
+            "HOME": "/home/cnai",
+            "CNAI_BACKEND": "kubernetes",
+            "CNAI_NAMESPACE": names.namespace_name(house.ada),
+            "CNAI_IMAGE": "torch",
+            "CNAI_IMAGE_REFERENCE": house.given["catalog"]["image"][0]["reference"],
+            "CNAI_FLAVOR": "h100",
+            "CNAI_HOME_CLAIM": "home",
+            "CNAI_HUB_URL": f"http://proxy-public.{house.given['cluster']['hub_namespace']}/",
+        }
+        assert {key: found.get(key) for key in expected} == expected
+        # It is nobody, has a token of its account, may not become root, and shares memory.
+        assert execute(house, house.ada, "id", "-u", "-n").strip() == "cnai"
+        assert execute(house, house.ada, "cat", "/var/run/secrets/kubernetes.io/serviceaccount/namespace") == (
+            names.namespace_name(house.ada)
+        )
+        assert "tmpfs" in execute(house, house.ada, "df", "/dev/shm")
+        assert "01-first-run.ipynb" in execute(house, house.ada, "ls", "/home/cnai/notebooks")
+
+    def test_it_opens_for_its_owner_and_nobody_else(self, house, desk):
+        lab = f"/user/{house.ada}/lab"
+        assert house.hub.login(house.ada).get(lab).status_code == 200
+        assert house.hub.login(house.bob).get(lab).status_code in (403, 404)
+
+    def test_all_servers_of_a_person_share_a_home(self, house, desk):
+        execute(house, house.ada, "sh", "-c", "echo hello > /home/cnai/mine.txt")
+        start(house, house.ada, "second", image="torch", flavor="wide")
+        second = one_pod(house, house.ada, "second")["metadata"]["name"]
+        where = names.namespace_name(house.ada)
+        assert house.cluster.kubectl("exec", "-n", where, second, "--", "cat", "/home/cnai/mine.txt") == "hello\n"
+        stop(house, house.ada, "second")
+
+    def test_a_quota_that_is_used_up_is_named(self, house, desk):
+        where = names.namespace_name(house.ada)
+        hard = house.cluster.get("resourcequota", "tenant", "-n", where)["spec"]["hard"]["limits.memory"]
+        memory = f"{reasons.quantity(hard) / 2**30 - 4:g}Gi"
+        other = {"limits": {"memory": memory}, "requests": {"cpu": "10m", "memory": "8Mi"}}
+        house.cluster.create(plain_pod("other", house.cluster.base, ["sleep", "1000"], resources=other), where)
+        try:
+            said = failure(house, house.ada, "second", flavor="wide")
+            assert "the quota allows" in said[-1]
+            assert "GiB of memory in use" in said[-1]
+        finally:
+            house.cluster.kubectl("delete", "pod", "other", "-n", where, "--wait=false", "--ignore-not-found")
 
 
-def test_people_open_their_server_and_nobody_elses(house, stopped):
-    start(house, house.ada, flavor="cpu")
-    lab = f"/user/{house.ada}/lab"
-    assert house.hub.login(house.ada).get(lab).status_code == 200
-    assert house.hub.login(house.bob).get(lab).status_code in (403, 404)
-
-
-def test_all_servers_of_a_person_share_a_home(house, stopped):
-    start(house, house.ada, flavor="cpu")
-    execute(house, house.ada, "sh", "-c", "echo hello > /home/cnai/mine.txt")
-    start(house, house.ada, "second", image="torch", flavor="wide")
-    second = one_pod(house, house.ada, "second")["metadata"]["name"]
-    where = names.namespace_name(house.ada)
-    assert house.cluster.kubectl("exec", "-n", where, second, "--", "cat", "/home/cnai/mine.txt") == "hello\n"
+@pytest.mark.parametrize(("flavor", "limits", "max_hours"), [("cpu", 0, None), ("h100x4", 4, "8")])
+def test_other_flavors_get_what_they_say(house, stopped, flavor, limits, max_hours):
+    gets_what_it_says(house, start(house, house.ada, image="torch", flavor=flavor), limits, max_hours)
 
 
 REFUSED = [
@@ -286,21 +313,6 @@ def test_an_image_that_cannot_be_pulled_ends_the_start_at_once(house, stopped):
     assert not pods_of(house, house.ada)
 
 
-def test_a_quota_that_is_used_up_is_named(house, stopped):
-    where = names.namespace_name(house.ada)
-    start(house, house.ada, flavor="cpu")
-    hard = house.cluster.get("resourcequota", "tenant", "-n", where)["spec"]["hard"]["limits.memory"]
-    memory = f"{reasons.quantity(hard) / 2**30 - 4:g}Gi"
-    other = {"limits": {"memory": memory}, "requests": {"cpu": "10m", "memory": "8Mi"}}
-    house.cluster.create(plain_pod("other", house.cluster.base, ["sleep", "1000"], resources=other), where)
-    try:
-        said = failure(house, house.ada, "second", flavor="wide")
-        assert "the quota allows" in said[-1]
-        assert "GiB of memory in use" in said[-1]
-    finally:
-        house.cluster.kubectl("delete", "pod", "other", "-n", where, "--wait=false", "--ignore-not-found")
-
-
 def test_a_namespace_of_somebody_else_is_refused_and_left_alone(house):
     name = names.namespace_name(house.zoe)
     house.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -367,8 +379,7 @@ def tiny_home(house, own_cluster, tmp_path):
         "persistentVolumeReclaimPolicy": "Retain",
     }
     claim = {**common, "volumeName": name, "resources": {"requests": {"storage": "4Mi"}}}
-    start(house, house.bob, flavor="cpu")  # makes the namespace
-    stop(house, house.bob, "")
+    failure(house, house.bob, image="gone", flavor="cpu")  # makes the namespace
     house.cluster.kubectl("delete", "pvc", "home", "-n", where, "--wait=true")
     house.cluster.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume})
     house.cluster.create(
@@ -406,8 +417,7 @@ def test_a_full_home_lets_its_owner_in_to_tidy_up(house, stopped, tiny_home):
 
 def test_without_a_class_of_storage_the_administrator_is_asked(house, stopped):
     where = names.namespace_name(house.bob)
-    start(house, house.bob, flavor="cpu")
-    stop(house, house.bob, "")
+    failure(house, house.bob, image="gone", flavor="cpu")  # makes the namespace
     house.cluster.kubectl("delete", "pvc", "home", "-n", where, "--wait=true")
     # What a cluster without a default class leaves: a claim that names none, which nobody fills.
     spec = {

@@ -74,10 +74,16 @@ def _products(cluster):
 
 @pytest.fixture
 def notebook(house):
-    """The notebook's pod; afterwards nothing is left of what ran from it."""
-    yield house.notebook
-    house.notebook.cnai("cluster", "stop")
-    until(lambda: not _engine_pods(house))
+    """The notebook's pod as it is: whoever comes next may find the engine of the test before."""
+    return house.notebook
+
+
+@pytest.fixture
+def emptied(house):
+    """No engine is there when the test begins."""
+    if not _nothing_left(house):
+        house.notebook.cnai("cluster", "stop")
+        until(lambda: _nothing_left(house))
 
 
 def _engine_pods(house, *more):
@@ -94,53 +100,27 @@ def _program(code):
     return HEAD + code
 
 
-def test_two_nodes_and_back_to_nothing(house, notebook):
-    told = notebook.python(
-        _program("""
-run = cnai.train(where, ranks=2, nodes=2, flavor="gpu-h100")
-first, state = run.record["engine"], str(run.state)
-told = run.result(180)
-again = cnai.train(where, ranks=1, flavor="gpu-h100")
-begun = time.monotonic()
-again.result(60)
-(engine,) = cnai.run.cluster_status()["engines"]
-print(json.dumps({"told": told, "state": state, "engines": [first, again.record["engine"]], "engine": engine,
-                  "record": run.record, "spec": run.spec.backend}))
+def test_the_notebook_is_killed(house, emptied, notebook):
+    for name, condition in (("early", "True"), ("late", "run.step")):
+        client = notebook.again()
+        code = f"""
+run = cnai.train(digits, (30, 0.05), ranks=2, nodes=2, flavor="gpu-h100", name={name!r})
+until(lambda: {condition}, run)
+print("BEGUN", flush=True)
+time.sleep(1000)
+"""
+        notebook.write("left.log", "")
+        client.leave_running(_program(code))
+        until(lambda: "BEGUN" in notebook.read("left.log"))
+        client.kill()
+        told = notebook.python(
+            _program(f"""
+run = cnai.attach({name!r})
+result = run.result(180)
+print(json.dumps([str(run.state), result[0], run.metrics["loss"].steps == list(range(1, 301))]))
 """)
-    )
-    assert told["state"] == "PENDING"
-    assert told["spec"] == "kubernetes"
-    assert len({each["host"] for each in told["told"]}) == 2
-    assert {(each["device"], each["home"], each["cwd"]) for each in told["told"]} == {
-        ("cpu", "/home/cnai", "/home/cnai")
-    }
-    assert told["engines"][0] == told["engines"][1], "a live engine takes the next run"
-    assert (told["engine"]["flavor"], told["engine"]["runs"]) == ("gpu-h100", [])
-    wanted = {"cpu": 1, "gpus": 1, "nodes": 2, "ranks_per_node": 1, "flavor": "gpu-h100"}
-    assert {key: told["record"][key] for key in wanted} == wanted
-    assert told["record"]["image_reference"] == house.notebook.image
-    until(lambda: _nothing_left(house))  # idle: the operator gives the GPUs back
-    assert "no engine is there" in notebook.cnai("cluster")
-
-
-def test_scaled_up_and_down(house, notebook):
-    told = notebook.python(
-        _program("""
-run = cnai.train(digits, (100000, 0.3), ranks=2, nodes=2, flavor="gpu-h100")
-running(run, 2)
-run.scale(3)
-running(run, 3)
-three = nodes()
-run.scale(1)
-running(run, 1)
-until(lambda: nodes() == [1], run)
-steps = run.metrics["loss"].steps
-run.stop()
-run.wait(60)
-print(json.dumps({"three": three, "whole": steps == list(range(1, len(steps) + 1)), "state": run.state}))
-""")
-    )
-    assert told == {"three": [3], "whole": True, "state": "CANCELLED"}
+        )
+        assert told == ["SUCCEEDED", 300, True]
 
 
 def test_a_node_and_the_scheduler_are_killed(house, notebook):
@@ -183,54 +163,24 @@ print("null")
     )
 
 
-def test_the_notebook_is_killed(house, notebook):
-    for name, condition in (("early", "True"), ("late", "run.step")):
-        client = notebook.again()
-        code = f"""
-run = cnai.train(digits, (30, 0.05), ranks=2, nodes=2, flavor="gpu-h100", name={name!r})
-until(lambda: {condition}, run)
-print("BEGUN", flush=True)
-time.sleep(1000)
-"""
-        notebook.write("left.log", "")
-        client.leave_running(_program(code))
-        until(lambda: "BEGUN" in notebook.read("left.log"))
-        client.kill()
-        told = notebook.python(
-            _program(f"""
-run = cnai.attach({name!r})
-result = run.result(180)
-print(json.dumps([str(run.state), result[0], run.metrics["loss"].steps == list(range(1, 301))]))
-""")
-        )
-        assert told == ["SUCCEEDED", 300, True]
-
-
-def test_paused_its_engine_goes_and_comes_again(house, notebook):
+def test_scaled_up_and_down(house, notebook):
     told = notebook.python(
         _program("""
-run = cnai.train(digits, (40, 0.02), ranks=2, nodes=2, flavor="gpu-h100", name="paused")
-until(lambda: (run.step or 0) > 20, run)
-run.pause()
-until(lambda: run.state is State.PAUSED, run)
-print(json.dumps(run.step))
+run = cnai.train(digits, (100000, 0.3), ranks=2, nodes=2, flavor="gpu-h100")
+running(run, 2)
+run.scale(3)
+running(run, 3)
+three = nodes()
+run.scale(1)
+running(run, 1)
+until(lambda: nodes() == [1], run)
+steps = run.metrics["loss"].steps
+run.stop()
+run.wait(60)
+print(json.dumps({"three": three, "whole": steps == list(range(1, len(steps) + 1)), "state": run.state}))
 """)
     )
-    until(lambda: _nothing_left(house))
-    assert "PAUSED" in notebook.cnai("runs")
-    assert _nothing_left(house), "looking starts nothing"
-    notebook.cnai("scale", "paused", "1")
-    assert _nothing_left(house), "a note in the store is enough"
-    result = notebook.python(
-        _program(f"""
-run = cnai.run.find("paused")
-run.resume()
-result = run.result(180)
-assert [e.payload["from_step"] for e in run.events if e.kind is Kind.GENERATION] == [0, {told}]
-print(json.dumps(result[:2]))
-""")
-    )
-    assert result == [400, 1]
+    assert told == {"three": [3], "whole": True, "state": "CANCELLED"}
 
 
 def test_stopped_with_its_engine_a_run_goes_on_or_ends(house, notebook):
@@ -258,6 +208,62 @@ print(json.dumps(run.wait(60).state))
     assert told == "CANCELLED"
 
 
+def test_two_nodes_and_back_to_nothing(house, emptied, notebook):
+    told = notebook.python(
+        _program("""
+run = cnai.train(where, ranks=2, nodes=2, flavor="gpu-h100")
+first, state = run.record["engine"], str(run.state)
+told = run.result(180)
+again = cnai.train(where, ranks=1, flavor="gpu-h100")
+begun = time.monotonic()
+again.result(60)
+(engine,) = cnai.run.cluster_status()["engines"]
+print(json.dumps({"told": told, "state": state, "engines": [first, again.record["engine"]], "engine": engine,
+                  "record": run.record, "spec": run.spec.backend}))
+""")
+    )
+    assert told["state"] == "PENDING"
+    assert told["spec"] == "kubernetes"
+    assert len({each["host"] for each in told["told"]}) == 2
+    assert {(each["device"], each["home"], each["cwd"]) for each in told["told"]} == {
+        ("cpu", "/home/cnai", "/home/cnai")
+    }
+    assert told["engines"][0] == told["engines"][1], "a live engine takes the next run"
+    assert (told["engine"]["flavor"], told["engine"]["runs"]) == ("gpu-h100", [])
+    wanted = {"cpu": 1, "gpus": 1, "nodes": 2, "ranks_per_node": 1, "flavor": "gpu-h100"}
+    assert {key: told["record"][key] for key in wanted} == wanted
+    assert told["record"]["image_reference"] == house.notebook.image
+    until(lambda: _nothing_left(house))  # idle: the operator gives the GPUs back
+    assert "no engine is there" in notebook.cnai("cluster")
+
+
+def test_paused_its_engine_goes_and_comes_again(house, emptied, notebook):
+    told = notebook.python(
+        _program("""
+run = cnai.train(digits, (40, 0.02), ranks=2, nodes=2, flavor="gpu-h100", name="paused")
+until(lambda: (run.step or 0) > 20, run)
+run.pause()
+until(lambda: run.state is State.PAUSED, run)
+print(json.dumps(run.step))
+""")
+    )
+    until(lambda: _nothing_left(house))
+    assert "PAUSED" in notebook.cnai("runs")
+    assert _nothing_left(house), "looking starts nothing"
+    notebook.cnai("scale", "paused", "1")
+    assert _nothing_left(house), "a note in the store is enough"
+    result = notebook.python(
+        _program(f"""
+run = cnai.run.find("paused")
+run.resume()
+result = run.result(180)
+assert [e.payload["from_step"] for e in run.events if e.kind is Kind.GENERATION] == [0, {told}]
+print(json.dumps(result[:2]))
+""")
+    )
+    assert result == [400, 1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -265,14 +271,14 @@ print(json.dumps(run.wait(60).state))
         (["--flavor", "gpu-none"], "not there within 20 s: no node has Nonesuch GPUs"),
     ],
 )
-def test_what_can_not_start_says_why_and_leaves_nothing(house, notebook, words, said):
+def test_what_can_not_start_says_why_and_leaves_nothing(house, emptied, notebook, words, said):
     notebook.write("nothing.py", "")
     ended = notebook.cnai("train", "nothing.py", *words, CNAI_NODE_SECONDS="20")
     assert re.search(f"FAILED.*{said}", ended), ended
     until(lambda: _nothing_left(house))
 
 
-def test_more_than_the_quota(house, notebook):
+def test_more_than_the_quota(house, emptied, notebook):
     notebook.write("huge.py", "")
     at_once = notebook.cnai("train", "huge.py", "--flavor", "gpu-h100-x3", "--ranks", "9", "--nodes", "3")
     assert "the cluster asks for 9 GPUs; the quota is 6" in at_once
@@ -306,7 +312,7 @@ print(json.dumps({"said": said, "state": second.state, "left": left == [first.re
         (["--image", "torhc"], "unknown image 'torhc'; did you mean 'torch'"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(house, notebook, words, said):
+def test_what_makes_no_sense_is_one_line(house, emptied, notebook, words, said):
     notebook.write("nothing.py", "")
     answer = notebook.cnai("train", "nothing.py", *words)
     assert said in answer

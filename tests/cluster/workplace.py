@@ -60,10 +60,15 @@ class Notebook:
 
     @contextmanager
     def operator(self, *, everywhere: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the operator for this namespace, or for all as administrators do where nobody tests beside us."""
+        """Run the operator for this namespace, or for all as administrators do where nobody tests beside us.
+
+        Where it finds clusters in the namespace, it has looked after them before anything else happens.
+        """
         log = self.folder / f"operator-{secrets.token_hex(2)}.log"
         options = [] if everywhere else ["--namespace", self.namespace]
         with tenancy.operator(self.installation.operator.kubeconfig, log, *options) as process:
+            if self.get("daskclusters"):
+                tenancy.until(lambda: f"/namespaces/{self.namespace}/" in log.read_text())
             yield process
 
     def get(self, *words: str) -> list[dict[str, Any]]:
