@@ -41,6 +41,12 @@ def where():
     told = [None] * ctx.world_size
     dist.all_gather_object(told, mine)
     return told
+
+def endless():
+    ctx = cnai.context()
+    for step in ctx.loop(10**6):
+        ctx.report(loss=1 / step)
+        time.sleep(0.1)
 """
 HEAD = "import json, time, cnai, cnai.run\nfrom patience import *\nfrom training import digits\n"
 
@@ -62,7 +68,11 @@ def house(cluster, images, tmp_path_factory):
                 notebook = notebookpod.Notebook(cluster, namespace, reference, offered, environment).start()
                 notebook.write("patience.py", PATIENCE)
                 notebook.write("training.py", training.__loader__.get_source(training.__name__))
-                yield SimpleNamespace(admin=cluster, namespace=namespace, notebook=notebook, log=log)
+                house = SimpleNamespace(admin=cluster, namespace=namespace, notebook=notebook, log=log)
+                try:
+                    yield house
+                finally:
+                    _empty(house)
                 assert process.poll() is None, log.read_text()
 
 
@@ -81,6 +91,10 @@ def notebook(house):
 @pytest.fixture
 def emptied(house):
     """No engine is there when the test begins."""
+    _empty(house)
+
+
+def _empty(house):
     if not _nothing_left(house):
         house.notebook.cnai("cluster", "stop")
         until(lambda: _nothing_left(house))
@@ -286,8 +300,13 @@ def test_more_than_the_quota(house, emptied, notebook):
     assert _nothing_left(house)
     told = notebook.python(
         _program("""
-first = cnai.train(digits, (100000, 0.3), ranks=2, nodes=2, flavor="gpu-h100-x3")
-until(lambda: first.state is State.RUNNING, first)
+first = cnai.train(endless, ranks=2, nodes=2, flavor="gpu-h100-x3")
+running(first, 2)
+first.scale(7)
+until(lambda: "can't scale: " in first.reason, first)
+refused, step = first.reason, first.step
+until(lambda: first.step > step + 20 and nodes() == [2], first)
+kept = [first.state, first.world_size]
 second = cnai.train(digits, (10,), ranks=1, flavor="gpu-h100")
 try:
     second.result(120)
@@ -296,9 +315,12 @@ except cnai.CnaiError as error:
 left = [engine["engine"] for engine in cnai.run.cluster_status()["engines"]]
 first.stop()
 first.wait(60)
-print(json.dumps({"said": said, "state": second.state, "left": left == [first.record["engine"]]}))
+print(json.dumps({"refused": refused, "kept": kept, "said": said, "state": second.state,
+                  "left": left == [first.record["engine"]]}))
 """)
     )
+    assert "can't scale: the quota allows 6 GPUs; 6 GPUs in use, 3 GPUs more asked for" in told["refused"]
+    assert told["kept"] == ["RUNNING", 2]
     assert told["state"] == "FAILED"
     assert told["left"]
     assert "the quota allows 6 GPUs; 6 GPUs in use, 1 GPU more asked for" in told["said"]
