@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 
@@ -57,7 +58,10 @@ def terminal(engine_home):
     for name in ("cnai-load", "cnai-warm-up"):  # the second is started by the first
         for thread in [thread for thread in threading.enumerate() if thread.name == name]:
             thread.join(timeout=120)
-    return shell
+    yield shell
+    # The folder of its history goes before the interpreter ends.
+    atexit.unregister(shell.atexit_operations)
+    shell.atexit_operations()
 
 
 @pytest.fixture
