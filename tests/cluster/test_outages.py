@@ -14,9 +14,12 @@ pytest.importorskip("dask_kubernetes", reason="the extra `kubernetes` is not ins
 import httpx
 import hubpod
 import realcluster
+import tenancy
 import workplace
 from onenode import life, processes
 from tenancy import until
+
+from cnai_hub import tenants
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,3 +245,29 @@ def test_the_hub_is_the_same_and_starts_servers(hub, before):
     assert hub.life() == life
     assert [each["metadata"]["uid"] for each in hub.pods(hub.person("ada"))] == [server]
     assert hub.server(hub.person("ada"))["ready"]
+
+
+@pytest.fixture
+def undefined(notebook):
+    """Nobody has told the API server what a Dask cluster is, or somebody removed that."""
+    made = tenants.cluster_manifests(notebook.installation.settings)
+    definitions = [each for each in made if each["kind"] == "CustomResourceDefinition"]
+    names = [f"crd/{each['metadata']['name']}" for each in definitions]
+    workplace.let_go(notebook.cluster, notebook.namespace)
+    notebook.cluster.kubectl("delete", *names)
+    until(lambda: "kubernetes.dask.org" not in notebook.cluster.kubectl("get", "--raw", "/apis"))
+    yield
+    tenancy.apply(notebook.cluster, *definitions)
+    notebook.cluster.kubectl("wait", "--for=condition=Established", *names)
+
+
+def test_without_resource_definitions_doctor_and_runs_say_whom_to_ask(notebook, undefined):
+    said = notebook.run("cnai", "doctor")[1]
+    assert "wrong    resource definitions: " in said, said
+    code, said = notebook.run("sh", "-c", "cd && touch nothing.py && cnai train nothing.py --flavor gpu")
+    assert code == 1
+    (line,) = [line for line in said.splitlines() if "exit code" not in line]  # which kubectl adds
+    assert (
+        line == "this cluster doesn't know such objects; ask your administrator to apply `python -m cnai_hub.tenants`"
+    )
+    assert "nothing" not in notebook.run("cnai", "runs", "--limit", "1")[1]

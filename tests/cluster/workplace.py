@@ -91,10 +91,10 @@ def notebook(
             try:
                 yield Notebook(cluster, namespace, installation, folder)
             finally:
-                _let_go(cluster, namespace)
+                let_go(cluster, namespace)
 
 
-def _let_go(cluster: Cluster, namespace: str) -> None:
+def let_go(cluster: Cluster, namespace: str) -> None:
     """Take over from an operator that has ended: what waits for it would hold the namespace forever."""
     for each in cluster.get("daskclusters", "-n", namespace)["items"]:
         name = each["metadata"]["name"]

@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.lstrip("/")
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
         wire.asked.append((self.command, path))
-        answer = wire.answers.get(path, (404, "not found"))
+        answer = wire.answers.get(path, (404, None))
         if self.headers["Authorization"] != f"Bearer {wire.token}":
             answer = (401, "Unauthorized")
         elif path.endswith("selfsubjectaccessreviews"):
@@ -54,7 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith(f"{DASK}/namespaces/cnai-ada/daskclusters/"):
             answer = wire.answers.get("phase", {})
         code, answer = (answer[0], {"message": answer[1]}) if isinstance(answer, tuple) else (200, answer)
-        text = json.dumps(answer).encode()
+        # So the API server answers about kinds of objects that it doesn't know.
+        text = b"404 page not found\n" if answer == {"message": None} else json.dumps(answer).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -46,11 +46,11 @@ class Api:
             reply = client.request(
                 method or ("POST" if body else "GET"), path, headers={"Authorization": f"Bearer {token}"}, json=body
             )
+            if reply.is_error:
+                raise Refused(reply.status_code, _message(reply))
             answer: dict[str, Any] = reply.json()
         except (httpx.HTTPError, ValueError) as error:
             raise EngineError(f"{self.url} gives no answer ({type(error).__name__})") from None
-        if reply.is_error:
-            raise Refused(reply.status_code, str(answer.get("message", reply.reason_phrase)))
         return answer
 
     @cached_property
@@ -60,3 +60,11 @@ class Api:
         secure = self.url.startswith("https")
         trust = ssl.create_default_context(cafile=self._account / "ca.crt") if secure else False
         return httpx.Client(base_url=self.url, timeout=_SECONDS, verify=trust, trust_env=False)
+
+
+def _message(reply: httpx.Response) -> str:
+    """Return why a question was refused; about kinds of objects that it doesn't know the API server writes no JSON."""
+    try:
+        return str(reply.json()["message"])
+    except (ValueError, LookupError, TypeError):
+        return reply.text.strip() or reply.reason_phrase
