@@ -70,6 +70,9 @@ def visit(hub, browser):
     """A browser window with the patience that pods need."""
     visitor = Visitor(browser, hub.url)
     visitor.context.set_default_timeout(1000 * hubpod.PATIENCE_SECONDS)
+    # A port that is forwarded is away for a moment when a connection breaks off, and JupyterLab asks about its server.
+    lost = visitor.page.get_by_role("dialog", name=re.compile("^Server unavailable"))
+    visitor.page.add_locator_handler(lost, lambda dialog: dialog.get_by_role("button", name="Dismiss").click())
     return visitor
 
 
