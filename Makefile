@@ -10,10 +10,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: install ## start the workbench: hub, notebooks, apps; Ctrl-C ends it
-	@$(BIN)/python -m cnai_hub.workbench run
+	@$(BIN)/python -m cnai_hub.local.workbench run
 
 demo: install ## do the workbench's main job once, show the times, stop everything
-	@$(BIN)/python -m cnai_hub.workbench demo
+	@$(BIN)/python -m cnai_hub.local.workbench demo
 
 test: lint ## lint, then all tests
 	@$(BIN)/python -m pytest $(ARGS)

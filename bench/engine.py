@@ -28,7 +28,7 @@ def main() -> None:
     os.environ.update(OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
     with tempfile.TemporaryDirectory() as home:
         os.environ["CNAI_HOME"] = home
-        from cnai.backends import local
+        from cnai.backends.local import backend as local
 
         say("load_ext_seconds", *loading())
         try:
@@ -191,7 +191,7 @@ def idle(seconds: float) -> int:
 def memory() -> None:
     """Resident memory of the engine's processes, and what an idle rank has for itself alone."""
     import cnai
-    from cnai.backends import local
+    from cnai.backends.local import backend as local
 
     run = cnai.train(idle, (4.0,), ranks=2)
     until(lambda: run.logs().count("pid") == 2, 60)
@@ -206,7 +206,7 @@ def memory() -> None:
 def hundred_runs() -> None:
     """Start a hundred runs one after the other; what is left of them?"""
     import cnai
-    from cnai.backends import local
+    from cnai.backends.local import backend as local
 
     scheduler = psutil.Process(local._status()["pid"])
     for _ in range(10):

@@ -43,7 +43,7 @@ class Meter:
 
     def _processes(self) -> list[psutil.Process]:
         """Return this process, its descendants, and those of the engine of this CNAI_HOME."""
-        from cnai.backends import local
+        from cnai.backends.local import backend as local
 
         found = [psutil.Process()]
         with contextlib.suppress(psutil.Error, KeyError):

@@ -82,7 +82,7 @@ class Cnai:
 
     def close(self) -> None:
         """End what was started."""
-        from cnai.backends import local
+        from cnai.backends.local import backend as local
 
         local.stop()
 

@@ -101,7 +101,7 @@ def started(image):
     from distributed import Client
 
     from cnai import catalog
-    from cnai.backends import manifests
+    from cnai.backends.kubernetes import manifests
 
     place = manifests.Place(
         namespace=os.environ["CNAI_NAMESPACE"], claim="home", home=os.environ["HOME"], idle_seconds=0

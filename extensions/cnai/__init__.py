@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnai.engine.context import Context, context
+    from cnai.engine.training.context import Context, context
     from cnai.errors import CnaiError
     from cnai.faces import load_ipython_extension, unload_ipython_extension
     from cnai.faces.doctor import doctor
@@ -20,11 +20,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CnaiError": "cnai.errors",
-    "Context": "cnai.engine.context",
+    "Context": "cnai.engine.training.context",
     "Run": "cnai.run",
     "RunSpec": "cnai.spec",
     "attach": "cnai.run",
-    "context": "cnai.engine.context",
+    "context": "cnai.engine.training.context",
     "doctor": "cnai.faces.doctor",
     "load_ipython_extension": "cnai.faces",
     "runs": "cnai.run",

@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from cnai_hub.configure import configure
+from cnai_hub.local.configuration import configure
 
 __all__ = ["configure"]

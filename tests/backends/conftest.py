@@ -21,7 +21,7 @@ OFFERED = Catalog(
 @pytest.fixture
 def server(tmp_path, monkeypatch, home):
     """An API server, and the environment of a notebook's pod that uses it."""
-    from cnai.backends import api
+    from cnai.backends.kubernetes import api
 
     server = ApiServer()
     kubeconfig = tmp_path / "kubeconfig"

@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from cnai_hub import proxy
 from cnai_hub.kubernetes import configure
+from cnai_hub.local import proxy
 
 c = get_config()  # noqa: F821 - traitlets defines it
 given = json.loads(os.environ["CLUSTERHUB"])

@@ -169,7 +169,7 @@ def operator(kubeconfig: str, log: Path, *options: str) -> Iterator[subprocess.P
     # kr8s writes the authority of a kubeconfig into a new file for each client, and leaves it.
     environment["TMPDIR"] = str(log.parent)
     with log.open("wb") as out:
-        command = [sys.executable, "-m", "cnai_hub.operator", *options]
+        command = [sys.executable, "-m", "cnai_hub.kubernetes.operator", *options]
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
         try:
             yield process

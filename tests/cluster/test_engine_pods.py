@@ -13,7 +13,7 @@ import tenancy
 import workplace
 from tenancy import until
 
-from cnai.backends import manifests
+from cnai.backends.kubernetes import manifests
 from cnai.catalog import Flavor
 from cnai.events import Event, Kind, State
 from cnai_hub.tenants import operator as operators
@@ -29,7 +29,7 @@ KILL = "kill -9 $(cat /proc/1/task/1/children)"
 
 WRITE = """
 from cnai.backends import credentials, manifests
-from cnai.engine.client import EngineClient
+from cnai.engine.control.client import EngineClient
 from cnai.engine.store import Store
 from cnai.paths import store_root
 from cnai.run.launch import build_spec, capture
@@ -49,7 +49,7 @@ print(run)
 """
 WISH = """
 from cnai.backends import credentials
-from cnai.engine.client import EngineClient
+from cnai.engine.control.client import EngineClient
 
 engine, run, verb, value = WORDS
 found = credentials.read(engine)

@@ -163,7 +163,7 @@ def test_it_computes_and_asks_kubernetes(inside):
 
 @promised_by("app")
 def test_it_shows_notebooks(inside):
-    inside.run("python", "-c", "import cnai_hub.apps.server, matplotlib.pyplot, numpy, sklearn, voila")
+    inside.run("python", "-c", "import cnai_hub.apps.server.voila, matplotlib.pyplot, numpy, sklearn, voila")
 
 
 @promised_by("notebook")
@@ -188,7 +188,9 @@ def test_it_is_for_gpus_and_shows_none_that_were_not_asked_for(inside):
 def test_it_has_what_the_chart_and_the_operator_import(inside):
     inside.run("python", "-c", "import jupyterhub_idle_culler, kubernetes_asyncio, kubespawner, psycopg2, pycurl, yaml")
     inside.run(
-        "python", "-c", "import cnai_hub.operator, cnai_hub.tenants, dask_kubernetes, kopf, oauthenticator.generic"
+        "python",
+        "-c",
+        "import cnai_hub.kubernetes.operator, cnai_hub.tenants, dask_kubernetes, kopf, oauthenticator.generic",
     )
     assert '"kind": "CustomResourceDefinition"' in inside.run("python", "-m", "cnai_hub.tenants")
     assert inside.run("jupyterhub", "--version").startswith("6.")

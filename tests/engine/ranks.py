@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 import torch._dynamo  # the first optimizer of a process imports it: here once, for all ranks
 
-from cnai.engine import context as contexts
 from cnai.engine.link import Assignment, GenerationEnd, Link, install
+from cnai.engine.training import context as contexts
 from cnai.events import Event, Kind
 from cnai.spec import Interval
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnai.catalog import Catalog, Flavor, Image
-from cnai_hub import operator, tenants
+from cnai_hub import tenants
+from cnai_hub.kubernetes import operator
 from cnai_hub.tenants import Cluster, access, limits, names, network
 from cnai_hub.tenants import operator as tenant_operator
 
@@ -331,7 +332,7 @@ def test_the_operators_pod():
         "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}}],
     }
     assert container["image"] == "r.example/hub@sha256:0"
-    assert container["args"][:3] == ["python", "-m", "cnai_hub.operator"]
+    assert container["args"][:3] == ["python", "-m", "cnai_hub.kubernetes.operator"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": 8080}
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import cnai
-from cnai.backends.engine import RUNS_AT_ONCE
+from cnai.backends.local.engine import RUNS_AT_ONCE
 from cnai.errors import ResultError, RunCancelled, RunFailed, UsageError
 from cnai.events import Kind, State
 from run.waiting import until

@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from cnai.backends.standing import Standing
-    from cnai.engine.client import EngineClient
+    from cnai.backends.kubernetes.standing import Standing
+    from cnai.engine.control.client import EngineClient
     from cnai.spec import RunSpec
 
-NAMES = ("debug", "kubernetes", "local")
+_MODULES = {
+    "debug": "cnai.backends.debug",
+    "kubernetes": "cnai.backends.kubernetes.backend",
+    "local": "cnai.backends.local.backend",
+}
+NAMES = tuple(_MODULES)
 
 
 class Backend(Protocol):
@@ -92,7 +97,7 @@ def get(name: str) -> Backend:
         return AddressBackend(name)
     if name not in NAMES:
         raise UnknownName("backend", name, [*NAMES, "tcp://host:port"])
-    return cast("Backend", import_module(f"cnai.backends.{name}"))
+    return cast("Backend", import_module(_MODULES[name]))
 
 
 def house(name: str) -> House:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cnai import catalog
-from cnai.engine.client import EngineClient
+from cnai.engine.control.client import EngineClient
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:

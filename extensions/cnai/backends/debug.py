@@ -8,9 +8,9 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any
 
-from cnai.engine import rank
-from cnai.engine.agent import free_port
 from cnai.engine.link import Assignment, Link, install
+from cnai.engine.node import rank
+from cnai.engine.node.agent import free_port
 from cnai.engine.scribe import Scribe
 from cnai.errors import EngineError, UsageError
 from cnai.events import Kind, State
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from cnai.engine.capture import Captured
-    from cnai.engine.client import EngineClient
+    from cnai.engine.control.client import EngineClient
     from cnai.engine.store import RunFolder, Store
     from cnai.spec import RunSpec
 

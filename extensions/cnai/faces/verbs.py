@@ -135,7 +135,7 @@ def _cluster(request: Namespace) -> Any:
 
 
 def _publish(request: Namespace) -> Any:
-    from cnai.faces import apps
+    from cnai.publish import apps
 
     return apps.publish(
         request.notebook,
@@ -149,14 +149,14 @@ def _publish(request: Namespace) -> Any:
 
 
 def _unpublish(request: Namespace) -> Text:
-    from cnai.faces import apps
+    from cnai.publish import apps
 
     apps.unpublish(request.app)
     return Text(f"{request.app}: taken away")
 
 
 def _apps(_: Namespace) -> Any:
-    from cnai.faces import apps
+    from cnai.publish import apps
 
     return apps.apps()
 

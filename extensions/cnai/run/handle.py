@@ -8,19 +8,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cnai import backends
-from cnai.engine import rank
+from cnai.backends import line
+from cnai.engine.node import rank
 from cnai.errors import ResultError, RunCancelled, UsageError
 from cnai.events import Event, Kind, State
-from cnai.run import line
 from cnai.run.history import History
 from cnai.spec import Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cnai.backends.line import Line
     from cnai.engine.store import RunFolder
     from cnai.errors import RunFailed
-    from cnai.run.line import Line
     from cnai.run.series import Metrics
     from cnai.spec import RunSpec
 

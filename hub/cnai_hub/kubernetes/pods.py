@@ -1,6 +1,6 @@
 """Pods of notebook servers: what a profile means for one, as traits of KubeSpawner.
 
-Pure functions, compared whole in tests. Apps' own traits (`cnai_hub.apps.pods`) replace those of notebooks.
+Pure functions, compared whole in tests. Apps' own traits (`cnai_hub.kubernetes.app_pods`) replace those of notebooks.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from traitlets import Instance, default
 
 from cnai import reasons
 from cnai_hub import pages, profiles, tenants
-from cnai_hub.apps.pods import app_pod
 from cnai_hub.kubernetes import capacity, pods, progress, tenancy
 from cnai_hub.kubernetes.api import Api, Refused, refused
+from cnai_hub.kubernetes.app_pods import app_pod
 from cnai_hub.kubernetes.patience import PatientSpawner
 from cnai_hub.kubernetes.recovery import Recovery
 from cnai_hub.kubernetes.settings import Settings

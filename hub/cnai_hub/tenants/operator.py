@@ -60,7 +60,7 @@ def deployment(cluster: Cluster) -> dict[str, Any]:
     container = {
         "name": "operator",
         "image": cluster.hub_image,
-        "args": ["python", "-m", "cnai_hub.operator", f"--liveness=http://0.0.0.0:{_PROBE_PORT}/healthz"],
+        "args": ["python", "-m", "cnai_hub.kubernetes.operator", f"--liveness=http://0.0.0.0:{_PROBE_PORT}/healthz"],
         # Where its libraries keep what they keep; the root is read-only.
         "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a volume of its own
         "ports": [{"name": "healthz", "containerPort": _PROBE_PORT}],

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from cnai.faces import apps
+from cnai.publish import apps
 from hub.realhub import GUEST
 
 FACTS = """\

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cnai import paths, reasons
-from cnai.backends import manifests
+from cnai.backends.kubernetes import manifests
 from cnai.catalog import Flavor
 from cnai.errors import EngineError
 from cnai.faces.doctor import network, rights

@@ -1,0 +1,1 @@
+"""Kubernetes: an engine is a DaskCluster in the person's own namespace, its nodes are pods."""

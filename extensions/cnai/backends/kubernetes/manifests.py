@@ -1,0 +1,158 @@
+"""Manifests: what an engine on Kubernetes is, as pure functions; tests compare them whole.
+
+An engine is one DaskCluster: a scheduler pod, and one pod per node. Both run the notebook's own image with the home
+of its person under the same path, hold no token, and are admitted under the restricted Pod Security Standard and the
+policies of tenants (`cnai_hub.tenants.admission`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cnai.catalog import Flavor
+
+GROUP, VERSION = "kubernetes.dask.org", "v1"
+COMM_PORT, API_PORT = 8786, 8787
+GPU = "nvidia.com/gpu"
+GPU_PRODUCT = "nvidia.com/gpu.product"
+FLAVOR = "cnai.dev/flavor"
+IMAGE = "cnai.dev/image"
+CLUSTER = "dask.org/cluster-name"
+COMPONENT = "dask.org/component"
+USER, USERS = 1000, 100
+GRACE_SECONDS = 60
+"""From SIGTERM to SIGKILL: time for a step, and for its checkpoint."""
+
+# By name: the resource definition takes text only, and text is a name to a probe.
+_HEALTH = {"path": "/health", "port": "health"}
+SMALLEST_CPU = 0.05
+GUARANTEED_CPU = 0.1
+"""Share of a flavor's CPUs that a node is sure of; the rest is whoever needs it, memory and GPUs are never shared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a person's pods live: their namespace, their home's claim, and what their notebook's environment says."""
+
+    namespace: str
+    claim: str
+    home: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    idle_seconds: int = 60
+
+
+def engine(name: str, place: Place, flavor: Flavor, image: str, nodes: int) -> dict[str, Any]:
+    """Return an engine's DaskCluster."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "DaskCluster",
+        "metadata": {
+            "name": name,
+            "namespace": place.namespace,
+            "labels": {FLAVOR: flavor.name},
+            "annotations": {IMAGE: image},
+        },
+        "spec": {
+            "idleTimeout": place.idle_seconds,
+            "scheduler": {"spec": _scheduler(name, place, image), "service": _service(name)},
+            "worker": {"replicas": nodes, "spec": _node(name, place, flavor, image)},
+        },
+    }
+
+
+def address(name: str, namespace: str) -> str:
+    """Return where an engine's scheduler answers, for pods of its namespace."""
+    return f"tls://{name}-scheduler.{namespace}:{COMM_PORT}"
+
+
+def node_group(name: str) -> str:
+    """Return the name of the worker group that the operator makes for an engine's nodes."""
+    return f"{name}-default"
+
+
+def _service(name: str) -> dict[str, Any]:
+    # No targetPort: the resource definition takes text only, where a Service wants a number.
+    return {
+        "type": "ClusterIP",
+        "selector": {CLUSTER: name, COMPONENT: "scheduler"},
+        "ports": [{"name": "tcp-comm", "port": COMM_PORT}, {"name": "http-dashboard", "port": API_PORT}],
+    }
+
+
+def _scheduler(name: str, place: Place, image: str) -> dict[str, Any]:
+    resources = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+    pod = _pod("scheduler", name, place, image, resources)
+    # By this the operator knows a cluster that has lost its scheduler for good.
+    pod["containers"][0]["readinessProbe"] = {"httpGet": _HEALTH, "periodSeconds": 1, "timeoutSeconds": 5}
+    return _without_gpus(pod)
+
+
+def _node(name: str, place: Place, flavor: Flavor, image: str) -> dict[str, Any]:
+    gpus = {GPU: str(flavor.gpus)} if flavor.gpus else {}
+    guaranteed = max(SMALLEST_CPU, GUARANTEED_CPU * flavor.cpu)
+    resources = {
+        "requests": {"cpu": f"{1000 * guaranteed:.0f}m", "memory": _mebibytes(flavor.memory_gib)},
+        "limits": {"cpu": f"{1000 * flavor.cpu:.0f}m", "memory": _mebibytes(flavor.memory_gib), **gpus},
+    }
+    pod = _pod("node", name, place, image, resources)
+    # What ranks share, torch's data loaders above all, counts as the pod's memory.
+    shared = {"medium": "Memory", "sizeLimit": _mebibytes(flavor.memory_gib / 2)}
+    pod["volumes"].append({"name": "shm", "emptyDir": shared})
+    pod["containers"][0]["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - a volume of its own
+    if not flavor.gpus:
+        return _without_gpus(pod)
+    pod["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
+    if flavor.gpu_product:
+        pod["nodeSelector"] = {GPU_PRODUCT: flavor.gpu_product}
+    return pod
+
+
+def _without_gpus(pod: dict[str, Any]) -> dict[str, Any]:
+    # The NVIDIA runtime obeys this variable even where no GPU was asked for, and CUDA images set it to "all".
+    pod["containers"][0]["env"].append({"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"})
+    return pod
+
+
+def _pod(part: str, name: str, place: Place, image: str, resources: dict[str, Any]) -> dict[str, Any]:
+    environment = {
+        **place.environment,
+        "HOME": place.home,
+        "CNAI_ENGINE": name,
+        "CNAI_NAMESPACE": place.namespace,
+    }
+    container = {
+        "name": part,
+        "image": image,
+        # args, not command: the image's entrypoint is an init that passes signals on.
+        "args": ["python", "-m", "cnai.backends.kubernetes.pod", part],
+        "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "ports": [{"name": "health", "containerPort": API_PORT}],
+        "resources": resources,
+        # Five minutes: one that replaces another waits for its end, which takes up to `GRACE_SECONDS`.
+        "livenessProbe": {"httpGet": _HEALTH, "periodSeconds": 20, "timeoutSeconds": 10, "failureThreshold": 15},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": "home", "mountPath": place.home}],
+    }
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USERS,
+            "fsGroup": USERS,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "home", "persistentVolumeClaim": {"claimName": place.claim}}],
+    }
+
+
+def _mebibytes(gib: float) -> str:
+    return f"{1024 * gib:.0f}Mi"

@@ -1,0 +1,243 @@
+"""The engine in pods: `python -m cnai.backends.kubernetes.pod scheduler` in one, `… node` in each of the others.
+
+The same Dask classes and preloads as the local engine. Address and credentials are in the engine's folder on the shared
+volume before the first pod starts, so any pod can be replaced: the next scheduler has the same address behind its
+Service, and goes on with the runs that the store says are this engine's.
+
+`CNAI_ENGINE` names the engine, `CNAI_NODE_SECONDS` says how long a run waits for its nodes, `CNAI_HTTP_PORT` where
+`/health` and the operator's questions are answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import fcntl
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+from cnai.backends.local import engine
+from cnai.errors import EngineError
+from cnai.paths import engine_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HTTP_PORT = int(os.environ.get("CNAI_HTTP_PORT", "8787"))
+LEAVE_SECONDS = 50.0
+"""A pod has `terminationGracePeriodSeconds` (60 in our manifests) to go; ranks that haven't ended by then are lost."""
+STATUS_SECONDS = 30.0
+"""A network volume may show a new file to another machine some seconds later."""
+POLL_SECONDS = 0.2
+
+DASK = {
+    **engine.DASK,
+    # Nodes look for a scheduler that is being replaced; Dask's pauses between attempts grow with this.
+    "distributed.comm.timeouts.connect": "5s",
+    "distributed.scheduler.http.routes": ["cnai.engine.control.questions", "distributed.http.health"],
+    "distributed.worker.http.routes": ["distributed.http.health"],
+}
+
+logger = logging.getLogger("cnai.engine")
+
+
+def main() -> None:
+    """Be the pod's process until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m cnai.backends.kubernetes.pod", description="The engine in pods.")
+    parser.add_argument("what", choices=["scheduler", "node"])
+    what = parser.parse_args().what
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        found = status()
+    except EngineError as error:
+        sys.exit(str(error))
+    if what == "node":
+        asyncio.run(_keep())
+    else:
+        with _alone(folder()):
+            asyncio.run(_schedule(found))
+
+
+def folder() -> Path:
+    """Return the engine's folder: its address, its credentials, and the lock of its scheduler."""
+    name = os.environ.get("CNAI_ENGINE", "")
+    if not name:
+        raise EngineError("CNAI_ENGINE names no engine; set it to the name of the Dask cluster")
+    return engine_dir() / name
+
+
+def status() -> dict[str, Any]:
+    """Return the engine's address and credentials, which whoever asked for the engine has written before."""
+    file = folder() / "engine.json"
+    deadline = time.monotonic() + STATUS_SECONDS
+    while True:
+        try:
+            found: dict[str, Any] = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            if time.monotonic() > deadline:
+                raise EngineError(f"can't read {file} ({error}); is the home volume mounted here?") from None
+            time.sleep(POLL_SECONDS)
+        else:
+            return found
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Wait until the scheduler that this one replaces is gone: two would write to the same runs."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(POLL_SECONDS)
+                continue
+            except OSError as error:
+                if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
+                    raise
+                logger.warning("the volume of %s knows no locks: %s", place, error)
+            break
+        yield
+
+
+async def _schedule(found: dict[str, Any]) -> None:
+    import dask
+
+    dask.config.set(DASK)
+    from distributed import Scheduler
+
+    from cnai.backends.local.backend import security
+    from cnai.engine.control.supervisor import Supervisor
+
+    host = own_address(found["address"])
+    scheduler = Scheduler(
+        host=host,
+        port=_port(found["address"]),
+        protocol="tls",
+        security=security(found),
+        dashboard=False,
+        dashboard_address=f"{host}:{HTTP_PORT}",
+        preload=["cnai.engine.supervisor"],
+    )
+    async with scheduler:
+        logger.info("the scheduler of %s listens at %s", os.environ["CNAI_ENGINE"], scheduler.address)
+        stopped = asyncio.create_task(_stop().wait())
+        await asyncio.wait({asyncio.create_task(scheduler.finished()), stopped}, return_when=asyncio.FIRST_COMPLETED)
+        supervisor = scheduler.plugins[Supervisor.name]
+        assert isinstance(supervisor, Supervisor)
+        await supervisor.rest(LEAVE_SECONDS)
+
+
+async def _keep() -> None:
+    """Keep one node alive, also past the loss of its scheduler, until this pod has to go."""
+    stop = _stop()
+    keeper = asyncio.create_task(engine.keep_node(_start_node(), _start_node, LEAVE_SECONDS))
+    await asyncio.wait({keeper, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    keeper.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await keeper
+
+
+def _start_node() -> subprocess.Popen[bytes]:
+    # A session of its own: the container's init sends SIGTERM to its whole group, and ranks would die of it.
+    command = engine.node_command("cnai.backends.kubernetes.pod")
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def node_main(keeper: int) -> None:
+    """Be the node process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    asyncio.run(_work(status(), keeper))
+
+
+async def _work(found: dict[str, Any], keeper: int) -> None:
+    """Be a node of whatever scheduler is there; end when it is lost, with all ranks: the next one starts them again."""
+    import dask
+
+    dask.config.set(DASK)
+    from distributed import Worker
+
+    from cnai.backends.local.backend import security
+    from cnai.engine.node import node
+
+    host = own_address(found["address"])
+    worker = Worker(
+        found["address"],
+        security=security(found),
+        protocol="tls",
+        host=host,
+        nthreads=1,
+        resources={"node": 1},
+        memory_limit=0,
+        local_directory=tempfile.mkdtemp(prefix="cnai-node-"),
+        dashboard=False,
+        dashboard_address=f"{host}:{HTTP_PORT}",
+        preload=["cnai.engine.node"],
+        name=node_name(),
+    )
+    orphan = asyncio.create_task(_end_without(keeper))
+    async with worker:
+        logger.info("node %s is connected to %s", worker.name, found["address"])
+        leaving: list[asyncio.Task[None]] = []
+
+        def leave() -> None:
+            leaving.append(asyncio.ensure_future(node.depart(worker, LEAVE_SECONDS - 5)))
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leave)
+        await worker.finished()
+    orphan.cancel()
+    node.leave()
+
+
+async def _end_without(keeper: int) -> None:
+    from cnai.engine.node import node
+
+    while os.getppid() == keeper:
+        await asyncio.sleep(1)
+    node.leave()
+
+
+def node_name() -> str:
+    """Return the node's name: of its Deployment, which the operator ends it by, and what tells its processes apart.
+
+    A pod that has to go and the one that replaces it are of the same Deployment, and Dask refuses a name that it has.
+    """
+    return f"{os.environ.get('DASK_WORKER_NAME') or 'node'}/{socket.gethostname()}/{os.getpid()}"
+
+
+def own_address(of_engine: str) -> str:
+    """Return the address at which this pod is reached: loopback if the engine is there."""
+    from distributed.utils import get_ip
+
+    host = of_engine.partition("://")[2].rpartition(":")[0]
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return host
+    return str(get_ip())
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def _stop() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+if __name__ == "__main__":
+    main()

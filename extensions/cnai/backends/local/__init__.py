@@ -1,0 +1,1 @@
+"""Local: two detached processes of this user on this machine."""

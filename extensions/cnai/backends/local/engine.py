@@ -1,0 +1,185 @@
+"""The local engine's two processes: a scheduler, which keeps one node alive beside it.
+
+The node starts its forkserver before it imports Dask, so that torch loads while both Dask processes start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from cnai import catalog
+from cnai.paths import engine_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distributed import Scheduler
+
+IDLE_SECONDS = float(os.environ.get("CNAI_IDLE_SECONDS", "3600"))
+HOST = "127.0.0.1"
+RUNS_AT_ONCE = 8
+"""On a machine without GPUs; runs that hold GPUs go one after the other."""
+LEAVE_SECONDS = 10.0
+RESTART_SECONDS = 2.0
+"""A node lives at least this long before the next one starts, so that one that can't start doesn't take the machine."""
+
+DASK = {
+    "distributed.scheduler.allowed-failures": 0,  # a lost node is the supervisor's to judge, at once
+    "distributed.scheduler.worker-ttl": "30s",
+    "distributed.worker.daemon": False,  # agents have children
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.low-level-log-length": 16,  # events are in the store; Dask needn't remember them
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.tick.interval": "1s",
+}
+
+logger = logging.getLogger("cnai.engine")
+
+
+def main() -> None:
+    """Be the scheduler process, unless one runs already."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    with (engine_dir() / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        os.environ["CNAI_ENGINE"] = "local"
+        (engine_dir() / "engine.json").unlink(missing_ok=True)
+        first = _start_node()
+        asyncio.run(_schedule(first))
+
+
+def _start_node() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(node_command(__name__), stdin=subprocess.DEVNULL)
+
+
+def node_command(backend: str) -> list[str]:
+    """Return the command of a node of this process: torch begins to load before all else."""
+    program = (
+        "from cnai.engine.node.preload import warm_up; warm_up(); "
+        f"from {backend} import node_main; node_main({os.getpid()})"
+    )
+    return [sys.executable, "-c", program]
+
+
+async def _schedule(first: subprocess.Popen[bytes]) -> None:
+    import dask
+
+    dask.config.set(DASK)
+    from distributed import Scheduler, Security
+
+    scheduler = Scheduler(
+        host=HOST,
+        port=0,
+        protocol="tls",
+        security=Security.temporary(),
+        dashboard=False,
+        preload=["cnai.engine.supervisor"],
+        idle_timeout=f"{IDLE_SECONDS}s",
+    )
+    async with scheduler:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        _write_status(scheduler)
+        keeper = asyncio.create_task(keep_node(first, _start_node, LEAVE_SECONDS))
+        finished = asyncio.create_task(scheduler.finished())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        (engine_dir() / "engine.json").unlink(missing_ok=True)
+
+
+def _write_status(scheduler: Scheduler) -> None:
+    import psutil
+
+    fresh = engine_dir() / ".engine.json"
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
+        tls = {
+            "ca": scheduler.security.tls_ca_file,
+            "key": scheduler.security.tls_scheduler_key,
+            "cert": scheduler.security.tls_scheduler_cert,
+        }
+        started = psutil.Process().create_time()
+        json.dump({"address": scheduler.address, "pid": os.getpid(), "started": started, "tls": tls}, file)
+    fresh.replace(engine_dir() / "engine.json")
+
+
+async def keep_node(
+    process: subprocess.Popen[bytes], start: Callable[[], subprocess.Popen[bytes]], leave_seconds: float
+) -> None:
+    """Start the node again when it dies; end it with this task, blocking for at most `leave_seconds`."""
+    try:
+        while True:
+            started = time.monotonic()
+            while process.poll() is None:
+                await asyncio.sleep(0.05)
+            logger.warning("the node ended with exit code %s; starting another one", process.returncode)
+            await asyncio.sleep(max(0.0, started + RESTART_SECONDS - time.monotonic()))
+            process = start()
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=leave_seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def node_main(scheduler_pid: int) -> None:
+    """Be the node process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    status = _wait_for_scheduler(scheduler_pid)
+    asyncio.run(_work(status))
+
+
+def _wait_for_scheduler(pid: int) -> dict[str, Any]:
+    while os.getppid() == pid:
+        with contextlib.suppress(OSError, ValueError):
+            status: dict[str, Any] = json.loads((engine_dir() / "engine.json").read_text())
+            if status["pid"] == pid:
+                return status
+        time.sleep(0.02)
+    sys.exit("the scheduler is gone")
+
+
+async def _work(status: dict[str, Any]) -> None:
+    import dask
+
+    dask.config.set(DASK)
+    from distributed import Worker
+
+    from cnai.backends.local.backend import security
+    from cnai.engine.node import node
+
+    slots = 1 if catalog.this_machine().gpus else RUNS_AT_ONCE
+    worker = Worker(
+        status["address"],
+        security=security(status),
+        protocol="tls",
+        nthreads=slots,
+        resources={"node": slots},
+        memory_limit=0,
+        local_directory=str(engine_dir() / "dask"),
+        dashboard=False,
+        preload=["cnai.engine.node"],
+        name="this-machine",
+    )
+    async with worker:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, node.leave)
+        await worker.finished()
+    node.leave()

@@ -1,0 +1,1 @@
+"""Control: beside the Dask scheduler, what takes runs through their generations; and a process's line to it."""

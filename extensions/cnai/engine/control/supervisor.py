@@ -1,0 +1,229 @@
+"""Supervisor: preload of the Dask scheduler. Owns every run of its cluster, whatever becomes of the kernels."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distributed import Client, Status
+from distributed.comm import CommClosedError
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from cnai import paths
+from cnai.engine.control.driver import Driver, Refusal
+from cnai.engine.node.node import UP
+from cnai.engine.store import Store
+from cnai.errors import CnaiError
+from cnai.events import State
+
+if TYPE_CHECKING:
+    from distributed.scheduler import WorkerState
+
+    from cnai.engine.store import RunFolder
+
+DOWN = "cnai"
+"""Dask topic from the supervisor to everybody who watches."""
+
+RETIRED_SECONDS = 60.0
+"""How long a node that was named for retirement gets no ranks; it stays if nobody ends it."""
+
+logger = logging.getLogger(__name__)
+
+
+def dask_setup(scheduler: Any) -> None:
+    """Make a Dask scheduler supervise runs."""
+    supervisor = Supervisor(scheduler)
+    scheduler.add_plugin(supervisor)
+    scheduler.handlers.update(cnai_submit=supervisor.submit, cnai_wish=supervisor.wish, cnai_status=supervisor.status)
+    scheduler.loop.add_callback(supervisor.recover)
+
+
+async def dask_teardown(scheduler: Any) -> None:
+    """Hang up before the scheduler does, or the supervisor's own client tries to connect again."""
+    await scheduler.plugins[Supervisor.name].close()
+
+
+class Supervisor(SchedulerPlugin):
+    """All runs of one cluster. Lives on the scheduler's event loop."""
+
+    name = "cnai-supervisor"
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+        self.engine = os.environ.get("CNAI_ENGINE", "")
+        self._drivers: dict[str, Driver] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._client: Client | None = None
+        self._connecting = asyncio.Lock()
+        self._recovered = asyncio.Event()
+        self._leaving: dict[str, float] = {}
+        """By node: until when it gets no ranks, on the monotonic clock."""
+        self._idle_since = 0.0
+        self.resting = False
+        """Set when no generation may begin any more."""
+
+    async def client(self) -> Client:
+        """Return a Dask client of the scheduler that this process is."""
+        async with self._connecting:
+            if self._client is None:
+                self._client = await Client(
+                    self.scheduler.address,
+                    security=self.scheduler.security,
+                    asynchronous=True,
+                    set_as_default=False,
+                )
+            return self._client
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def submit(self, run_id: str, root: str) -> dict[str, Any]:
+        """Begin a run that the caller has written into the store."""
+        await self._recovered.wait()
+        folder = Store(Path(root)).folder(run_id)
+        # It goes on, or has ended, when it was found in the store before, or is asked for again after a lost answer.
+        if run_id not in self._drivers and not folder.status()["state"].final:
+            self._drive(Driver(self, folder))
+        return {}
+
+    async def wish(self, run_id: str, verb: str, value: int | None = None, only_ask: bool = False) -> dict[str, Any]:
+        """Take a wish for a run, or only look at it; answers `{"refused": why}` if it can't be granted."""
+        await self._recovered.wait()
+        self._idle_since = 0.0
+        driver = self._drivers.get(run_id)
+        if driver is None:
+            return {"refused": f"run {run_id} isn't going on here; see %cnai runs"}
+        try:
+            driver.wish(verb, value, only_ask=only_ask)
+        except Refusal as refusal:
+            return {"refused": str(refusal)}
+        return {}
+
+    async def status(self) -> dict[str, Any]:
+        """Return the nodes and the runs that are going on."""
+        nodes = []
+        for address in list(self.scheduler.workers):
+            with contextlib.suppress(OSError, CommClosedError):  # gone this moment
+                nodes.append({"address": address, **await self.scheduler.rpc(address).cnai_about()})
+        runs = {run_id: str(driver.state) for run_id, driver in self._drivers.items()}
+        return {"address": self.scheduler.address, "pid": os.getpid(), "nodes": nodes, "runs": runs}
+
+    async def recover(self) -> None:
+        """Go on with the runs of this engine that the store has: begun by a lost scheduler, or by nobody yet."""
+        try:
+            if self.engine:
+                store = Store(paths.store_root())
+                for folder in reversed(store.folders()):
+                    self._recover(folder)
+                _remove_expired(store)
+        finally:
+            self._recovered.set()
+
+    def _recover(self, folder: RunFolder) -> None:
+        try:
+            status = folder.status()
+            mine = self.engine in {status["engine"], folder.record.get("engine")}
+            if mine and not status["state"].final and folder.run_id not in self._drivers:
+                self._drive(Driver(self, folder, recovered=bool(status["engine"])))
+        except (CnaiError, OSError, ValueError, KeyError):  # one that can't be read must not hold back the others
+            logger.exception("run %s", folder.run_id)
+
+    def nodes(self, *, without_ranks: bool = False) -> list[WorkerState]:
+        """Return the nodes that may get ranks; all of them, or those that no generation has."""
+        now = time.monotonic()
+        self._leaving = {
+            address: until
+            for address, until in self._leaving.items()
+            if until > now and address in self.scheduler.workers
+        }
+        return [
+            state
+            for address, state in self.scheduler.workers.items()
+            if address not in self._leaving
+            and state.status in {Status.init, Status.running}
+            and not (without_ranks and self._busy(address))
+        ]
+
+    def _busy(self, address: str) -> bool:
+        return any(driver.on(address) for driver in self._drivers.values())
+
+    def retire(self, number: int) -> dict[str, dict[str, Any]]:
+        """Name all nodes, those that can go first; so many of those without ranks get none any more."""
+        free = {state.address for state in self.nodes()}
+
+        def cost(state: WorkerState) -> tuple[bool, bool, str]:
+            return self._busy(state.address), state.address in free, state.address
+
+        found = sorted((cost(state), state) for state in self.scheduler.workers.values())
+        for (busy, _, address), _state in found[:number]:
+            if not busy:
+                self._leaving.setdefault(address, time.monotonic() + RETIRED_SECONDS)
+        return {state.address: {"name": str(state.name).partition("/")[0], "busy": busy} for (busy, *_), state in found}
+
+    def idle_since(self) -> float:
+        """Return since when no run goes on here, in seconds since 1970; 0 while one does, or may."""
+        states = {driver.state for driver in self._drivers.values()}
+        if not self._recovered.is_set() or any(not state.final and state is not State.PAUSED for state in states):
+            self._idle_since = 0.0
+        elif not self._idle_since:
+            self._idle_since = time.time()
+        return self._idle_since
+
+    async def rest(self, seconds: float) -> None:
+        """Have all generations end at a step boundary and begin no other one; the next scheduler goes on."""
+        self.resting = True
+        for driver in self._drivers.values():
+            driver.leave()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Hand what nodes say to the drivers of their runs."""
+        if topic != UP:
+            return
+        if "leaving" in msg:
+            self._leaving[msg["leaving"]] = float("inf")
+            for each in self._drivers.values():
+                if each.on(msg["leaving"]):
+                    each.leave()
+        elif (driver := self._drivers.get(msg["run"])) is not None:
+            driver.hear(msg)
+
+    def publish(self, run_id: str, position: int, text: str) -> None:
+        """Tell everybody who watches."""
+        self.scheduler.log_event(DOWN, {"run": run_id, "at": position, "text": text})
+
+    def _drive(self, driver: Driver) -> None:
+        run_id = driver.folder.run_id
+        self._idle_since = 0.0
+        self._drivers[run_id] = driver
+        task = asyncio.get_running_loop().create_task(driver.drive(), name=f"cnai-{run_id}")
+        self._tasks.add(task)
+
+        def forget(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            self._drivers.pop(run_id, None)
+            if not done.cancelled() and (error := done.exception()) is not None:
+                logger.error("run %s: %r", run_id, error, exc_info=error)
+
+        task.add_done_callback(forget)
+
+
+def _remove_expired(store: Store) -> None:
+    """Remove finished runs whose time to live is over."""
+    for folder in store.folders():
+        try:
+            ttl, status = folder.spec.ttl_seconds, folder.status()
+            ended = (folder.path / "state.json").stat().st_mtime
+        except (CnaiError, OSError):
+            continue
+        if ttl is not None and status["state"].final and time.time() - ended > ttl:
+            shutil.rmtree(folder.path, ignore_errors=True)

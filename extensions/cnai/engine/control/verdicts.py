@@ -1,0 +1,160 @@
+"""Verdicts: what the reports of a generation mean, and what follows. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cnai.engine.node.node import Report
+    from cnai.spec import RunSpec
+
+Fault = Literal["user", "infra", "deadline"]
+Ending = Literal["finished", "ended", "failed"]
+
+# What a rank says when another one is gone; texts of gloo, NCCL and TCPStore in torch 2.13 to 2.15.
+_COLLECTIVE = re.compile(
+    "|".join(
+        (
+            r"Connection (closed|reset) by peer|Connection refused|Broken pipe",
+            r"Timed out (after )?waiting|wait timeout|Application timeout",
+            r"\[.*gloo/transport|gloo connectFullMesh",
+            r"NCCL (error|watchdog)|ncclRemoteError|DistNetworkError|DistStoreError",
+        )
+    )
+)
+
+_HINTS: tuple[tuple[str, str], ...] = (
+    (
+        r"CUDA out of memory|OutOfMemoryError",
+        "the GPU's memory is full: use a smaller batch_size, more shards, or a larger flavor",
+    ),
+    (
+        r"SIGKILL",
+        "nobody asked for this kill; most often the machine ran out of memory: use fewer ranks or a smaller batch_size",
+    ),
+    (r"SIGSEGV|SIGABRT|SIGBUS", "native code crashed; the rank's log may hold the stack of each thread"),
+    (r"No module named", "put the module next to the notebook, or install it in the environment the engine runs in"),
+    (r"get_ipython", "magics and IPython functions don't exist in a rank; use plain Python in the target"),
+    (
+        r"does not require grad",
+        "the loss doesn't depend on the model's parameters; look for .detach(), no_grad() or .item() before it",
+    ),
+    (
+        r"Expected more than 1 value per channel",
+        "BatchNorm needs two samples per shard: use fewer shards or a larger batch_size",
+    ),
+    (
+        r"[Tt]imed out|wait timeout",
+        "a rank waited too long for the others; a branch that only some ranks take is the usual cause",
+    ),
+    (r"Address already in use|EADDRINUSE", "another process took the port; train again"),
+    (r"No space left on device", "the disk is full: free some space, or checkpoint less often"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Why a generation failed, as one line for people; `traceback` holds the user's own lines."""
+
+    summary: str
+    fault: Fault
+    rank: int | None = None
+    traceback: str = ""
+
+    @property
+    def hint(self) -> str:
+        """Return cause and fix if the pattern is known."""
+        return hint(f"{self.summary}\n{self.traceback}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a generation ended."""
+
+    ending: Ending
+    cause: Cause | None = None
+
+
+@dataclass
+class Budget:
+    """Failures without progress; a new checkpoint resets it."""
+
+    spent: dict[Fault, int] = field(default_factory=lambda: {"user": 0, "infra": 0})
+
+    def progress(self) -> None:
+        """Forget past failures."""
+        self.spent = {"user": 0, "infra": 0}
+
+    def allows(self, fault: Fault, spec: RunSpec) -> bool:
+        """Count a failure and tell whether the run may try again."""
+        if fault == "deadline":
+            return False
+        self.spent[fault] += 1
+        return self.spent[fault] <= (spec.retries if fault == "user" else spec.infra_retries)
+
+
+def judge(reports: Sequence[Report], diagnoses: Mapping[int, Mapping[str, Any]], world_size: int) -> Verdict:
+    """Decide how a generation ended from its nodes' reports and what the ranks said of their exceptions."""
+    said: dict[int, str] = {}
+    for report in reports:
+        said.update(report.said)
+    if len(said) == world_size:
+        return Verdict(ending="ended" if "ended" in said.values() else "finished")
+    return Verdict(ending="failed", cause=_cause(reports, diagnoses))
+
+
+def _cause(reports: Sequence[Report], diagnoses: Mapping[int, Mapping[str, Any]]) -> Cause:
+    """Return the earliest failure that isn't merely the echo of another one."""
+    causes = [(d.get("at", 0.0), _exception(rank, d)) for rank, d in diagnoses.items()]
+    causes += [
+        (failure.time, _exit(failure.rank, failure.exit_code, failure.signal_name))
+        for report in reports
+        for failure in report.failures
+        if failure.rank not in diagnoses
+    ]
+    causes.sort(key=lambda item: item[0])
+    own = [cause for _, cause in causes if not is_echo(cause.summary)]
+    if own:
+        return own[0]
+    lost = [report.error for report in reports if report.error and "SignalException" not in report.error]
+    if lost:
+        return Cause(summary=lost[0], fault="infra")
+    if causes:
+        return causes[0][1]
+    return Cause(summary="the ranks ended without saying why", fault="infra")
+
+
+def _exception(rank: int, diagnosis: Mapping[str, Any]) -> Cause:
+    summary = str(diagnosis["summary"])
+    return Cause(
+        summary=f"rank {rank}: {summary}",
+        # Losing a peer isn't the user's fault; it becomes the cause only when nobody else failed.
+        fault="infra" if is_echo(summary) else "user",
+        rank=rank,
+        traceback=str(diagnosis.get("traceback", "")),
+    )
+
+
+def _exit(rank: int, exit_code: int, signal_name: str) -> Cause:
+    if signal_name:
+        return Cause(summary=f"rank {rank} was ended by {signal_name}", fault="infra", rank=rank)
+    return Cause(summary=f"rank {rank} left with exit code {exit_code}", fault="user", rank=rank)
+
+
+def is_echo(summary: str) -> bool:
+    """Tell whether an exception only says that another rank is gone or late."""
+    return bool(_COLLECTIVE.search(summary))
+
+
+def hint(text: str) -> str:
+    """Return cause and fix of a known pattern, "" for others."""
+    return next((fix for pattern, fix in _HINTS if re.search(pattern, text)), "")
+
+
+def spread(ranks: int, nodes: int) -> list[int]:
+    """Share ranks among nodes as evenly as possible, the first nodes hold more."""
+    return [ranks // nodes + (node < ranks % nodes) for node in range(nodes)]

@@ -1,0 +1,151 @@
+"""Agent: torch's elastic agent in the main thread of its own process, one per node and generation.
+
+It comes from the node's warm forkserver and forks the ranks, so neither the Dask worker nor the forkserver ever runs
+user code. Rendezvous is static with `max_restarts=0`: in torch up to 2.13 an in-place restart reads its predecessor's
+addresses from the store, and an elastic scale-up hangs. A new generation is a new agent with a new port instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cnai.engine.node.watchdog import end_with_parent
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+    from cnai.engine.link import Assignment
+
+MONITOR_SECONDS = 0.05
+RENDEZVOUS_SECONDS = 60
+SHUTDOWN_SECONDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What one node is asked to start: its share of a generation's ranks."""
+
+    assignment: Assignment
+    node_rank: int
+    nodes: int
+    first_rank: int
+    ranks: int
+    """Ranks on this node."""
+    endpoint: str
+    """host:port of the rendezvous on node 0; port 0 on a single node: the agent picks one."""
+    cwd: str
+    env: dict[str, str]
+    cpu: float | None
+    """CPUs for this node's ranks; None: all."""
+    gpus: int | None
+    """GPUs that the ranks may see; None: all."""
+    debug: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """How a rank's process ended, as its agent saw it.
+
+    A negative exit code is a signal; time in seconds since 1970 (UTC).
+    """
+
+    rank: int
+    exit_code: int
+    time: float
+
+    @property
+    def signal_name(self) -> str:
+        """Return SIGKILL or the like, "" if no signal ended it."""
+        return signal.Signals(-self.exit_code).name if self.exit_code < 0 else ""
+
+
+def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
+    """Run the agent of one node; sends `("done", None)`, `("failed", [Failure])` or `("error", text)` at the end.
+
+    `ups` are the ranks' ends of their lines to the node, by local rank.
+    """
+    end_with_parent()
+    _environment(order)
+    try:
+        outcome.send(_launch(order, ups))
+    except BaseException as error:  # noqa: BLE001  also torch's SignalException: the node must hear of everything
+        outcome.send(("error", f"{type(error).__name__}: {error}"))
+
+
+def _launch(order: Order, ups: list[Connection]) -> tuple[str, Any]:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from cnai.engine.node import rank
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what it says, the run's events say better
+    config = LaunchConfig(
+        min_nodes=order.nodes,
+        max_nodes=order.nodes,
+        nproc_per_node=order.ranks,
+        run_id=f"{order.assignment.run_id}-{order.assignment.generation}",
+        rdzv_backend="static",
+        rdzv_endpoint=_endpoint(order.endpoint),
+        rdzv_configs={"rank": order.node_rank, "timeout": RENDEZVOUS_SECONDS},
+        max_restarts=0,
+        monitor_interval=MONITOR_SECONDS,
+        start_method="fork",
+        local_addr=order.endpoint.rpartition(":")[0] if order.nodes == 1 else None,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        logs_specs=DefaultLogsSpecs(log_dir=str(scratch(order))),
+    )
+    try:
+        elastic_launch(config, rank.main)(order, ups)
+    except ChildFailedError as error:
+        return "failed", [
+            Failure(rank=global_rank, exit_code=failure.exitcode, time=float(failure.timestamp))
+            for global_rank, failure in error.failures.items()
+        ]
+    return "done", None
+
+
+def scratch(order: Order) -> Path:
+    """Return where torch keeps its error files; the node removes it, also when the agent was killed."""
+    return order.assignment.run_dir / f".elastic-{order.assignment.generation}-{order.node_rank}"
+
+
+def _endpoint(endpoint: str) -> str:
+    host, _, port = endpoint.rpartition(":")
+    return f"{host}:{port if port != '0' else free_port(host)}"
+
+
+def free_port(host: str) -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _environment(order: Order) -> None:
+    # torch's own check would initialize CUDA in this process, and forked ranks could not use it any more.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    if order.endpoint.startswith("127."):
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    if order.gpus is not None:
+        visible = (
+            os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
+        )
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join((visible or [str(i) for i in range(order.gpus)])[: order.gpus])
+    os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(order))
+    os.environ["CNAI_RUN_ID"] = order.assignment.run_id
+    os.environ["CNAI_GENERATION"] = str(order.assignment.generation)
+    os.environ.update(order.env)
+
+
+def threads_per_rank(order: Order) -> int:
+    """Return how many CPU threads a rank may use: the node's CPUs shared among its ranks."""
+    cpus = len(os.sched_getaffinity(0)) if order.cpu is None else order.cpu
+    return max(1, int(cpus // order.ranks))

@@ -1,0 +1,226 @@
+"""Node: preload of each Dask worker. Keeps a warm forkserver and turns an Order into an agent and its ranks.
+
+The worker itself never imports torch: it starts faster, and no rank can hold its GIL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from dataclasses import dataclass, field
+from multiprocessing import connection, util
+from typing import TYPE_CHECKING, Any
+
+from cnai.engine.link import BATCH_SECONDS
+from cnai.engine.node import agent
+from cnai.engine.node.preload import warm_up
+from cnai.engine.node.tail import Tail
+from cnai.engine.store import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+    from distributed import Worker
+
+    from cnai.engine.node.agent import Failure, Order
+
+UP = "cnai-up"
+"""Dask topic from nodes to the supervisor."""
+DRAIN_SECONDS = 5.0
+KILL_AFTER_SECONDS = agent.SHUTDOWN_SECONDS + 5
+
+_running: dict[tuple[str, int], NodeGeneration] = {}
+_ended_early: set[tuple[str, int]] = set()
+"""Asked to end before they began here."""
+_leaving = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """How one node's share of a generation came to its end."""
+
+    node_rank: int
+    said: dict[int, str] = field(default_factory=dict)
+    """By rank: "finished" or "ended"."""
+    failures: tuple[Failure, ...] = ()
+    error: str = ""
+    """Why the agent itself ended, "" if it did its work."""
+
+
+def leave() -> None:
+    """End this process at once, without waiting for threads that wait for agents; these end themselves with it."""
+    shutil.rmtree(util.get_temp_dir(), ignore_errors=True)  # the forkserver's socket
+    os._exit(0)
+
+
+async def depart(worker: Worker, seconds: float) -> None:
+    """Leave with as little loss as possible: have the ranks end at a step boundary, then close the worker."""
+    global _leaving
+    _leaving = True
+    worker.log_event(UP, {"leaving": worker.address})
+    deadline = time.monotonic() + seconds
+    # Its tasks are forgotten when the supervisor has their reports.
+    while (_running or worker.state.tasks) and time.monotonic() < deadline:
+        await asyncio.sleep(BATCH_SECONDS)
+    await worker.close(executor_wait=False, reason="asked to leave")
+
+
+def dask_setup(worker: Any) -> None:
+    """Make a Dask worker a node."""
+    warm_up()
+    worker.handlers.update(cnai_end=end, cnai_dump=dump, cnai_port=port, cnai_about=about)
+
+
+def run_agent(order: Order) -> Report:
+    """Run one node's share of a generation to its end; a Dask task."""
+    from distributed import get_worker
+
+    worker, key = get_worker(), (order.assignment.run_id, order.assignment.generation)
+    if key in _ended_early or _leaving:
+        return Report(node_rank=order.node_rank, error="ended before it began")
+    identity = {"run": order.assignment.run_id, "generation": order.assignment.generation, "node": order.node_rank}
+    generation = NodeGeneration(order, lambda message: worker.log_event(UP, {**identity, **message}))
+    _running[key] = generation
+    try:
+        return generation.run()
+    finally:
+        del _running[key]
+
+
+async def end(run_id: str, generation: int, how: str) -> bool:
+    """End a generation on this node: "graceful" at a step boundary, "terminate" now, "kill" without asking."""
+    running = _running.get((run_id, generation))
+    if running is None:
+        _ended_early.add((run_id, generation))
+        return False
+    running.end(how)
+    return True
+
+
+async def dump(run_id: str, generation: int) -> None:
+    """Have each rank write the stacks of its threads into its log."""
+    if running := _running.get((run_id, generation)):
+        running.signal_ranks(signal.SIGUSR1)
+
+
+async def about() -> dict[str, Any]:
+    """Return this node's pid and its memory without the ranks', in MiB."""
+    import psutil
+
+    return {"pid": os.getpid(), "memory_mib": round(psutil.Process().memory_info().rss / 2**20, 1)}
+
+
+async def port(host: str) -> int:
+    """Return a free port for a rendezvous on this node."""
+    return agent.free_port(host)
+
+
+class NodeGeneration:
+    """One node's share of a generation: the agent's process, the lines from its ranks, and their logs."""
+
+    def __init__(self, order: Order, publish: Callable[[dict[str, Any]], None]) -> None:
+        self.order, self._publish = order, publish
+        self._pids: dict[int, int] = {}
+        self._said: dict[int, str] = {}
+        folder, assignment = RunFolder(order.assignment.run_dir), order.assignment
+        self._tails = [
+            Tail(folder.log_file(assignment.generation, rank), assignment.run_id, assignment.generation, rank)
+            for rank in range(order.first_rank, order.first_rank + order.ranks)
+        ]
+        context = multiprocessing.get_context("forkserver")
+        pipes = [context.Pipe() for _ in range(order.ranks)]
+        self._downs: list[Connection] = [down for down, _ in pipes]
+        self._outcome, outcome = context.Pipe(duplex=False)
+        ups = [up for _, up in pipes]
+        self._agent = context.Process(target=agent.main, args=(order, ups, outcome), name=f"cnai-{assignment.run_id}")
+        self._agent.start()
+        for mine in (*ups, outcome):
+            mine.close()  # so that the end of the last rank is the end of its line
+
+    def run(self) -> Report:
+        """Relay until the agent and its ranks are gone."""
+        self._publish({"started": self._agent.pid})
+        word: str = "error"
+        content: Any = ""
+        while self._agent.is_alive():
+            ready = connection.wait([*self._downs, self._outcome, self._agent.sentinel], timeout=BATCH_SECONDS)
+            self._relay([down for down in self._downs if down in ready])
+            if self._outcome in ready:
+                try:
+                    word, content = self._outcome.recv()
+                except EOFError:
+                    break
+        self._agent.join()
+        self._drain()
+        self._outcome.close()
+        shutil.rmtree(agent.scratch(self.order), ignore_errors=True)
+        if word == "error" and not content:
+            content = f"the agent's process died with exit code {self._agent.exitcode}"
+        return Report(
+            node_rank=self.order.node_rank,
+            said=self._said,
+            failures=tuple(content) if word == "failed" else (),
+            error=content if word == "error" else "",
+        )
+
+    def end(self, how: str) -> None:
+        """End the ranks: ask them, or signal their agent."""
+        if how == "graceful":
+            for down in self._downs:
+                _tell(down, "stop")
+        elif self._agent.is_alive():
+            self._agent.kill() if how == "kill" else self._agent.terminate()
+
+    def signal_ranks(self, number: signal.Signals) -> None:
+        """Send a signal to each rank."""
+        for pid in self._pids.values():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def _relay(self, downs: list[Connection]) -> None:
+        for down in downs:
+            try:
+                word, rank, content = down.recv()
+            except (EOFError, OSError):
+                self._downs.remove(down)
+                down.close()
+                continue
+            self._handle(word, rank, content)
+        for tail in self._tails:
+            if text := tail.read():
+                self._publish({"events": text})
+
+    def _handle(self, word: str, rank: int, content: Any) -> None:
+        if word == "events":
+            self._publish({"events": content})
+        elif word == "said":
+            self._said[rank] = content
+        elif word == "announce":
+            self._pids.update({rank: content["pid"]} if "pid" in content else {})
+            self._publish({"announce": content, "rank": rank})
+
+    def _drain(self) -> None:
+        """Read what the ranks still had to say; a grandchild that holds a line open ends the wait after 5 s."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._downs and time.monotonic() < deadline:
+            ready = connection.wait(self._downs, timeout=BATCH_SECONDS)
+            self._relay([down for down in self._downs if down in ready])
+        for down in self._downs:
+            down.close()
+        for tail in self._tails:
+            if text := tail.finish():
+                self._publish({"events": text})
+
+
+def _tell(down: Connection, word: str) -> None:
+    try:
+        down.send(word)
+    except OSError:  # this rank is gone already
+        return

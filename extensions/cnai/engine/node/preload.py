@@ -1,0 +1,12 @@
+"""Starts the forkserver that imports torch: the longest part of a node's start, so nothing else is imported before."""
+
+import multiprocessing
+import os
+from multiprocessing import forkserver
+
+
+def warm_up() -> None:
+    """Start the forkserver, which imports torch in the background; returns at once."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch at import; ranks get their own count
+    multiprocessing.set_forkserver_preload(["cnai.engine.node.warm"])
+    forkserver.ensure_running()

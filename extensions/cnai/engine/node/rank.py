@@ -1,0 +1,153 @@
+"""Rank: what runs in a rank's process around the user's target."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import io
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnai.engine import capture
+from cnai.engine.control.verdicts import is_echo
+from cnai.engine.link import GenerationEnd, Link, install
+from cnai.engine.node.watchdog import end_with_parent
+from cnai.engine.store import RunFolder, write
+from cnai.errors import ResultError
+from cnai.events import Kind
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from cnai.engine.node.agent import Order
+
+ECHO_SECONDS = 0.3
+"""A rank that lost a peer stays this long: the agent names one failed rank, and must find the peer's death first."""
+RESULT_FORMAT = "cnai-result-1"
+
+
+def main(order: Order, ups: list[Connection]) -> None:
+    """Run the target in this process; torch's agent calls it in each forked rank with the torchrun environment set."""
+    end_with_parent()
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    folder = RunFolder(order.assignment.run_dir)
+    _own_process(folder.log_file(order.assignment.generation, rank), order)
+    for other, up in enumerate(ups):
+        if other != local_rank:
+            up.close()
+    link = Link(order.assignment, rank, ups[local_rank])
+    install(link)
+    link.announce(pid=os.getpid())
+    try:
+        value = _run(folder)
+    except GenerationEnd:
+        link.say("ended")
+    except SystemExit as leave:
+        _leave(link, leave)
+    except BaseException as error:  # noqa: BLE001  whatever the target raised is the run's diagnosis
+        told = diagnosis(error, debug=order.debug)
+        link.emit(Kind.DIAGNOSIS, told)
+        link.close()
+        if is_echo(told["summary"]):
+            time.sleep(ECHO_SECONDS)
+        _exit(1)
+    else:
+        if rank == 0:
+            write(folder.path / f"result-gen-{order.assignment.generation}", pack_result(value))
+        link.say("finished")
+    _tidy_up()
+    link.close()
+
+
+def _run(folder: RunFolder) -> Any:
+    return capture.load(folder.payload.read_bytes(), folder.code_dir())()
+
+
+def _leave(link: Link, leave: SystemExit) -> None:
+    """Treat `sys.exit()` as a script's normal end and `sys.exit(3)` or `sys.exit("text")` as its failure."""
+    if leave.code in {None, 0}:
+        link.say("finished")
+        return
+    link.emit(Kind.DIAGNOSIS, {"summary": f"the target called sys.exit({leave.code!r})", "error": "SystemExit"})
+    link.close()
+    _exit(leave.code if isinstance(leave.code, int) else 1)
+
+
+def _exit(code: int) -> None:
+    """End at once: after a failure neither exit handlers nor open process groups may hold the rank back."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF or 1)
+
+
+def _own_process(log: Path, order: Order) -> None:
+    """Undo what the fork inherited from the agent: signal handlers, standard streams, random state, thread count."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, fd in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, fd)
+    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", 0, closefd=False), encoding="utf-8", write_through=True)
+    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0, closefd=False), encoding="utf-8", write_through=True)
+    faulthandler.enable(sys.stderr)
+    faulthandler.register(signal.SIGUSR1, sys.stderr)  # the supervisor asks a stalled rank where it is
+    if Path(order.cwd).is_dir():
+        os.chdir(order.cwd)
+    _seed_and_threads()
+
+
+def _seed_and_threads() -> None:
+    import numpy as np
+    import torch
+
+    np.random.seed()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def _tidy_up() -> None:
+    import torch.distributed as dist
+
+    from cnai.engine.training import context
+
+    context.close()
+    if dist.is_initialized():
+        with contextlib.suppress(Exception):  # a peer that left first is no failure of this rank
+            dist.destroy_process_group()
+
+
+def diagnosis(error: BaseException, *, debug: bool) -> dict[str, Any]:
+    """Describe an exception of the target: one line, and the user's own lines of the traceback."""
+    text = str(error).strip()
+    return {
+        "summary": f"{type(error).__name__}: {text}" if text else type(error).__name__,
+        "error": type(error).__name__,
+        "traceback": capture.user_traceback(error, debug=debug),
+        "at": time.time(),
+    }
+
+
+def pack_result(value: Any) -> bytes:
+    """Pickle what the target returned; a value that can't travel becomes the ResultError that `run.result()` raises."""
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps((RESULT_FORMAT, True, value)))
+    except Exception as error:  # noqa: BLE001  objects may raise anything when pickled
+        reason = f"the target returned a {type(value).__name__}, which can't travel back ({error}); return plain data"
+        return bytes(cloudpickle.dumps((RESULT_FORMAT, False, reason)))
+
+
+def unpack_result(data: bytes) -> Any:
+    """Return what the target returned."""
+    import cloudpickle
+
+    _, travelled, value = cloudpickle.loads(data)
+    if not travelled:
+        raise ResultError(value)
+    return value

@@ -1,0 +1,32 @@
+"""Preloaded by the node's forkserver: everything an agent and its ranks import, paid once instead of once per rank.
+
+The first optimizer of a process imports torch._dynamo, a second of every cold launch. Never initializes CUDA:
+forked ranks could not use it.
+"""
+
+# ruff: noqa: E402 - what comes before the imports is for them
+import gc
+import os
+
+gc.disable()  # collections while so much is imported find nothing and take a quarter of the time
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+
+import cloudpickle
+import numpy
+import torch
+import torch._dynamo
+import torch.distributed.checkpoint.state_dict
+import torch.distributed.elastic.agent.server.local_elastic_agent
+import torch.distributed.launcher.api
+import torch.nn.parallel
+import torch.utils.data
+
+import cnai.engine.node.agent
+import cnai.engine.node.rank
+import cnai.engine.training.context
+
+__all__ = ["cloudpickle", "cnai", "numpy", "torch"]
+
+torch.set_num_threads(1)  # no thread pool may exist when ranks are forked
+gc.freeze()  # keeps these pages shared: the collector of a rank doesn't touch them
+gc.enable()

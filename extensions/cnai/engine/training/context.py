@@ -1,0 +1,290 @@
+"""Context: what user code sees in a rank.
+
+    ctx = cnai.context()
+    model, optimizer = ctx.prepare(net, torch.optim.Adam(net.parameters(), lr=lr))
+    for x, y in ctx.steps(dataset, batch_size=256, epochs=5):   # batch_size is that of all ranks together
+        loss = F.cross_entropy(model(x), y)                     # mean over the micro-batch
+        ctx.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        ctx.report(loss=loss)
+
+A step's batch is cut into a fixed number of shards, spread over the ranks that exist; each turn of the loop is one
+shard. Prepared optimizers and schedulers take effect once per step, on the rank's last shard. So the samples of a step,
+dropout and the result (up to floating-point order) are the same for any number of ranks, also when it changes in the
+middle of an epoch. What must run once per step without being prepared, clipping for instance, goes behind
+`if ctx.boundary:`; once per epoch, behind `if ctx.epoch_end:`.
+
+The loop starts after the last checkpoint, saves in the background and ends at a step boundary when the generation must
+end. Code with its own data uses `for step in ctx.loop(total_steps)` in the same way. Everything works without cnai's
+engine too, in one process or under torchrun; then nothing is saved and reports are kept in `ctx.history`.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from cnai.engine import link as lines
+from cnai.engine.training.accumulation import Accumulation
+from cnai.engine.training.batches import fetch, length
+from cnai.engine.training.loop import Loop
+from cnai.engine.training.metrics import number
+from cnai.engine.training.normalization import tracked
+from cnai.engine.training.shards import DEFAULT_SHARDS, Plan
+from cnai.engine.training.state import Stateful, TrainingState
+from cnai.errors import UsageError
+from cnai.events import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cnai.engine.link import Link
+
+# Its name since torch 2.15; the old one warns.
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+
+_context: Context | None = None
+
+
+def context() -> Context:
+    """Return the context of this rank: in a run always the same, elsewhere a new one."""
+    global _context
+    link = lines.current()
+    if link is None:
+        return Context(None)
+    if _context is None or _context._link is not link:
+        _context = Context(link)
+    return _context
+
+
+def close() -> None:
+    """Finish what the context of this run still does; for the rank, after the target returned."""
+    global _context
+    if _context is not None:
+        _context._close()
+        _context = None
+
+
+class Context:
+    """A rank's place in the run, and the loop that trains in it."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+    """`cuda:<local_rank>` where there are GPUs, else `cpu`."""
+    generation: int
+    """Which incarnation of the run's ranks this is, from 0."""
+    run_id: str
+    """Empty outside a run."""
+    history: dict[str, list[tuple[int, float]]]
+    """Reports as (step, value) by name, outside a run and in rank 0 only; in a run they are in `run.metrics`."""
+
+    def __init__(self, link: Link | None) -> None:
+        self._link = link
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.device = _device(self.local_rank)
+        self._made_group = _join(link)
+        grouped = dist.is_initialized()
+        self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
+        self.generation = link.assignment.generation if link else 0
+        self.run_id = link.assignment.run_id if link else ""
+        self.history = {}
+        self._state = TrainingState()
+        self._accumulation = Accumulation()
+        self._loop = Loop(link, self._state, self._accumulation, self._publish)
+
+    @property
+    def step(self) -> int:
+        """Return the number of the step being taken, from 1; after a loop, of the last. Goes on from loop to loop."""
+        return self._loop.step
+
+    @property
+    def epoch(self) -> int:
+        """Return the number of the epoch of this loop, from 1; 0 outside."""
+        return self._loop.epoch
+
+    @property
+    def boundary(self) -> bool:
+        """Tell whether this is the last micro-batch of its step in this rank; True outside a loop."""
+        return self._accumulation.boundary
+
+    @property
+    def epoch_end(self) -> bool:
+        """Tell whether this is the last micro-batch of its epoch in this rank."""
+        return self._loop.epoch_end
+
+    def prepare(self, *objects: Any, **ddp: Any) -> Any:
+        """Return models on the device in DistributedDataParallel (it gets the keywords), and the rest gated.
+
+        What is prepared is in the checkpoints: models, optimizers, schedulers, and whatever else has `state_dict` and
+        `load_state_dict`. A model that is in DDP, is sharded with `fully_shard` or learns nothing is left as it is.
+        """
+        if self._loop.running:
+            raise UsageError("ctx.prepare must come before the loop")
+        prepared = tuple(self._prepare(each, ddp) for each in objects)
+        self._check_parameters()
+        return prepared[0] if len(prepared) == 1 else prepared
+
+    def steps(
+        self,
+        dataset: Any,
+        batch_size: int,
+        epochs: int = 1,
+        *,
+        shards: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        **loader: Any,
+    ) -> Iterator[Any]:
+        """Yield this rank's micro-batches, on the device, from after the last checkpoint to the end of the last epoch.
+
+        `dataset` has `__len__` and `__getitem__`, or is a tuple of tensors (fastest); `batch_size` is that of all ranks
+        together. `shards` is the fixed number of parts of a batch, so the most ranks that can share it (default: 4, or
+        more if the run began with more ranks); fewer mean fewer, larger micro-batches. A last batch with fewer samples
+        than shards is left out. Further keywords go to torch's DataLoader (num_workers, collate_fn, …).
+        """
+        begun_with = self._link.assignment.first_world_size if self._link else self.world_size
+        plan = Plan(
+            samples=length(dataset),
+            batch_size=batch_size,
+            epochs=epochs,
+            shards=shards if shards is not None else min(max(DEFAULT_SHARDS, begun_with), batch_size),
+            shuffle=shuffle,
+            seed=seed,
+        )
+        plan.require(self.world_size)
+        self._accumulation.check(plan.shards, self.world_size)
+        return self._loop.run(
+            plan, lambda done: fetch(dataset, plan, done, self.rank, self.world_size, self.device, loader)
+        )
+
+    def loop(self, total_steps: int, *, seed: int = 0) -> Iterator[int]:
+        """Yield the numbers of the steps, from after the last checkpoint to `total_steps`, for code with its own data.
+
+        They count from 1. Each turn is one step in all ranks; `ctx.backward` averages over the ranks, not over samples.
+        """
+        return self._loop.count(total_steps, seed)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Call `loss.backward()`, scaled so that shards and ranks sum up to the gradient of the global batch's mean.
+
+        `loss` must be a mean over the micro-batch.
+        """
+        self._accumulation.backward(loss)
+
+    def report(self, **values: Any) -> None:
+        """Report numbers or tensors with one element, without waiting.
+
+        Each step gets one value per name: the mean over all ranks' samples (in `ctx.loop`: over the ranks) for which it
+        was reported. Outside a loop and in the last few steps before a `break` or an exception, rank 0's value counts.
+        """
+        if self._loop.running:
+            self._loop.report(values)
+        elif self.rank == 0:
+            self._publish(self.step, {name: float(number(name, value)) for name, value in values.items()})
+
+    def checkpoint(self) -> None:
+        """Save: outside a loop now, called by all ranks; inside within the next few steps, if one rank asks."""
+        self._loop.checkpoint()
+
+    def _prepare(self, thing: Any, ddp: dict[str, Any]) -> Any:
+        if isinstance(thing, nn.Module):
+            return self._prepare_model(thing, ddp)
+        if isinstance(thing, torch.optim.Optimizer):
+            self._state.optimizers.append(thing)
+        elif isinstance(thing, Stateful):
+            self._state.others.append(thing)
+        else:
+            raise UsageError(
+                "ctx.prepare takes models, optimizers and objects with state_dict and load_state_dict;"
+                f" given: {type(thing).__name__}"
+                + ("; ctx.steps takes the dataset" if hasattr(thing, "__len__") else "")
+            )
+        self._accumulation.adopt(thing)
+        return thing
+
+    def _prepare_model(self, given: nn.Module, ddp: dict[str, Any]) -> nn.Module:
+        net = given.module if isinstance(given, DistributedDataParallel) else given
+        if not isinstance(net, FSDPModule):
+            net.to(self.device)
+        model = self._wrap(net, ddp) if given is net else given
+        self._state.nets.append(net)
+        self._accumulation.adopt(net)
+        self._accumulation.adopt_model(model, net)
+        return model
+
+    def _wrap(self, net: nn.Module, ddp: dict[str, Any]) -> nn.Module:
+        learns = any(parameter.requires_grad for parameter in net.parameters())
+        averaged = isinstance(net, torch.optim.swa_utils.AveragedModel)
+        if not dist.is_initialized() or isinstance(net, FSDPModule) or averaged or not learns:
+            return net
+        options: dict[str, Any] = {
+            "device_ids": [self.device] if self.device.type == "cuda" else None,
+            _SYNC_BUFFERS: len(tracked(net)) < len(list(net.buffers())),  # running statistics are averaged instead
+            **ddp,
+        }
+        return DistributedDataParallel(net, **options)
+
+    def _check_parameters(self) -> None:
+        known = {id(parameter) for net in self._state.nets for parameter in net.parameters()}
+        for optimizer in self._state.optimizers:
+            if any(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"]):
+                raise UsageError(
+                    f"{type(optimizer).__name__} has parameters of a model that is not prepared;"
+                    " pass the model to ctx.prepare before or with it"
+                )
+
+    def _publish(self, step: int, values: dict[str, float]) -> None:
+        if self._link is not None:
+            # Before any step: reports of code without a loop are numbered by those who draw them.
+            self._link.emit(Kind.METRIC, values, step=step or None)
+            return
+        for name, value in values.items():
+            self.history.setdefault(name, []).append((step, value))
+
+    def _close(self) -> None:
+        self._loop.wait()
+        if self._made_group and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= (count := torch.cuda.device_count()):
+        raise UsageError(
+            f"rank {local_rank} of this node has no GPU of its own; there are {count}: start at most {count} per node"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _join(link: Link | None) -> bool:
+    """Make the default process group unless there is one or none is needed; tell whether it was made."""
+    if dist.is_initialized():
+        return False
+    options: dict[str, Any] = {"backend": "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo"}
+    if link is not None:
+        options["timeout"] = timedelta(seconds=link.assignment.timeout_seconds)
+    if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
+        dist.init_process_group(**options)
+        return True
+    if link is not None:  # one rank in a process that no agent started
+        dist.init_process_group(**options, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
+        return True
+    return False

@@ -1,0 +1,235 @@
+"""Apps: publish a notebook, list what was published, take it back.
+
+Works in a notebook server of the hub and, for the workbench's owner, in a terminal on the same machine.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import os
+import re
+import tarfile
+import tempfile
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from cnai.errors import HubError, UnknownName, UsageError
+from cnai.publish import service as appservice
+from cnai.publish import trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_LONGEST_SLUG = 26
+_SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class App:
+    """A published notebook, as its viewers find it. `state` is running, starting, stopping or stopped."""
+
+    slug: str
+    title: str
+    author: str
+    created: datetime
+    state: str
+    url: str
+    version: int
+    share: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.title} ({self.slug}, version {self.version}, {self.state}): {self.url}"
+
+    def _repr_html_(self) -> str:
+        # Of the address only the path: a browser may know the hub by another name than this process.
+        link, words = urlparse(self.url).path, (self.title, self.author, self.state)
+        title, author, state = map(html.escape, words)
+        shared = html.escape(", ".join(self.share)) or "nobody"
+        return (
+            f'<p><a href="{html.escape(link)}" target="_blank" rel="noopener"><b>{title}</b></a><br>'
+            f"<small>version {self.version} by {author}, {state}, shared with {shared}</small></p>"
+        )
+
+
+class Apps(list[App]):
+    """Apps, one line each."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "no apps"
+
+    def _repr_html_(self) -> str:
+        return "".join(app._repr_html_() for app in self) or "<p>no apps</p>"
+
+
+def publish(
+    notebook: str | Path,
+    *,
+    share: Iterable[str] = (),
+    title: str | None = None,
+    slug: str | None = None,
+    include: Iterable[str | Path] = (),
+    flavor: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> App:
+    """Publish a notebook as an app, with the local modules it imports and the files or folders of `include`.
+
+    It runs once here before it replaces the app's current release; returns when the app answers. `share` names users
+    and groups, all of them: who is not named any more loses access. `flavor` is the app's, by default the
+    catalog's default. `progress` is called with a line for each thing done.
+    """
+    path = Path(notebook).expanduser()
+    content = read_notebook(path)
+    tell = _once(progress)
+    wanted = {
+        "slug": _checked(slug) if slug else slug_from(path.stem),
+        "title": title or _heading(content) or path.stem,
+        "name": path.name,
+        "share": [share] if isinstance(share, str) else list(share),
+        "flavor": flavor or "",
+        "image": os.environ.get("CNAI_IMAGE", ""),
+        "reference": os.environ.get("CNAI_IMAGE_REFERENCE", ""),
+    }
+    files = {**_files(path, content, include), path.name: json.dumps(_bare(content)).encode()}
+    tell("checking")
+    terms = appservice.fine(appservice.ask("POST", "api/check", wanted)).json()
+    outcome = _try(files, path.name, terms["current"], tell)
+    runs = trial.results(outcome.runs) if terms["runs"] else {}
+    with tempfile.TemporaryFile() as body:
+        _pack(body, {**wanted, "python": outcome.python, "packages": outcome.packages}, files, runs)
+        return _app(_send(body, tell))
+
+
+def _once(progress: Callable[[str], None] | None) -> Callable[[str], None]:
+    """Pass on what differs from what was said last."""
+    said = [""]
+
+    def tell(text: str) -> None:
+        if progress and text != said[0]:
+            said[0] = text
+            progress(text)
+
+    return tell
+
+
+def _try(files: dict[str, bytes], name: str, current: int | None, tell: Callable[[str], None]) -> trial.Outcome:
+    deadline = float(os.environ.get("CNAI_TRIAL_SECONDS", trial.DEADLINE_SECONDS))
+    tell("running the notebook once")
+    try:
+        return trial.rehearse(files, name, deadline_seconds=deadline, progress=tell)
+    except trial.TrialFailed as error:
+        kept = f"release {current} stays" if current else "nothing was published"
+        raise HubError(f"{error}\n{kept}") from None
+
+
+def _pack(body: IO[bytes], request: dict[str, Any], files: dict[str, bytes], runs: dict[str, bytes]) -> None:
+    """Write what is sent: the request first, then the notebook's files, then the runs that it shows."""
+    sent = {"request.json": json.dumps(request).encode()}
+    sent |= {f"files/{name}": content for name, content in files.items()}
+    sent |= {f"runs/{name}": content for name, content in runs.items()}
+    with tarfile.open(fileobj=body, mode="w") as tar:
+        for name, content in sent.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    body.seek(0)
+
+
+def _send(body: IO[bytes], tell: Callable[[str], None]) -> dict[str, Any]:
+    for fact in appservice.send("api/apps", body):
+        if "error" in fact:
+            raise (UsageError if fact.get("usage") else HubError)(fact["error"])
+        if "app" in fact:
+            model: dict[str, Any] = fact["app"]
+            return model
+        tell(fact["progress"])
+    raise HubError("the hub ended the connection before the app was published; look at %cnai apps, then try again")
+
+
+def unpublish(slug: str) -> None:
+    """Take back an app: nobody can open it any more, its releases are deleted. The notebook stays."""
+    reply = appservice.ask("DELETE", f"api/apps/{_checked(slug)}")
+    if reply.status_code == 404:
+        raise UnknownName("app", slug, [model["slug"] for model in _models() if model["mine"]])
+    appservice.fine(reply)
+
+
+def apps() -> Apps:
+    """Return all apps that I may open, the latest published first."""
+    return Apps(_app(model) for model in _models())
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """Return a notebook's JSON."""
+    if not path.exists():
+        near = sorted(other.name for other in path.parent.glob("*.ipynb")) if path.parent.is_dir() else []
+        raise UsageError(f"{path} does not exist; notebooks in that folder: {', '.join(near) or 'none'}")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content["cells"], content["nbformat"]
+    except (ValueError, KeyError, TypeError, OSError):
+        raise UsageError(f"{path} is not a notebook; give a file that JupyterLab saved as .ipynb") from None
+    return content
+
+
+def _bare(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a notebook's JSON without outputs, which no app shows."""
+    cells = [{**cell, "outputs": []} if "outputs" in cell else cell for cell in content["cells"]]
+    return {**content, "cells": cells}
+
+
+def slug_from(name: str) -> str:
+    """Return an app's name made from a notebook's: `01 First run!` becomes `01-first-run`."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[: _LONGEST_SLUG + 1].strip("-")[:_LONGEST_SLUG].strip("-")
+    return _checked(slug) if slug else "app"
+
+
+def _checked(slug: str) -> str:
+    if len(slug) > _LONGEST_SLUG or not _SLUG.fullmatch(slug):
+        raise UsageError(
+            f"{slug!r} can't be an app's name; allowed: lowercase letters, digits and single '-' between them, "
+            f"at most {_LONGEST_SLUG} characters"
+        )
+    return slug
+
+
+def _heading(content: dict[str, Any]) -> str:
+    """Return the notebook's first heading."""
+    for cell in content["cells"]:
+        text = "".join(cell.get("source", ""))
+        if cell.get("cell_type") == "markdown" and (found := re.search(r"^#{1,2}\s+(.+)$", text, re.MULTILINE)):
+            return re.sub(r"[*_`]", "", found[1]).strip()
+    return ""
+
+
+def _files(path: Path, content: dict[str, Any], include: Iterable[str | Path]) -> dict[str, bytes]:
+    from cnai.publish.localfiles import included, modules
+
+    folder = path.resolve().parent
+    names = [include] if isinstance(include, str | Path) else include
+    wanted = {*modules(folder, content), *included(folder, names)}
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(wanted)}
+
+
+def _models() -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = appservice.fine(appservice.ask("GET", "api/apps")).json()["apps"]
+    return models
+
+
+def _app(model: dict[str, Any]) -> App:
+    return App(
+        slug=model["slug"],
+        title=model["title"],
+        author=model["author"],
+        created=datetime.fromtimestamp(model["published"], UTC),
+        state=model["state"],
+        url=model["url"],
+        version=model["version"],
+        share=tuple(model["share"]),
+    )

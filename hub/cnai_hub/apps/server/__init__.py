@@ -1,0 +1,1 @@
+"""The app server: Voila for one release, behind the gate."""

@@ -1,0 +1,8 @@
+"""`python -m cnai_hub.apps.service`: what the hub starts."""
+
+from __future__ import annotations
+
+from cnai_hub.apps.service.process import main
+
+if __name__ == "__main__":
+    main()

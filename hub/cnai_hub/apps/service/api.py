@@ -1,0 +1,239 @@
+"""The apps service's JSON API, for `%cnai publish` and its like: tokens only, no cookies.
+
+GET    api/apps             {"apps": [...]}, what the token's user may open
+POST   api/check            refuses what can't be published, before anything is tried; else {"current": …, "runs": …}
+POST   api/apps             publish a bundle; answers with lines of JSON: {"progress": text}…, then {"app": …} or
+                            {"error": text}
+DELETE api/apps/<slug>      unpublish
+GET    api/releases/<slug>  the current release as a bundle, for the server of this app and nobody else
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import tempfile
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from jupyterhub.services.auth import HubAuthenticated, UserNotAllowed
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from cnai.errors import CnaiError, UnknownName, UsageError
+from cnai_hub.apps import TERMINAL, bundle, snapshot
+from cnai_hub.apps.service.pages import open_path
+
+if TYPE_CHECKING:
+    from jupyterhub.services.auth import HubAuth
+
+    from cnai_hub.apps.releases import App
+    from cnai_hub.apps.service.publisher import Publisher
+    from cnai_hub.apps.snapshot import Snapshot
+
+_BEAT_SECONDS = 3.0
+_MOST_UPLOADS = 4
+_CHUNK_BYTES = 2**20
+
+log = logging.getLogger(__name__)
+
+
+class Api(HubAuthenticated, RequestHandler):
+    """Handler for programs."""
+
+    def initialize(self, publisher: Publisher, token_auth: HubAuth) -> None:
+        """Receive what the service shares among its handlers."""
+        self.publisher, self.hub_auth = publisher, token_auth
+
+    def check_xsrf_cookie(self) -> None:
+        """Check nothing: whoever has a token didn't get it from a cookie."""
+
+    async def prepare(self) -> None:
+        """Let in whoever brings a token that may call this service."""
+        model = await self.hub_auth.get_user(self, sync=False)
+        try:
+            self.current_user = self.check_hub_user(model) if model else None
+        except UserNotAllowed:
+            self.current_user = None
+        if self.current_user is None:
+            raise HTTPError(403, "this needs a token that may call the apps service")
+
+    async def me(self) -> str:
+        """Return the user whom the token speaks for."""
+        name = str(self.current_user["name"])
+        if self.current_user["kind"] == "user":
+            return name
+        if name == TERMINAL and (owner := os.environ.get("CNAI_APPS_TERMINAL_OWNER")):
+            return owner
+        raise HTTPError(403, f"service {name} may not publish")
+
+    async def author(self) -> str:
+        """Return the user whom the token speaks for, who must be one that may publish."""
+        me, creators = await self.me(), os.environ["CNAI_APPS_CREATORS"]
+        if creators not in (await self.publisher.groups_of(me)):
+            raise HTTPError(403, f"{me} may open apps, but not publish; only members of {creators!r} may")
+        return me
+
+    async def model(self, app: App) -> dict[str, Any]:
+        """Return what clients are told about an app."""
+        return {
+            "slug": app.slug,
+            "title": app.title,
+            "author": app.owner,
+            "mine": app.owner == await self.me(),
+            "created": app.created,
+            "published": app.published,
+            "version": app.current,
+            "share": list(app.share),
+            "state": await self.publisher.state_of(app),
+            "url": os.environ["CNAI_HUB_URL"] + open_path(app),
+        }
+
+    def write_error(self, status_code: int, **about: Any) -> None:  # noqa: ARG002 - tornado's signature
+        """Send the reason as JSON."""
+        error = about.get("exc_info", (None, None))[1]
+        text = error.log_message if isinstance(error, HTTPError) and error.log_message else self._reason
+        if isinstance(error, CnaiError):
+            self.set_status(404 if isinstance(error, UnknownName) else 400 if isinstance(error, UsageError) else 502)
+            text = str(error)
+        self.finish({"error": text})
+
+
+class Check(Api):
+    """What somebody is about to publish."""
+
+    async def post(self) -> None:
+        """Tell what comes with it, or why it can't be."""
+        author = await self.author()
+        try:
+            request = json.loads(self.request.body)
+        except ValueError as error:
+            raise UsageError(f"this is not a publish request ({error})") from None
+        self.finish(await self.publisher.check(author, snapshot.wanted(request)))
+
+
+@stream_request_body
+class Apps(Api):
+    """All apps. What is sent goes to the disk, after its sender was asked who they are, and of few at a time."""
+
+    _uploads = asyncio.Semaphore(_MOST_UPLOADS)
+
+    async def prepare(self) -> None:
+        """Let in whoever brings a token, and take a bundle only of somebody who may publish."""
+        self._body: IO[bytes] | None = None
+        self._refusal: HTTPError | CnaiError | None = None
+        try:
+            await super().prepare()
+            if self.request.method == "POST":
+                self._author = await self.author()
+                await self._take_bundle()
+        except (HTTPError, CnaiError) as refusal:
+            # Said when all is received, and dropped: a connection that ends before is "service unavailable" to a proxy.
+            self._refusal = refusal
+
+    async def _take_bundle(self) -> None:
+        folder = self.publisher.store.incoming()
+        await self._uploads.acquire()
+        self._body = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed when the request is over
+        assert isinstance(self.request.connection, HTTP1Connection)
+        self.request.connection.set_max_body_size(snapshot.LONGEST)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep a part of a bundle."""
+        if self._body:
+            self._body.write(chunk)
+
+    def on_finish(self) -> None:
+        """Let the next one send."""
+        self._done()
+
+    def on_connection_close(self) -> None:
+        """Let the next one send."""
+        self._done()
+
+    def _done(self) -> None:
+        if self._body:
+            self._body.close()
+            self._body = None
+            self._uploads.release()
+
+    async def get(self) -> None:
+        """List what the token's user may open."""
+        if self._refusal:
+            raise self._refusal
+        me = await self.me()
+        apps = [app for app in self.publisher.store.apps() if app.may_open(me)]
+        self.finish({"apps": [await self.model(app) for app in apps]})
+
+    async def post(self) -> None:
+        """Publish a notebook."""
+        if self._refusal:
+            raise self._refusal
+        assert self._body is not None
+        self._body.seek(0)
+        author, wanted = self._author, snapshot.read(self._body)
+        self._done()
+        self.set_header("Content-Type", "application/x-ndjson")
+        facts: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        work = asyncio.create_task(self._publish(author, wanted, facts))
+        fact: dict[str, Any] = {"progress": "checking"}
+        try:
+            while "progress" in fact:
+                self.write(json.dumps(fact) + "\n")
+                await self.flush()
+                with suppress(TimeoutError):  # then the same again: silence would look like a dead service
+                    fact = await asyncio.wait_for(facts.get(), _BEAT_SECONDS)
+            await self.finish(json.dumps(fact) + "\n")
+        except StreamClosedError:
+            log.info("%s went away while publishing %s", author, wanted.slug)
+        finally:
+            work.cancel()
+
+    async def _publish(self, author: str, wanted: Snapshot, facts: asyncio.Queue[dict[str, Any]]) -> None:
+        try:
+            app = await self.publisher.publish(author, wanted, lambda text: facts.put_nowait({"progress": text}))
+            facts.put_nowait({"app": await self.model(app)})
+        except CnaiError as error:
+            facts.put_nowait({"error": str(error), "usage": isinstance(error, UsageError)})
+        except OSError as error:  # a full disk, most likely
+            facts.put_nowait({"error": f"the release could not be written, the old one stays: {error}", "usage": False})
+        except Exception:
+            log.exception("publishing %s/%s", author, wanted.slug)
+            facts.put_nowait({"error": "the apps service failed; the hub's log says why", "usage": False})
+
+
+class OneApp(Api):
+    """One of the token's user's own apps."""
+
+    async def delete(self, slug: str) -> None:
+        """Unpublish it."""
+        await self.publisher.unpublish(await self.author(), slug)
+        self.set_status(204)
+
+
+class CurrentRelease(Api):
+    """What an app's server serves, where it can't read it from the hub's disk."""
+
+    def check_hub_user(self, model: dict[str, Any]) -> dict[str, Any]:
+        """Let in any token: that of an app's server may call nothing, and what it may do here is asked below."""
+        return model
+
+    async def get(self, slug: str) -> None:
+        """Send the current release to the server of this app, by the token that the hub gave to it alone."""
+        owner = str(self.current_user["name"])
+        app = self.publisher.store.get(owner, slug)
+        own = f"access:servers!server={owner}/{app.server_name}" if app else ""
+        # Who the token speaks for is not enough: other servers of the same author have tokens, too.
+        if app is None or self.current_user["kind"] != "user" or own not in self.current_user["scopes"]:
+            raise HTTPError(403, "this needs the token of the app's own server")
+        folder = self.publisher.store.folder(owner, slug)
+        self.set_header("Content-Type", "application/x-tar")
+        with tempfile.TemporaryFile(dir=self.publisher.store.incoming()) as body:
+            await asyncio.to_thread(bundle.pack, body, folder, ["app.json", f"releases/{app.current}"])
+            body.seek(0)
+            while chunk := body.read(_CHUNK_BYTES):
+                self.write(chunk)
+                await self.flush()

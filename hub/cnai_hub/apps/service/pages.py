@@ -1,0 +1,176 @@
+"""Pages of the apps service: what I may open, and buttons to open and unpublish. For browsers, logged in by the hub."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from jupyterhub.services.auth import HubOAuthenticated, UserNotAllowed
+from tornado.web import HTTPError, RequestHandler
+
+from cnai.errors import HubError
+from cnai_hub.apps import SERVICE
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from cnai_hub.apps.releases import App
+    from cnai_hub.apps.service.publisher import Publisher
+
+# The page is ours alone: nothing is loaded from elsewhere, and a title can't become a script.
+_POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+_NOBODY = {"user": "", "author": False, "apps": [], "xsrf": "", "opening": "", "problem": ""}
+
+
+def server_path(app: App) -> str:
+    """Return where an app's server answers while it runs, below the hub's address."""
+    return f"user/{quote(app.owner, safe='@~')}/{app.server_name}/"
+
+
+def open_path(app: App) -> str:
+    """Return an app's address for people, below the hub's: it starts an app that is stopped.
+
+    The server's own address doesn't then, and if the author's notebook server runs, leads there.
+    """
+    return f"services/{SERVICE}/open/{_key(app.owner, app.slug)}"
+
+
+def _base() -> str:
+    return os.environ.get("JUPYTERHUB_BASE_URL", "/")
+
+
+def _key(owner: str, slug: str) -> str:
+    return f"{quote(owner, safe='@~')}/{slug}"
+
+
+class Page(HubOAuthenticated, RequestHandler):
+    """Handler for people: a cookie from the hub's login, XSRF checked on everything that changes something."""
+
+    def initialize(self, publisher: Publisher, templates: jinja2.Environment) -> None:
+        """Receive what the service shares among its handlers."""
+        self.publisher, self.templates = publisher, templates
+        self.nonce = secrets.token_urlsafe(16)
+
+    async def prepare(self) -> None:
+        """Let in whom the hub lets in, send others to its login."""
+        model = await self.hub_auth.get_user(self, sync=False)
+        try:
+            self.current_user = self.check_hub_user(model) if model else None
+        except UserNotAllowed:
+            raise HTTPError(403, reason="You may not open the apps page") from None
+        if self.current_user is None:
+            if self.request.method != "GET":
+                raise HTTPError(403)
+            self.redirect(self.get_login_url())
+
+    def set_default_headers(self) -> None:
+        """Forbid what the page doesn't need."""
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+
+    @property
+    def me(self) -> str:
+        """Name of who is looking."""
+        return str(self.current_user["name"])
+
+    def app_or_404(self, owner: str, slug: str) -> App:
+        """Return an app that I may open; whether others exist is nobody's business."""
+        app = self.publisher.store.get(owner, slug)
+        if app is None or not app.may_open(self.me):
+            raise HTTPError(404, reason="There is no such app, or it is not shared with you")
+        return app
+
+    def told(self, app: App, why: str) -> str:
+        """Return what I am told about an app that doesn't start: reasons are for its author."""
+        return f"The app did not start: {why}." if app.owner == self.me else "The app did not start. Ask its author."
+
+    def show(self, **names: Any) -> None:
+        """Send the page."""
+        self.set_header("Content-Security-Policy", _POLICY.format(nonce=self.nonce))
+        known = {"base_url": f"{_base()}hub/", "apps_url": self.settings["prefix"], "nonce": self.nonce}
+        self.finish(self.templates.get_template("apps.html").render(_NOBODY | known | names))
+
+    def write_error(self, status_code: int, **_: Any) -> None:  # noqa: ARG002 - tornado's signature
+        """Send one sentence."""
+        self.show(problem=f"{self._reason}.")
+
+
+class Index(Page):
+    """The list of apps."""
+
+    async def get(self, owner: str = "", slug: str = "") -> None:
+        """Show what I may open; with owner and slug, open that one at once."""
+        if slug:
+            app = self.app_or_404(owner, slug)
+            if await self.publisher.state_of(app) == "running":
+                self.redirect(_base() + server_path(app))
+                return
+        apps = [app for app in self.publisher.store.apps() if app.may_open(self.me)]
+        rows = [await self._row(app) for app in apps]
+        self.show(
+            apps=rows,
+            user=self.me,
+            author=os.environ["CNAI_APPS_CREATORS"] in await self.publisher.groups_of(self.me),
+            xsrf=self.xsrf_token.decode(),
+            opening=_key(owner, slug) if slug else "",
+        )
+
+    async def _row(self, app: App) -> dict[str, Any]:
+        published = datetime.fromtimestamp(app.published, UTC)
+        return {
+            "key": _key(app.owner, app.slug),
+            "title": app.title,
+            "author": app.owner,
+            "date": published.isoformat(timespec="seconds"),
+            "day": f"{published:%d %B %Y}".lstrip("0"),
+            "version": app.current,
+            "state": await self.publisher.state_of(app),
+            "mine": app.owner == self.me,
+            "share": app.share if app.owner == self.me else (),
+        }
+
+
+class State(Page):
+    """What an app's server does, for the page's script."""
+
+    async def get(self, owner: str, slug: str) -> None:
+        """Send the state, and where the app is."""
+        app = self.app_or_404(owner, slug)
+        state = await self.publisher.state_of(app)
+        problem = self.told(app, await self.publisher.why_stopped(app)) if state == "stopped" else ""
+        self.finish({"state": state, "url": _base() + server_path(app), "problem": problem})
+
+
+class Open(Page):
+    """The open button: starts a stopped app."""
+
+    async def post(self, owner: str, slug: str) -> None:
+        """Begin to start the app; a refusal is told at once."""
+        app = self.app_or_404(owner, slug)
+        try:
+            await self.publisher.open(app)
+        except HubError as error:
+            self.finish({"problem": self.told(app, str(error))})
+        else:
+            self.set_status(202)
+
+
+class Unpublish(Page):
+    """The unpublish button, for authors."""
+
+    async def post(self, owner: str, slug: str) -> None:
+        """Remove my app."""
+        app = self.app_or_404(owner, slug)
+        if app.owner != self.me:
+            raise HTTPError(403, reason="Only its author may unpublish an app")
+        await self.publisher.unpublish(owner, slug)
+        self.set_status(204)

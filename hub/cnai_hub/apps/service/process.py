@@ -1,0 +1,83 @@
+"""The apps service: a process that the hub starts and stops. It never runs a notebook in itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from urllib.parse import urlparse
+
+import jinja2
+from jupyterhub.services.auth import HubAuth, HubOAuthCallbackHandler
+from jupyterhub.utils import url_path_join
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+from cnai import catalog, paths
+from cnai_hub.apps.releases import Store
+from cnai_hub.apps.service import api, pages
+from cnai_hub.apps.service.hub import Hub
+from cnai_hub.apps.service.publisher import Publisher, forever
+from cnai_hub.apps.service.terms import Terms
+
+_FOLLOW_SECONDS = 60.0
+# But for what authors send, which is taken only from them.
+_LONGEST_REQUEST = 64 * 2**10
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def application(publisher: Publisher, prefix: str) -> Application:
+    """Return the service's routes under `prefix`."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(paths.shipped("templates/hub")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    # Not `.instance()`: that one may be the pages' HubOAuth, which takes cookies.
+    token = {"publisher": publisher, "token_auth": HubAuth()}
+    page = {"publisher": publisher, "templates": templates}
+    app = r"([^/]+)/([a-z0-9-]+)"
+    routes = [
+        ("", pages.Index, page),
+        (f"open/{app}", pages.Index, page),
+        (f"state/{app}", pages.State, page),
+        (f"start/{app}", pages.Open, page),
+        (f"unpublish/{app}", pages.Unpublish, page),
+        ("api/check", api.Check, token),
+        ("api/apps", api.Apps, token),
+        (r"api/apps/([^/]+)", api.OneApp, token),
+        (r"api/releases/([^/]+)", api.CurrentRelease, token),
+        ("oauth_callback", HubOAuthCallbackHandler, {}),
+    ]
+    return Application(
+        [(url_path_join(prefix, path), handler, names) for path, handler, names in routes],
+        cookie_secret=os.urandom(32),
+        xsrf_cookies=True,
+        prefix=prefix,
+    )
+
+
+async def serve() -> None:
+    """Serve until SIGTERM."""
+    url = urlparse(os.environ["JUPYTERHUB_SERVICE_URL"])
+    hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
+    terms = Terms(catalog.load(), in_pods="CNAI_APPS_IN_PODS" in os.environ)
+    publisher = Publisher(Store(paths.home() / "apps"), hub, terms)
+    server = HTTPServer(
+        application(publisher, os.environ["JUPYTERHUB_SERVICE_PREFIX"]),
+        max_body_size=_LONGEST_REQUEST,
+    )
+    # Elsewhere the proxy is another pod, and the name in the url may be a Service's, which nobody can bind.
+    server.listen(url.port or 0, url.hostname if url.hostname in _LOOPBACK else "")
+    follower = asyncio.create_task(forever(publisher, _FOLLOW_SECONDS))
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    follower.cancel()
+
+
+def main() -> None:
+    """Run the service with what the hub put in the environment."""
+    logging.basicConfig(level=logging.WARNING, format="[apps] %(message)s")
+    asyncio.run(serve())

@@ -1,0 +1,116 @@
+"""App pods: what an app's server starts on Kubernetes, fixed by its name and its release, never by options.
+
+An app pod has neither its author's home nor a service account's token. It fetches its release into an empty home
+(`cnai_hub.apps.server.fetch`) and serves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnai import paths
+from cnai.errors import HubError
+from cnai_hub.apps.releases import Store, read_release, slug_of
+from cnai_hub.tenants.names import ROLE
+
+HOME = "/home/cnai"
+"""As in notebook servers, so that paths below it mean the same; here it is empty."""
+
+HOME_SIZE = "2Gi"
+TEMPORARY_SIZE = "1Gi"
+SHARED_MEMORY_SIZE = "256Mi"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppPod:
+    """What is an app's own about its pod; its limits are those of `flavor` in the catalog ("": the default one).
+
+    `image` is what is pulled, `image_name` its name in the catalog when it was published.
+    """
+
+    image: str
+    image_name: str
+    flavor: str
+    command: tuple[str, ...] = ("python", "-m", "cnai_hub.apps.server.fetch")
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return the labels that decide which network policies hold for the pod."""
+        return {ROLE: "app"}
+
+    def traits(self) -> dict[str, Any]:
+        """Return the traits of KubeSpawner that make a pod this app's; each replaces what notebook servers have."""
+        return {
+            "image": self.image,
+            "cmd": list(self.command),
+            "args": [],
+            "default_url": "/",
+            "notebook_dir": "",
+            "working_dir": HOME,
+            "service_account": None,
+            "automount_service_account_token": False,
+            "storage_pvc_ensure": False,
+            "volumes": [
+                _empty("home", HOME_SIZE),
+                _empty("tmp", TEMPORARY_SIZE),
+                # Data loaders share tensors there; it counts as the pod's memory.
+                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY_SIZE}},
+            ],
+            "volume_mounts": [
+                {"name": "home", "mountPath": HOME},
+                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+                {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the pod's own
+            ],
+            "init_containers": [],
+            "extra_containers": [],
+            "lifecycle_hooks": {},
+            "privileged": False,
+            "allow_privilege_escalation": False,
+            "pod_security_context": {
+                "runAsNonRoot": True,
+                "runAsUser": 1000,
+                "runAsGroup": 100,
+                "fsGroup": 100,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "container_security_context": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": True,
+            },
+            # The addresses of the author's schedulers are nothing for it; what ends says why once.
+            "extra_pod_config": {"enableServiceLinks": False, "restartPolicy": "Never"},
+            # What an app says last when it ends by itself is the reason.
+            "extra_container_config": {"terminationMessagePolicy": "FallbackToLogsOnError"},
+        }
+
+
+def app_pod(server_name: str, owner: str) -> AppPod | None:
+    """Return the pod of an app's current release, None for a server that is no published app."""
+    slug = slug_of(server_name)
+    store = Store(paths.home() / "apps")
+    app = store.get(owner, slug) if slug else None
+    release = read_release(store.folder(owner, app.slug), app.current) if app else None
+    if app is None or release is None:
+        return None
+    if not release.reference:
+        raise HubError(f"app {app.slug!r} was published without a container image; publish it again")
+    return AppPod(
+        image=release.reference,
+        image_name=release.image,
+        flavor=release.flavor,
+        environment={
+            "HOME": HOME,
+            "CNAI_HOME": f"{HOME}/cnai",
+            "CNAI_BACKEND": "local",  # an app trains in its own pod if at all: it may not ask for others
+            "CNAI_IMAGE": release.image,
+            "CNAI_IMAGE_REFERENCE": release.reference,
+            "JUPYTERHUB_ACTIVITY_INTERVAL": "60",
+        },
+    )
+
+
+def _empty(name: str, size: str) -> dict[str, Any]:
+    return {"name": name, "emptyDir": {"sizeLimit": size}}

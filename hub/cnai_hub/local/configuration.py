@@ -1,0 +1,144 @@
+"""Configure JupyterHub as cnai's hub on one machine: everything that `jupyterhub_config.py` needs."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from cnai import paths
+from cnai.errors import CnaiError, HubError
+from cnai_hub import apps, pages, roles
+from cnai_hub.local import credentials, ports, proxy
+from cnai_hub.local.account import person_name
+from cnai_hub.seeding import seed
+
+GUEST = "guest"
+DEFAULT_PORT = 8000
+
+_log = logging.getLogger(__name__)
+
+
+def configure(c: Any, *, home: str | Path | None = None, port: int | None = None, person: str | None = None) -> None:
+    """Fill in the configuration `c` of a hub for one trusted person and `guest`, on loopback.
+
+    `home` is `$CNAI_HOME` (default `~/cnai`), `port` `$CNAI_PORT` (default 8000), `person` `$CNAI_PERSON` (default the
+    account that the hub runs as). What can't be ends the process with one line.
+    """
+    try:
+        if home is not None:
+            os.environ["CNAI_HOME"] = str(home)
+        _configure(c, port or chosen_port(), person or person_name())
+    except (CnaiError, OSError) as error:
+        raise SystemExit(f"cnai: {explain(error)}") from None
+
+
+def explain(error: CnaiError | OSError) -> str:
+    """Return what went wrong as one line, with what to do about a disk that takes no more."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return f"{error.strerror} below {paths.home()}; make room there, or choose another folder with CNAI_HOME"
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+
+
+def chosen_port() -> int:
+    """Return the port that people open: `$CNAI_PORT`, else 8000."""
+    given = os.environ.get("CNAI_PORT") or str(DEFAULT_PORT)
+    if not given.isdecimal():
+        raise HubError(f"CNAI_PORT must be a number between 1024 and 65535; given: {given!r}")
+    return int(given)
+
+
+def state_dir() -> Path:
+    """Return the folder with the hub's state and secrets; nobody else may look into it."""
+    folder = paths.home() / "hub"
+    # They mean something else in the address of a database (%, ?) and in JupyterHub's folder names ({, }).
+    if wrong := sorted(set(str(folder)) & set("%?{}")):
+        raise HubError(
+            f"{folder.parent} can't be cnai's folder, because of {' '.join(wrong)}; choose one with CNAI_HOME"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
+def _configure(c: Any, port: int, person: str) -> None:
+    if person == GUEST:
+        raise HubError(f"the person can't be {GUEST!r}, which only opens apps; choose another name with CNAI_PERSON")
+    state = state_dir()
+    secrets = credentials.load(state)
+    ports.claim(port)
+    _listen(c, state, port)
+    _login(c, state, person, secrets)
+    _servers(c)
+    pages.install(c, roles.CREATORS)
+    _people(c, person, secrets)
+    apps.install(c, paths.home(), creators=roles.CREATORS, owner=person)
+    _mark(c)
+    seed(paths.home() / "notebooks", state)
+    if os.geteuid() == 0:
+        _log.warning("cnai runs as root: notebooks and apps can do everything on this machine")
+
+
+def _listen(c: Any, state: Path, port: int) -> None:
+    internal = ports.internal(state, ("hub", "proxy"))
+    c.JupyterHub.bind_url = f"http://{ports.LOOPBACK}:{port}/"
+    c.JupyterHub.hub_ip = ports.LOOPBACK
+    c.JupyterHub.hub_port = internal["hub"]
+    c.JupyterHub.db_url = f"sqlite:///{state / 'jupyterhub.sqlite'}"
+    c.JupyterHub.cookie_secret_file = str(state / "cookie_secret")
+    c.JupyterHub.pid_file = str(state / "hub.pid")
+    c.JupyterHub.proxy_class = "configurable-http-proxy"
+    c.ConfigurableHTTPProxy.api_url = f"http://{ports.LOOPBACK}:{internal['proxy']}"
+    c.ConfigurableHTTPProxy.command = proxy.command()
+    c.ConfigurableHTTPProxy.pid_file = str(state / "proxy.pid")
+    c.ConfigurableHTTPProxy.log_level = "error"
+
+
+def _login(c: Any, state: Path, person: str, secrets: credentials.Credentials) -> None:
+    c.JupyterHub.authenticator_class = "cnai_hub.local.login.LocalAuthenticator"
+    c.LocalAuthenticator.state = str(state)
+    c.Authenticator.admin_users = {person}
+    c.Authenticator.allowed_users = {GUEST}
+    # Otherwise everybody in the database could log in with guest's password.
+    c.Authenticator.allow_existing_users = False
+    c.SharedPasswordAuthenticator.admin_password = secrets.person_password
+    c.SharedPasswordAuthenticator.user_password = secrets.guest_password
+
+
+def _servers(c: Any) -> None:
+    c.JupyterHub.spawner_class = "cnai-local"
+    c.JupyterHub.allow_named_servers = True
+    c.JupyterHub.redirect_to_server = False
+    c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
+    c.Spawner.notebook_dir = str(paths.home() / "notebooks")
+    c.Spawner.default_url = "/lab"
+    c.Spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
+    # Else JupyterLab asks its makers for news and updates, and package registries for extensions.
+    quiet = str(Path(__file__).parent / "jupyter")
+    given = os.environ.get("JUPYTER_CONFIG_PATH")
+    c.Spawner.environment = {
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (quiet, given))),
+        # Which tabs are open belongs to these notebooks, not to every JupyterLab of the account.
+        "JUPYTERLAB_WORKSPACES_DIR": str(paths.home() / "hub" / "workspaces"),
+    }
+    c.Spawner.start_timeout = c.Spawner.http_timeout = 120
+    c.LocalProcessSpawner.interrupt_timeout = c.LocalProcessSpawner.term_timeout = 10
+
+
+def _people(c: Any, person: str, secrets: credentials.Credentials) -> None:
+    c.JupyterHub.load_groups = {roles.CREATORS: {"users": [person]}}
+    c.JupyterHub.load_roles = roles.roles(person)
+    c.JupyterHub.services = [{"name": roles.WORKBENCH, "api_token": secrets.workbench_token, "display": False}]
+
+
+def _mark(c: Any) -> None:
+    """Let services carry the mark by which the launcher finds what a crashed hub left behind."""
+    if mark := os.environ.get("CNAI_WORKBENCH"):
+        for service in c.JupyterHub.services:
+            if "command" in service:
+                service.setdefault("environment", {})["CNAI_WORKBENCH"] = mark

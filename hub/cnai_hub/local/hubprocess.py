@@ -1,0 +1,89 @@
+"""The hub as a child of its launcher: starts with it, ends with it, and takes proxy, servers and apps along."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cnai import paths
+from cnai.errors import HubError
+from cnai_hub.apps.environment import without_hub
+from cnai_hub.local import processes
+from cnai_hub.local.client import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cnai_hub.local.client import HubClient
+
+_STOP_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+def start(state: Path, port: int, client: HubClient) -> subprocess.Popen[bytes]:
+    """Start the hub and wait until it answers."""
+    log = state / "hub.log"
+    with suppress(FileNotFoundError):
+        log.replace(state / "hub.log.old")
+    hub = _start(log, port)
+    try:
+        wait_until(lambda: _answers(hub, client, log), "the hub does not answer")
+    except BaseException:
+        stop(hub)
+        raise
+    return hub
+
+
+def stop(hub: subprocess.Popen[bytes]) -> None:
+    """End the hub with proxy, servers and apps, the engine, then whatever else a notebook has started."""
+    engine = _stopping_engine()
+    hub.terminate()
+    for process in filter(None, (hub, engine)):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        process.kill()
+        process.wait()
+    processes.end(processes.marked(paths.home()))
+
+
+def _start(log: Path, port: int) -> subprocess.Popen[bytes]:
+    home, libc = paths.home(), ctypes.CDLL(None)
+    environment = {"CNAI_HOME": str(home), "CNAI_PORT": str(port), processes.MARK: str(home)}
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "jupyterhub", "-f", str(paths.shipped("hub/jupyterhub_config.py"))],
+            # It may itself run in a terminal of a notebook server.
+            env={**without_hub(os.environ), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C in the terminal is for the launcher, which ends things in order.
+            start_new_session=True,
+            # Else a launcher that was killed would leave a hub that nobody sees (prctl(2), Linux).
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+        )
+
+
+def _answers(hub: subprocess.Popen[bytes], client: HubClient, log: Path) -> bool:
+    if hub.poll() is not None:
+        raise HubError(_last_words(log))
+    # The proxy answers before the hub has started its services; this line is the hub's own word that all is there.
+    return "JupyterHub is now running" in log.read_text(errors="replace") and client.answers()
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    ours = [line.removeprefix("cnai: ") for line in lines if line.startswith("cnai: ")]
+    return ours[-1] if ours else f"the hub ended while it started; its log says why: {log}"
+
+
+def _stopping_engine() -> subprocess.Popen[bytes] | None:
+    if not (paths.engine_dir() / "engine.json").exists():
+        return None
+    command = [sys.executable, "-m", "cnai.faces.cli", "cluster", "stop"]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,0 +1,121 @@
+"""The spawner of one machine: a notebook server from the catalog, or a published app, as a local process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.spawner import SimpleLocalProcessSpawner
+from traitlets import default
+
+from cnai import catalog, paths
+from cnai_hub import apps, pages, profiles
+from cnai_hub.local.account import account_home, account_name
+from cnai_hub.servers import CatalogServer, NotStarted, listens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOOK_SECONDS = 0.05
+
+# What a person set for their own programs, beyond what JupyterHub hands on.
+_KEPT = (
+    "CNAI_CATALOG",
+    "CNAI_STORE",
+    "CNAI_WORKBENCH",
+    "CUDA_HOME",
+    "HF_HOME",
+    "LANGUAGE",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TORCH_HOME",
+    "TZ",
+    "XDG_CACHE_HOME",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
+
+
+class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
+    """Starts a notebook server of a chosen image and flavor, or a published app, as a process."""
+
+    @cached_property
+    def _catalog(self) -> catalog.Catalog:
+        return catalog.load()
+
+    @default("options_form")
+    def _default_options_form(self) -> Callable[[CatalogSpawner], str]:
+        return _options_form
+
+    @default("env_keep")
+    def _default_env_keep(self) -> list[str]:
+        return [*self._env_keep_default(), *_KEPT]
+
+    def offer(self) -> profiles.Offer:
+        """Return what the spawn page shows."""
+        return profiles.offer(self._catalog, catalog.this_machine(), self.orm_spawner.user_options)
+
+    def settle(self, options: dict[str, Any]) -> None:
+        """Make a notebook server what the options say."""
+        profile = profiles.choose(options, self._catalog, catalog.this_machine())
+        self.cpu_limit = profile.flavor.cpu
+        self.mem_limit = int(profile.flavor.memory_gib * 2**30)
+        self._chosen = profiles.environment(profile, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+    def settle_app(self) -> None:
+        """Make this server the app that its name says."""
+        command = apps.app_command(self.name, self.user.name)
+        if command is None:
+            raise self.no_such_app()
+        self.cmd = command
+        self.args = list[str]()
+        self.default_url, self.notebook_dir = "/", ""
+        self._chosen = apps.app_environment(self.name, self.user.name)
+
+    def get_env(self) -> dict[str, str]:
+        """Return the environment of the server."""
+        return {**super().get_env(), "CNAI_HOME": str(paths.home()), **self._chosen}
+
+    def user_env(self, env: dict[str, str]) -> dict[str, str]:
+        """Add the person's own home folder: on one machine the person is who started the hub."""
+        env["USER"] = env["LOGNAME"] = account_name()
+        env["HOME"] = account_home()
+        env["SHELL"] = os.environ.get("SHELL") or "/bin/sh"
+        return env
+
+    def make_preexec_fn(self, name: str) -> None:
+        """Run nothing between fork and exec; the working folder is `popen_kwargs['cwd']`."""
+
+    async def start(self) -> tuple[str, int]:
+        """Start the process in the person's notebooks, and wait until it listens."""
+        self.popen_kwargs = {"cwd": self.notebook_dir or str(paths.home())}
+        address: tuple[str, int] = await super().start()
+        # JupyterHub would look for it less and less often, and see it seconds after it is there.
+        while not await listens(*address):
+            status = await self.poll()
+            if status is not None:
+                what = "the app" if self.is_app else "the server"
+                sentence = f"{what} ended while it started (exit code {status}); the hub's log says why"
+                raise NotStarted(sentence, reason="exited", status_code=500)
+            await asyncio.sleep(_LOOK_SECONDS)
+        return address
+
+    async def wait_for_death(self, timeout: float = 10) -> bool:
+        """Wait until the process has ended, looking as often at the end as at the beginning; tell whether it has."""
+        deadline = time.monotonic() + timeout
+        while not (ended := await self.poll() is not None) and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+        return ended
+
+
+def _options_form(spawner: CatalogSpawner) -> str:
+    return "" if spawner.is_app else pages.options(spawner.offer())

@@ -1,0 +1,100 @@
+"""What the hub keeps on disk: secrets, ports, one-time links, seeded notebooks."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from cnai.errors import CnaiError
+from cnai_hub.local import credentials, links, ports
+from cnai_hub.local.configuration import seed
+
+
+def test_secrets_are_made_once_and_only_their_owner_reads_them(state):
+    first = credentials.load(state)
+    assert credentials.load(state) == first
+    assert (state / credentials.FILE_NAME).stat().st_mode & 0o777 == 0o600
+    assert len({first.person_password, first.guest_password, first.workbench_token}) == 3
+    assert min(map(len, (first.person_password, first.guest_password, first.workbench_token))) >= 32
+    assert first.person_password not in repr(first)
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"person_password": "x"}', "null"])
+def test_damaged_secrets_say_what_to_do(state, damage):
+    (state / credentials.FILE_NAME).write_text(damage)
+    with pytest.raises(CnaiError, match=r"credentials\.json is damaged; delete it"):
+        credentials.load(state)
+
+
+def test_a_link_works_once(state):
+    token = links.mint(state, "ada", "/user/ada/lab").split("/")[3].split("?")[0]
+    assert links.use(state, token) == "ada"
+    assert links.use(state, token) is None
+
+
+def test_a_link_ends_by_itself(state):
+    token = links.mint(state, "ada", "/", lifetime_seconds=-1).split("/")[3].split("?")[0]
+    assert links.use(state, token) is None
+
+
+def test_the_folder_of_links_gives_none_away(state):
+    path = links.mint(state, "ada", "/user/ada/lab/tree/a b.ipynb")
+    assert path.endswith("?next=/user/ada/lab/tree/a%20b.ipynb")
+    token = path.split("/")[3].split("?")[0]
+    (file,) = (state / "links").iterdir()
+    assert token not in file.name + file.read_text()
+    assert (state / "links").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("token", ["", "../credentials.json", "x" * 43, "x" * 5000, "%2e%2e", "é" * 43])
+def test_what_is_no_link_logs_nobody_in(state, token):
+    assert links.use(state, token) is None
+
+
+def test_internal_ports_stay_while_they_are_free(state):
+    first = ports.internal(state, ("hub", "proxy"))
+    assert ports.internal(state, ("hub", "proxy")) == first
+    with socket.socket() as taken:
+        taken.bind((ports.LOOPBACK, first["hub"]))
+        taken.listen()
+        second = ports.internal(state, ("hub", "proxy"))
+    assert second["proxy"] == first["proxy"]
+    assert second["hub"] != first["hub"]
+
+
+def test_a_port_in_use_says_what_to_do():
+    with socket.socket() as taken:
+        taken.bind((ports.LOOPBACK, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CnaiError, match=f"port {port} is in use by another program; choose another one"):
+            ports.claim(port)
+
+
+def test_notebooks_are_seeded_once_and_never_over_the_persons_own(state, tmp_path, monkeypatch):
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    monkeypatch.setattr("cnai.paths._CHECKOUT", tmp_path)
+    (tmp_path / "notebooks").symlink_to(shipped)
+    for name in ("01.ipynb", "02.ipynb", "03.ipynb"):
+        (shipped / name).write_text("shipped")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "01.ipynb").write_text("mine")
+
+    seed(work, state)
+    assert {path.name: path.read_text() for path in work.iterdir()} == {
+        "01.ipynb": "mine",
+        "02.ipynb": "shipped",
+        "03.ipynb": "shipped",
+    }
+    (work / "02.ipynb").unlink()
+    (work / "03.ipynb").write_text("changed")
+    (shipped / "04.ipynb").write_text("shipped later")
+    seed(work, state)
+    assert {path.name: path.read_text() for path in work.iterdir()} == {
+        "01.ipynb": "mine",
+        "03.ipynb": "changed",
+        "04.ipynb": "shipped later",
+    }

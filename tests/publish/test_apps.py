@@ -1,0 +1,171 @@
+"""The client of apps without a hub: what it makes of a notebook, and what it says when something is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnai.errors import HubError, UsageError
+from cnai.publish import apps, localfiles
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of an author's, and no hub."""
+    monkeypatch.setenv("CNAI_HOME", str(tmp_path / "cnai"))
+    for name in ("JUPYTERHUB_API_TOKEN", "CNAI_HUB_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+def notebook(*sources, kind="code"):
+    return {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {},
+        "cells": [{"cell_type": kind, "source": s} for s in sources],
+    }
+
+
+def write(folder, *sources, name="a.ipynb"):
+    (folder / name).write_text(json.dumps(notebook(*sources)))
+    return folder / name
+
+
+def test_without_a_hub_one_line_says_what_to_do(folder):
+    for action in (lambda: apps.publish(write(folder, "1")), lambda: apps.unpublish("a"), apps.apps):
+        with pytest.raises(HubError, match="there is no hub to publish on; start it with `make run`") as missing:
+            action()
+        assert len(str(missing.value).splitlines()) == 1
+
+
+def test_a_hub_that_has_gone_is_told_so(folder, monkeypatch):
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "x")
+    monkeypatch.setenv("CNAI_HUB_URL", "http://127.0.0.1:9/")
+    for action in (lambda: apps.publish(write(folder, "1")), lambda: apps.unpublish("a"), apps.apps):
+        with pytest.raises(HubError, match=r"the hub at http://127.0.0.1:9/ does not answer \(ConnectError\)"):
+            action()
+
+
+def test_a_hub_without_apps_is_told_so(folder, monkeypatch):
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "x")
+    with pytest.raises(HubError, match="no apps service"):
+        apps.apps()
+
+
+def test_a_missing_notebook_is_told_with_those_there_are(folder):
+    write(folder, "1", name="other.ipynb")
+    with pytest.raises(UsageError, match=r"a\.ipynb does not exist; notebooks in that folder: other\.ipynb"):
+        apps.publish(folder / "a.ipynb")
+
+
+@pytest.mark.parametrize("text", ["", "print(1)", "[]", "{}", '{"cells": []}', "\x00"])
+def test_what_is_no_notebook_is_told_so(folder, text):
+    (folder / "a.ipynb").write_text(text)
+    with pytest.raises(UsageError, match=r"a\.ipynb is not a notebook"):
+        apps.publish(folder / "a.ipynb")
+
+
+def test_a_folder_is_no_notebook(folder):
+    with pytest.raises(UsageError, match="is not a notebook"):
+        apps.publish(folder)
+
+
+@pytest.mark.parametrize("slug", ["No", "a--b", "-a", "a" * 27, "a/b", "ä"])
+def test_a_name_that_cant_be_is_told_so(folder, slug):
+    for action in (lambda: apps.publish(write(folder, "1"), slug=slug), lambda: apps.unpublish(slug)):
+        with pytest.raises(UsageError, match="can't be an app's name; allowed: lowercase letters"):
+            action()
+
+
+@given(st.text(max_size=60))
+def test_every_file_name_gives_a_name_that_can_be(name):
+    slug = apps.slug_from(name)
+    assert re.fullmatch(r"[a-z0-9](-?[a-z0-9])*", slug)
+    assert len(slug) <= 26
+
+
+def test_names_stay_readable():
+    assert apps.slug_from("01 First run!") == "01-first-run"
+    assert apps.slug_from("Übung_2") == "ubung-2"
+    assert apps.slug_from("日本") == "app"
+
+
+def test_the_modules_that_a_notebook_imports_go_with_it(folder):
+    (folder / "used.py").write_text("import deeper")
+    (folder / "deeper.py").write_text("import used, json")
+    (folder / "unused.py").write_text("")
+    (folder / "pack" / "__pycache__").mkdir(parents=True)
+    (folder / "pack" / "__init__.py").write_text("")
+    (folder / "pack" / "part.py").write_text("")
+    (folder / "pack" / "data.bin").write_text("")
+    (folder / "pack" / "__pycache__" / "x.py").write_text("")
+    content = notebook(
+        "%matplotlib inline\nimport used as u, os", "%%cnai train --ranks 2\nfrom pack.part import x", "if"
+    )
+    found = {path.relative_to(folder).as_posix() for path in localfiles.modules(folder, content)}
+    assert found == {"used.py", "deeper.py", "pack/__init__.py", "pack/part.py"}
+
+
+def test_text_is_not_searched_for_modules(folder):
+    (folder / "used.py").write_text("")
+    assert localfiles.modules(folder, notebook("import used", kind="markdown")) == set()
+
+
+def test_what_is_included_goes_with_it(folder):
+    (folder / "data" / ".git").mkdir(parents=True)
+    (folder / "data" / "a.csv").write_text("1")
+    (folder / "data" / ".git" / "secret").write_text("1")
+    (folder / "data" / "link").symlink_to("/etc/hostname")
+    (folder / "one.txt").write_text("1")
+    assert localfiles.included(folder, ["data", "one.txt"]) == {folder / "data" / "a.csv", folder / "one.txt"}
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/etc", "/etc/hostname", "out"])
+def test_nothing_from_elsewhere_can_be_included(folder, name):
+    (folder / "out").symlink_to("/etc")
+    with pytest.raises(UsageError, match="is not inside"):
+        localfiles.included(folder, [name])
+
+
+def test_too_much_is_refused(folder, monkeypatch):
+    (folder / "big").write_bytes(b"x" * 11)
+    monkeypatch.setattr(localfiles, "MOST_BYTES", 10)
+    with pytest.raises(UsageError, match="with big the app has 1 files"):
+        localfiles.included(folder, ["big"])
+
+
+@pytest.fixture
+def app():
+    return apps.App(
+        slug="demo",
+        title="<script>",
+        author="ada",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        state="running",
+        url='http://127.0.0.1:8000/user/ada/app-demo/"',
+        version=3,
+        share=("<b>",),
+    )
+
+
+def test_an_app_shows_itself(app):
+    assert repr(app) == '<script> (demo, version 3, running): http://127.0.0.1:8000/user/ada/app-demo/"'
+    page = app._repr_html_()
+    assert "<script>" not in page
+    assert "<b>&lt;script&gt;</b>" in page
+    assert 'href="/user/ada/app-demo/&quot;"' in page
+    assert "&lt;b&gt;" in page
+
+
+def test_a_list_of_apps_shows_one_a_line(app):
+    assert repr(apps.Apps([app, app])).splitlines() == [repr(app), repr(app)]
+    assert apps.Apps([app, app])._repr_html_().count("<p>") == 2
+    assert repr(apps.Apps()) == "no apps"
+    assert apps.Apps()._repr_html_() == "<p>no apps</p>"
