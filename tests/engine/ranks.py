@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 import torch._dynamo  # the first optimizer of a process imports it: here once, for all ranks
 
-from cnai.engine.link import Assignment, GenerationEnd, Link, install
+from cnai.engine.link import GenerationEnd, Link, install
+from cnai.engine.messages import Assignment
 from cnai.engine.training import context as contexts
 from cnai.events import Event, Kind
 from cnai.spec import Interval

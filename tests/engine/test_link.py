@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from cnai.engine import link as link_module
-from cnai.engine.link import Assignment, Link
+from cnai.engine.link import Link
+from cnai.engine.messages import Assignment
 from cnai.events import Event, Kind
 from cnai.spec import Interval
 

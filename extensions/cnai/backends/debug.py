@@ -8,7 +8,9 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any
 
-from cnai.engine.link import Assignment, Link, install
+from cnai.engine import results
+from cnai.engine.link import Link, install
+from cnai.engine.messages import Assignment
 from cnai.engine.node import rank
 from cnai.engine.node.agent import free_port
 from cnai.engine.scribe import Scribe
@@ -72,16 +74,16 @@ def run(store: Store, spec: RunSpec, record: dict[str, Any], captured: Captured)
     scribe.become(State.RUNNING, world_size=1)
     try:
         with _as_rank(folder, spec, scribe):
-            from cnai.engine.capture import load
+            from cnai.engine.capture import load_run
 
-            value = load(captured.payload, folder.code_dir())()
+            value = load_run(folder)()
     except BaseException as error:
         told = rank.diagnosis(error, debug=True)
         scribe.note(Kind.DIAGNOSIS, {**told, "final": True}, rank=0)
         scribe.become(State.FAILED, told["summary"])
         raise
     else:
-        folder.result.write_bytes(rank.pack_result(value))
+        folder.result.write_bytes(results.pack(value))
         scribe.become(State.SUCCEEDED)
     finally:
         scribe.close()

@@ -5,36 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnai.events import Event, Kind
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-    from pathlib import Path
 
-    from cnai.spec import Interval
+    from cnai.engine.messages import Assignment
+
 
 BATCH_SECONDS = 0.05
 MAX_WAITING_METRICS = 20_000
 
 _current: Link | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """What a rank is told about its place in the run. Paths are absolute and reachable from this node."""
-
-    run_id: str
-    generation: int
-    run_dir: Path
-    resume_from: Path | None
-    """Last committed checkpoint, None in a run's first generation or before its first checkpoint."""
-    checkpoint_every: Interval
-    timeout_seconds: float
-    first_world_size: int
-    """World size of generation 0: default number of shards, so that it stays the same across a resize."""
 
 
 class GenerationEnd(BaseException):

@@ -15,7 +15,6 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cnai.engine.capture import unzip
 from cnai.errors import StoreError
 from cnai.events import Event, State
 from cnai.spec import RunSpec
@@ -132,10 +131,10 @@ class RunFolder:
         for old in older[: 1 - KEEP_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def code_dir(self) -> Path | None:
-        """Return the folder with the run's local modules, unpacked on first use, also by several nodes at once."""
-        packed = self.path / "code.zip"
-        return unzip(packed.read_bytes(), self.path / "code") if packed.exists() else None
+    @property
+    def code_zip(self) -> Path:
+        """Return the file of the run's local modules; exists if it has any."""
+        return self.path / "code.zip"
 
 
 class Store:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import backends
 from cnai.backends import line
-from cnai.engine.node import rank
+from cnai.engine import results
 from cnai.errors import ResultError, RunCancelled, UsageError
 from cnai.events import Event, Kind, State
 from cnai.run.history import History
@@ -119,7 +119,7 @@ class Run:
                 f"run {self.id} is {self.state}{f' ({self.reason})' if self.reason else ''}; it has no result"
             )
         try:
-            return rank.unpack_result(self._folder.result.read_bytes())
+            return results.unpack(self._folder.result.read_bytes())
         except FileNotFoundError:
             return None
         except (ImportError, AttributeError) as error:

@@ -1,8 +1,7 @@
 import pytest
 
 from cnai.engine.control.verdicts import Budget, hint, judge, spread
-from cnai.engine.node.agent import Failure
-from cnai.engine.node.node import Report
+from cnai.engine.messages import Failure, Report
 from cnai.spec import RunSpec, Target
 
 GLOO = "RuntimeError: [../gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:4242"

@@ -10,6 +10,15 @@ from cnai.engine.capture.function import capture_function
 from cnai.engine.capture.payload import Captured
 from cnai.engine.capture.script import capture_script
 from cnai.engine.capture.tracebacks import user_traceback
-from cnai.engine.capture.unpack import load, unzip
+from cnai.engine.capture.unpack import load, load_run, unzip
 
-__all__ = ["Captured", "capture_cell", "capture_function", "capture_script", "load", "unzip", "user_traceback"]
+__all__ = [
+    "Captured",
+    "capture_cell",
+    "capture_function",
+    "capture_script",
+    "load",
+    "load_run",
+    "unzip",
+    "user_traceback",
+]

@@ -20,6 +20,8 @@ from cnai.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cnai.engine.store import RunFolder
+
 
 def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     """Return a function without arguments that runs the target of a payload, once.
@@ -51,6 +53,12 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
             sys.path[:], sys.argv[:] = path, argv
 
     return run
+
+
+def load_run(folder: RunFolder) -> Callable[[], Any]:
+    """Return what runs a run's target; several nodes may unpack its local modules at once."""
+    code_dir = unzip(folder.code_zip.read_bytes(), folder.path / "code") if folder.code_zip.exists() else None
+    return load(folder.payload.read_bytes(), code_dir)
 
 
 def _check(needed: dict[str, str], here: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cnai.engine.control import verdicts
 from cnai.engine.control.generation import Generation, Interrupted, NoNodes
 from cnai.engine.control.verdicts import Budget, Cause, Verdict
-from cnai.engine.link import Assignment
+from cnai.engine.messages import Assignment
 from cnai.engine.store import Journal
 from cnai.errors import StoreError
 from cnai.events import TRANSITIONS, Event, Kind, State

@@ -13,8 +13,8 @@ from distributed import KilledWorker
 from distributed.comm import CommClosedError
 
 from cnai.engine.control.verdicts import Cause, Verdict, spread
+from cnai.engine.messages import Order, Report
 from cnai.engine.node import node
-from cnai.engine.node.agent import Order
 from cnai.spec import nodes_for
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from cnai.engine.control.supervisor import Supervisor
     from cnai.engine.control.verdicts import Fault
-    from cnai.engine.link import Assignment
-    from cnai.engine.node.node import Report
+    from cnai.engine.messages import Assignment
     from cnai.spec import RunSpec
 
 NODE_SECONDS = float(os.environ.get("CNAI_NODE_SECONDS", "60"))
@@ -191,13 +190,13 @@ class Generation:
         try:
             report: Report = await future.result()
         except KilledWorker:
-            return node.Report(node_rank=number, error=f"node {number} was lost")
+            return Report(node_rank=number, error=f"node {number} was lost")
         except asyncio.CancelledError:
             there = self._nodes[number] in self._supervisor.scheduler.workers
             why = f"ended before it began on node {number}" if there else f"node {number} was lost"
-            return node.Report(node_rank=number, error=why)
+            return Report(node_rank=number, error=why)
         except Exception as error:  # noqa: BLE001  a node that can't start an agent is lost too
-            return node.Report(node_rank=number, error=f"node {number}: {type(error).__name__}: {error}")
+            return Report(node_rank=number, error=f"node {number}: {type(error).__name__}: {error}")
         return report
 
     async def _orders(self, assignment: Assignment, record: dict[str, Any]) -> list[Order]:

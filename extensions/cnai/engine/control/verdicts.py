@@ -6,26 +6,16 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from cnai.engine.echoes import is_echo
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cnai.engine.node.node import Report
+    from cnai.engine.messages import Report
     from cnai.spec import RunSpec
 
 Fault = Literal["user", "infra", "deadline"]
 Ending = Literal["finished", "ended", "failed"]
-
-# What a rank says when another one is gone; texts of gloo, NCCL and TCPStore in torch 2.13 to 2.15.
-_COLLECTIVE = re.compile(
-    "|".join(
-        (
-            r"Connection (closed|reset) by peer|Connection refused|Broken pipe",
-            r"Timed out (after )?waiting|wait timeout|Application timeout",
-            r"\[.*gloo/transport|gloo connectFullMesh",
-            r"NCCL (error|watchdog)|ncclRemoteError|DistNetworkError|DistStoreError",
-        )
-    )
-)
 
 _HINTS: tuple[tuple[str, str], ...] = (
     (
@@ -143,11 +133,6 @@ def _exit(rank: int, exit_code: int, signal_name: str) -> Cause:
     if signal_name:
         return Cause(summary=f"rank {rank} was ended by {signal_name}", fault="infra", rank=rank)
     return Cause(summary=f"rank {rank} left with exit code {exit_code}", fault="user", rank=rank)
-
-
-def is_echo(summary: str) -> bool:
-    """Tell whether an exception only says that another rank is gone or late."""
-    return bool(_COLLECTIVE.search(summary))
 
 
 def hint(text: str) -> str:

@@ -9,60 +9,21 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cnai.engine.messages import Failure
 from cnai.engine.node.watchdog import end_with_parent
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
 
-    from cnai.engine.link import Assignment
+    from cnai.engine.messages import Order
 
 MONITOR_SECONDS = 0.05
 RENDEZVOUS_SECONDS = 60
 SHUTDOWN_SECONDS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What one node is asked to start: its share of a generation's ranks."""
-
-    assignment: Assignment
-    node_rank: int
-    nodes: int
-    first_rank: int
-    ranks: int
-    """Ranks on this node."""
-    endpoint: str
-    """host:port of the rendezvous on node 0; port 0 on a single node: the agent picks one."""
-    cwd: str
-    env: dict[str, str]
-    cpu: float | None
-    """CPUs for this node's ranks; None: all."""
-    gpus: int | None
-    """GPUs that the ranks may see; None: all."""
-    debug: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """How a rank's process ended, as its agent saw it.
-
-    A negative exit code is a signal; time in seconds since 1970 (UTC).
-    """
-
-    rank: int
-    exit_code: int
-    time: float
-
-    @property
-    def signal_name(self) -> str:
-        """Return SIGKILL or the like, "" if no signal ended it."""
-        return signal.Signals(-self.exit_code).name if self.exit_code < 0 else ""
 
 
 def main(order: Order, ups: list[Connection], outcome: Connection) -> None:

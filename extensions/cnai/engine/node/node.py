@@ -11,11 +11,11 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import dataclass, field
 from multiprocessing import connection, util
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine.link import BATCH_SECONDS
+from cnai.engine.messages import Report
 from cnai.engine.node import agent
 from cnai.engine.node.preload import warm_up
 from cnai.engine.node.tail import Tail
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from distributed import Worker
 
-    from cnai.engine.node.agent import Failure, Order
+    from cnai.engine.messages import Order
 
 UP = "cnai-up"
 """Dask topic from nodes to the supervisor."""
@@ -38,18 +38,6 @@ _running: dict[tuple[str, int], NodeGeneration] = {}
 _ended_early: set[tuple[str, int]] = set()
 """Asked to end before they began here."""
 _leaving = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """How one node's share of a generation came to its end."""
-
-    node_rank: int
-    said: dict[int, str] = field(default_factory=dict)
-    """By rank: "finished" or "ended"."""
-    failures: tuple[Failure, ...] = ()
-    error: str = ""
-    """Why the agent itself ended, "" if it did its work."""
 
 
 def leave() -> None:

@@ -12,22 +12,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnai.engine import capture
-from cnai.engine.control.verdicts import is_echo
+from cnai.engine import capture, results
+from cnai.engine.echoes import is_echo
 from cnai.engine.link import GenerationEnd, Link, install
 from cnai.engine.node.watchdog import end_with_parent
 from cnai.engine.store import RunFolder, write
-from cnai.errors import ResultError
 from cnai.events import Kind
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from cnai.engine.node.agent import Order
+    from cnai.engine.messages import Order
 
 ECHO_SECONDS = 0.3
 """A rank that lost a peer stays this long: the agent names one failed rank, and must find the peer's death first."""
-RESULT_FORMAT = "cnai-result-1"
 
 
 def main(order: Order, ups: list[Connection]) -> None:
@@ -57,14 +55,14 @@ def main(order: Order, ups: list[Connection]) -> None:
         _exit(1)
     else:
         if rank == 0:
-            write(folder.path / f"result-gen-{order.assignment.generation}", pack_result(value))
+            write(folder.path / f"result-gen-{order.assignment.generation}", results.pack(value))
         link.say("finished")
     _tidy_up()
     link.close()
 
 
 def _run(folder: RunFolder) -> Any:
-    return capture.load(folder.payload.read_bytes(), folder.code_dir())()
+    return capture.load_run(folder)()
 
 
 def _leave(link: Link, leave: SystemExit) -> None:
@@ -130,24 +128,3 @@ def diagnosis(error: BaseException, *, debug: bool) -> dict[str, Any]:
         "traceback": capture.user_traceback(error, debug=debug),
         "at": time.time(),
     }
-
-
-def pack_result(value: Any) -> bytes:
-    """Pickle what the target returned; a value that can't travel becomes the ResultError that `run.result()` raises."""
-    import cloudpickle
-
-    try:
-        return bytes(cloudpickle.dumps((RESULT_FORMAT, True, value)))
-    except Exception as error:  # noqa: BLE001  objects may raise anything when pickled
-        reason = f"the target returned a {type(value).__name__}, which can't travel back ({error}); return plain data"
-        return bytes(cloudpickle.dumps((RESULT_FORMAT, False, reason)))
-
-
-def unpack_result(data: bytes) -> Any:
-    """Return what the target returned."""
-    import cloudpickle
-
-    _, travelled, value = cloudpickle.loads(data)
-    if not travelled:
-        raise ResultError(value)
-    return value
