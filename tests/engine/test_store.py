@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cnai.engine.records import Record, Status
 from cnai.engine.store import Journal, Store, write
 from cnai.errors import StoreError
 from cnai.events import Event, Kind, State
@@ -14,7 +15,7 @@ SPEC = RunSpec(target=Target("function", "fit"))
 
 @pytest.fixture
 def folder(tmp_path):
-    return Store(tmp_path).create(SPEC, {"who": "me"}, b"payload", b"")
+    return Store(tmp_path).create(SPEC, Record(who="me"), b"payload", b"")
 
 
 def line(number):
@@ -27,13 +28,13 @@ def test_a_run_is_all_there_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StoreError, match="is full; free some space"):
-        Store(tmp_path).create(SPEC, {}, b"payload", b"")
+        Store(tmp_path).create(SPEC, Record(), b"payload", b"")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_newest_first_and_nothing_hidden(tmp_path):
     store = Store(tmp_path)
-    made = [store.create(SPEC, {"created": float(number)}, b"", b"").run_id for number in range(3)]
+    made = [store.create(SPEC, Record(created=float(number + 1)), b"", b"").run_id for number in range(3)]
     (tmp_path / ".fit-unfinished").mkdir()
     assert [found.run_id for found in store.folders()] == made[::-1]
     assert store.folder(made[0]).spec == SPEC
@@ -42,9 +43,9 @@ def test_newest_first_and_nothing_hidden(tmp_path):
 
 
 def test_status_before_and_after(folder):
-    assert folder.status()["state"] is State.PENDING
-    folder.write_status(state=State.RUNNING, generation=3)
-    assert folder.status() == {"state": State.RUNNING, "generation": 3}
+    assert folder.status().state is State.PENDING
+    folder.write_status(Status(state=State.RUNNING, generation=3))
+    assert folder.status() == Status(state=State.RUNNING, generation=3)
 
 
 def test_journal_positions_are_bytes(folder):

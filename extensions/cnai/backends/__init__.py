@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from cnai.errors import UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from cnai.backends.kubernetes.standing import Standing
     from cnai.engine.control.client import EngineClient
+    from cnai.engine.records import Room
     from cnai.spec import RunSpec
 
 _MODULES = {
@@ -30,11 +30,11 @@ class Backend(Protocol):
     self_healing: bool
     """Whether a lost scheduler comes back without anybody here; then it is a `Fleet`."""
 
-    def check(self, spec: RunSpec) -> dict[str, Any]:
-        """Validate what a run asks for; return what nodes must know: cpu and gpus per node. Raises UsageError."""
+    def check(self, spec: RunSpec) -> Room:
+        """Validate what a run asks for; return the room that its nodes must have. Raises UsageError."""
 
-    def claim(self, facts: Mapping[str, Any]) -> AbstractContextManager[str]:
-        """Hold the name of the engine of a run that is about to be written; `facts` is what `check` returned."""
+    def claim(self, room: Room) -> AbstractContextManager[str]:
+        """Hold the name of the engine of a run that is about to be written; `room` is what `check` returned."""
 
     def connect(self, engine: str = "") -> EngineClient:
         """Return a line to an engine. Where there is only one, it is started if it isn't there."""
@@ -46,10 +46,10 @@ class Backend(Protocol):
 class Fleet(Backend, Protocol):
     """A backend with any number of engines, which come and go; making one returns before it is there."""
 
-    def manifest(self, engine: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def manifest(self, engine: str, room: Room) -> dict[str, Any]:
         """Return what would be sent to have an engine made."""
 
-    def ensure(self, engine: str, facts: Mapping[str, Any], nodes: int) -> bool:
+    def ensure(self, engine: str, room: Room, nodes: int) -> bool:
         """See to it that an engine is there or comes, made of what a run's record says; tell whether it was made."""
 
     def exists(self, engine: str) -> bool:

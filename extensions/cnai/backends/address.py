@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import catalog
 from cnai.engine.control.client import EngineClient
+from cnai.engine.records import Room
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from cnai.spec import RunSpec
@@ -28,14 +28,14 @@ class AddressBackend:
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def check(self, spec: RunSpec) -> dict[str, Any]:
+    def check(self, spec: RunSpec) -> Room:
         """Take cpu and gpus per node from the flavor."""
         if spec.flavor is None:
-            return {"cpu": None, "gpus": None}
+            return Room()
         flavor = catalog.load().flavor(spec.flavor)
-        return {"cpu": flavor.cpu, "gpus": flavor.gpus}
+        return Room(cpu=flavor.cpu, gpus=flavor.gpus)
 
-    def claim(self, _: Mapping[str, Any]) -> AbstractContextManager[str]:
+    def claim(self, _: Room) -> AbstractContextManager[str]:
         """Hold no name: the address is enough."""
         return nullcontext("")
 

@@ -13,12 +13,13 @@ from cnai.engine.link import Link, install
 from cnai.engine.messages import Assignment
 from cnai.engine.node import rank
 from cnai.engine.node.agent import free_port
+from cnai.engine.records import Record, Room
 from cnai.engine.scribe import Scribe
 from cnai.errors import EngineError, UsageError
 from cnai.events import Kind, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from cnai.engine.capture import Captured
@@ -30,14 +31,14 @@ self_healing = False
 HOST = "127.0.0.1"
 
 
-def check(spec: RunSpec) -> dict[str, Any]:
+def check(spec: RunSpec) -> Room:
     """Refuse more than one rank."""
     if spec.ranks.maximum != 1:
         raise UsageError(f"the debug backend has 1 rank, in this process; given: --ranks {spec.ranks}")
-    return {"cpu": None, "gpus": None}
+    return Room()
 
 
-def claim(_: Mapping[str, Any]) -> AbstractContextManager[str]:
+def claim(_: Room) -> AbstractContextManager[str]:
     """Hold no name: there is no engine."""
     return nullcontext("")
 
@@ -66,7 +67,7 @@ def stop(flavor: str | None = None) -> bool:  # noqa: ARG001
     return False
 
 
-def run(store: Store, spec: RunSpec, record: dict[str, Any], captured: Captured) -> RunFolder:
+def run(store: Store, spec: RunSpec, record: Record, captured: Captured) -> RunFolder:
     """Run the target here and now. Its exception is raised as it is, for `%debug`."""
     folder = store.create(spec, record, captured.payload, captured.code_zip)
     scribe = Scribe(folder)

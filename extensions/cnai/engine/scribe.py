@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine.store import Journal
@@ -36,7 +37,7 @@ class Scribe:
         """Write an event of the run itself."""
         event = Event(
             run_id=self._folder.run_id,
-            generation=max(0, self._status["generation"]),
+            generation=max(0, self._status.generation),
             kind=kind,
             time=time.time(),
             rank=rank,
@@ -47,8 +48,8 @@ class Scribe:
     def become(self, state: State, reason: str = "", **status: Any) -> None:
         """Write a new state, and what else the status should say from now on."""
         self.note(Kind.STATE, {"state": state, "reason": reason})
-        self._status |= {"state": state, "reason": reason, **status}
-        self._folder.write_status(**self._status)
+        self._status = replace(self._status, state=state, reason=reason, **status)
+        self._folder.write_status(self._status)
 
     def close(self) -> None:
         """Close the journal."""

@@ -7,16 +7,17 @@ journal of events, which only the supervisor appends to.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import secrets
 import shutil
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from cnai.engine.records import Record, Status
 from cnai.errors import StoreError
-from cnai.events import Event, State
+from cnai.events import Event
 from cnai.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -40,10 +41,9 @@ class RunFolder:
         return RunSpec.from_json((self.path / "spec.json").read_text())
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """Return who made the run, when, from which code and versions."""
-        record: dict[str, Any] = json.loads((self.path / "record.json").read_text())
-        return record
+        return Record.from_json((self.path / "record.json").read_text())
 
     @property
     def payload(self) -> Path:
@@ -78,17 +78,16 @@ class RunFolder:
             return b""
         return data[: data.rfind(b"\n") + 1]
 
-    def status(self) -> dict[str, Any]:
-        """Return state, reason, generation, world_size and engine as last written."""
+    def status(self) -> Status:
+        """Return where the run is, as last written."""
         try:
-            status: dict[str, Any] = json.loads((self.path / "state.json").read_text())
+            return Status.from_json((self.path / "state.json").read_text())
         except FileNotFoundError:
-            return {"state": State.PENDING, "reason": "", "generation": 0, "world_size": 0, "engine": ""}
-        return {**status, "state": State(status["state"])}
+            return Status()
 
-    def write_status(self, **status: Any) -> None:
+    def write_status(self, status: Status) -> None:
         """Replace the status."""
-        write(self.path / "state.json", json.dumps(status))
+        write(self.path / "state.json", status.to_json())
 
     @property
     def notice(self) -> str:
@@ -143,16 +142,16 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def create(self, spec: RunSpec, record: dict[str, Any], payload: bytes, code_zip: bytes) -> RunFolder:
+    def create(self, spec: RunSpec, record: Record, payload: bytes, code_zip: bytes) -> RunFolder:
         """Write a new run; on failure nothing of it stays."""
-        created = time.time()
+        created = record.created or time.time()
         run_id = f"{spec.name}-{time.strftime('%m%d-%H%M%S', time.localtime(created))}-{secrets.token_hex(2)}"
         fresh, path = self.root / f".{run_id}", self.root / run_id
         with writing(path):
             try:
                 fresh.mkdir(parents=True)
                 (fresh / "spec.json").write_text(spec.to_json())
-                (fresh / "record.json").write_text(json.dumps({"created": created, **record}, indent=1))
+                (fresh / "record.json").write_text(replace(record, created=created).to_json())
                 (fresh / "payload").write_bytes(payload)
                 if code_zip:
                     (fresh / "code.zip").write_bytes(code_zip)
@@ -178,7 +177,7 @@ class Store:
         found = [
             RunFolder(p) for p in self.root.iterdir() if not p.name.startswith(".") and (p / "record.json").exists()
         ]
-        return sorted(found, key=lambda folder: folder.record["created"], reverse=True)
+        return sorted(found, key=lambda folder: folder.record.created, reverse=True)
 
 
 class Journal:

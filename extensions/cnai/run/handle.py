@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from functools import cached_property
@@ -34,7 +35,7 @@ class Run:
         self._folder = folder
         self.id = folder.run_id
         self.spec: RunSpec = folder.spec
-        self.record: dict[str, Any] = folder.record
+        self.record: dict[str, Any] = json.loads(folder.record.to_json())
         self._history = History(folder)
         self._history.read()
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import threading
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from cnai.backends import Fleet
     from cnai.engine.capture import Captured
+    from cnai.engine.records import Record, Room
 
 RECORDED_PACKAGES = ("cnai", "torch", "numpy", "distributed", "cloudpickle")
 
@@ -76,8 +78,8 @@ def plan(
     captured = capture(target, args, kwargs or {})
     built = build_spec(captured, spec)
     backend = backends.get(built.backend)
-    facts = backend.check(built)
-    made = cast("Fleet", backend).manifest(f"{facts['flavor']}-0000", facts) if backend.self_healing else None
+    room = backend.check(built)
+    made = cast("Fleet", backend).manifest(f"{room.flavor}-0000", room) if backend.self_healing else None
     return {
         "spec": built,
         **({"manifest": made} if made else {}),
@@ -118,31 +120,33 @@ def _start(captured: Captured, given: dict[str, Any], inputs: str = "") -> Run:
 
     spec = build_spec(captured, given)
     backend = backends.get(spec.backend)
-    limits = backend.check(spec)
-    store, record = Store(store_root()), _record(captured, limits, inputs)
+    room = backend.check(spec)
+    store, record = Store(store_root()), _record(captured, room, inputs)
     if spec.backend == "debug":
         from cnai.backends import debug
 
         return Run(debug.run(store, spec, record, captured))
-    with backend.claim(limits) as engine:
-        run = Run(store.create(spec, {**record, "engine": engine}, captured.payload, captured.code_zip))
+    with backend.claim(room) as engine:
+        run = Run(store.create(spec, replace(record, engine=engine), captured.payload, captured.code_zip))
         run.begin()
     for warning in captured.warnings:
         _warn(warning)
     return run
 
 
-def _record(captured: Captured, limits: dict[str, Any], inputs: str) -> dict[str, Any]:
-    return {
-        "who": os.environ.get("JUPYTERHUB_USER") or getpass.getuser(),
-        "cwd": str(Path.cwd()),
-        "code_hash": captured.code_hash,
-        "inputs_hash": inputs,
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
-        "image": os.environ.get("CNAI_IMAGE", ""),
-        **limits,
-    }
+def _record(captured: Captured, room: Room, inputs: str) -> Record:
+    from cnai.engine.records import Record
+
+    return Record(
+        who=os.environ.get("JUPYTERHUB_USER") or getpass.getuser(),
+        cwd=str(Path.cwd()),
+        code_hash=captured.code_hash,
+        inputs_hash=inputs,
+        python=platform.python_version(),
+        packages={name: _version(name) for name in RECORDED_PACKAGES},
+        image=os.environ.get("CNAI_IMAGE", ""),
+        room=room,
+    )
 
 
 def _version(package: str) -> str:

@@ -47,8 +47,8 @@ def find(run: str = "latest") -> Run:
 def finished(target: str, inputs: str) -> Run | None:
     """Return the newest successful run of a target with the same code and arguments."""
     for folder in Store(store_root()).folders():
-        same = folder.record.get("inputs_hash") == inputs and folder.spec.target.name == target
-        if same and folder.status()["state"] is State.SUCCEEDED:
+        same = folder.record.inputs_hash == inputs and folder.spec.target.name == target
+        if same and folder.status().state is State.SUCCEEDED:
             return Run(folder)
     return None
 

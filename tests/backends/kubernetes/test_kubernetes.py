@@ -4,6 +4,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ import cnai
 from backends.conftest import REFERENCE
 from cnai.backends import credentials
 from cnai.backends.kubernetes import backend as kubernetes
+from cnai.engine.records import Record, Room
 from cnai.engine.store import Store
 from cnai.errors import CnaiError, UnknownName, UsageError
 from cnai.events import State
@@ -25,22 +27,17 @@ def _spec(ranks=1, **more):
     return RunSpec(target=FIT, ranks=Ranks(ranks, ranks), **more)
 
 
-def _facts(flavor="small", image=REFERENCE, nodes=1):
-    return {"flavor": flavor, "image_reference": image, "nodes": nodes}
+def _room(flavor="small", image=REFERENCE, nodes=1):
+    return Room(flavor=flavor, image_reference=image, nodes=nodes)
 
 
 def test_what_a_run_needs(server):
-    assert kubernetes.check(_spec(5, flavor="gpu")) == {
-        "cpu": 4,
-        "gpus": 2,
-        "nodes": 3,
-        "ranks_per_node": 2,
-        "flavor": "gpu",
-        "image_reference": REFERENCE,
-    }
+    assert kubernetes.check(_spec(5, flavor="gpu")) == Room(
+        cpu=4, gpus=2, nodes=3, ranks_per_node=2, flavor="gpu", image_reference=REFERENCE
+    )
     own = kubernetes.check(_spec(16))
-    assert (own["flavor"], own["nodes"], own["ranks_per_node"]) == ("small", 1, 16)
-    assert kubernetes.check(_spec(2, nodes=2))["nodes"] == 2
+    assert (own.flavor, own.nodes, own.ranks_per_node) == ("small", 1, 16)
+    assert kubernetes.check(_spec(2, nodes=2)).nodes == 2
 
 
 @pytest.mark.parametrize(
@@ -66,13 +63,13 @@ def test_an_engine_is_made_once_and_its_credentials_come_first(server):
         seen.append((oct(file.stat().st_mode & 0o777), json.loads(file.read_text())))
 
     server.on_create = read
-    assert kubernetes.ensure("small-1", _facts(nodes=2), 2)
+    assert kubernetes.ensure("small-1", _room(nodes=2), 2)
     ((mode, status),) = seen
     assert mode == "0o600"
     assert status["address"] == "tls://small-1-scheduler.cnai-ada:8786"
     assert set(status["tls"]) == {"ca", "key", "cert"}
     assert server.clusters["small-1"]["spec"]["worker"]["replicas"] == 2
-    assert not kubernetes.ensure("small-1", _facts(nodes=2), 2)
+    assert not kubernetes.ensure("small-1", _room(nodes=2), 2)
     assert len(seen) == 1
     kubernetes.resize("small-1", 4)
     assert kubernetes.node_count("small-1") == 4
@@ -82,7 +79,7 @@ def test_an_engine_is_made_once_and_its_credentials_come_first(server):
 
 @pytest.mark.parametrize("kind", ["services", "deployments"])
 def test_an_engine_is_made_again_when_nothing_is_left_of_it(server, kind):
-    kubernetes.ensure("small-1", _facts(), 1)
+    kubernetes.ensure("small-1", _room(), 1)
     kubernetes.release("small-1")
     labels = {"dask.org/cluster-name": "small-1"}
     left = {"metadata": {"name": "small-1-scheduler", "labels": labels}, "spec": {"selector": {}, "template": {}}}
@@ -90,7 +87,7 @@ def test_an_engine_is_made_again_when_nothing_is_left_of_it(server, kind):
     created = []
     server.on_create = created.append
     with ThreadPoolExecutor(1) as aside:
-        made = aside.submit(kubernetes.ensure, "small-1", _facts(), 1)
+        made = aside.submit(kubernetes.ensure, "small-1", _room(), 1)
         server.asked.clear()
         until(lambda: sum(asked.endswith(f"/{kind}") for asked in server.asked) > 1, "it looks again")
         assert created == []
@@ -100,8 +97,8 @@ def test_an_engine_is_made_again_when_nothing_is_left_of_it(server, kind):
 
 
 def test_an_idle_engine_is_claimed(server):
-    server.add(kubernetes.manifest("small-1", _facts()))
-    with kubernetes.claim(_facts()) as engine:
+    server.add(kubernetes.manifest("small-1", _room()))
+    with kubernetes.claim(_room()) as engine:
         assert engine == "small-1"
 
 
@@ -110,7 +107,7 @@ def _deleting(server):
 
 
 def _busy(server):
-    record = {"engine": "small-1"}
+    record = Record(engine="small-1")
     Store(store_root()).create(_spec(), record, b"", b"")
 
 
@@ -124,30 +121,30 @@ def _stopped(server):
 
 @pytest.mark.parametrize("spoil", [_deleting, _busy, _long_idle, _stopped])
 def test_an_engine_that_must_not_be_claimed(server, spoil):
-    server.add(kubernetes.manifest("small-1", _facts()))
+    server.add(kubernetes.manifest("small-1", _room()))
     spoil(server)
-    with kubernetes.claim(_facts()) as engine:
+    with kubernetes.claim(_room()) as engine:
         assert engine != "small-1"
         assert engine.startswith("small-")
 
 
-@pytest.mark.parametrize("facts", [_facts(flavor="gpu"), _facts(image="registry.example/other")])
-def test_an_engine_of_another_kind_is_not_claimed(server, facts):
-    server.add(kubernetes.manifest("small-1", _facts()))
-    with kubernetes.claim(facts) as engine:
+@pytest.mark.parametrize("room", [_room(flavor="gpu"), _room(image="registry.example/other")])
+def test_an_engine_of_another_kind_is_not_claimed(server, room):
+    server.add(kubernetes.manifest("small-1", _room()))
+    with kubernetes.claim(room) as engine:
         assert engine != "small-1"
 
 
 def test_a_run_that_has_ended_frees_its_engine(server):
-    server.add(kubernetes.manifest("small-1", _facts()), age_seconds=1000)
-    folder = Store(store_root()).create(_spec(), {"engine": "small-1"}, b"", b"")
-    folder.write_status(**{**folder.status(), "state": State.SUCCEEDED})
-    with kubernetes.claim(_facts()) as engine:
+    server.add(kubernetes.manifest("small-1", _room()), age_seconds=1000)
+    folder = Store(store_root()).create(_spec(), Record(engine="small-1"), b"", b"")
+    folder.write_status(replace(folder.status(), state=State.SUCCEEDED))
+    with kubernetes.claim(_room()) as engine:
         assert engine == "small-1"
     (told,) = kubernetes.status()["engines"]
     assert told["idle_seconds"] < 60
     os.utime(folder.path / "state.json", (time.time() - 55, time.time() - 55))
-    with kubernetes.claim(_facts()) as engine:
+    with kubernetes.claim(_room()) as engine:
         assert engine != "small-1"
 
 
@@ -228,7 +225,7 @@ def test_a_dry_run_has_the_manifest(server):
 
 def test_engines_are_stopped_by_flavor(server):
     for name, flavor in (("small-1", "small"), ("gpu-1", "gpu")):
-        server.add(kubernetes.manifest(name, _facts(flavor)))
+        server.add(kubernetes.manifest(name, _room(flavor)))
     assert kubernetes.stop("gpu")
     assert set(server.clusters) == {"small-1"}
     assert credentials.was_stopped("gpu-1")

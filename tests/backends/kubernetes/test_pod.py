@@ -17,6 +17,7 @@ import pytest
 
 from cnai.backends.local.backend import security
 from cnai.engine.control.client import EngineClient
+from cnai.engine.records import Record, Room
 from cnai.engine.store import Store
 from cnai.errors import EngineError
 from cnai.events import Kind, State
@@ -148,7 +149,7 @@ def two(kept, monkeypatch):
 def write(target, args=(), **given):
     """Put a run into the store as the notebook's backend does: with its engine, for whoever is there to begin it."""
     captured = capture(target, args, {})
-    record = {"who": "ada", "cwd": os.getcwd(), "engine": NAME, "ranks_per_node": 1, "cpu": 1.0}
+    record = Record(who="ada", cwd=os.getcwd(), engine=NAME, room=Room(ranks_per_node=1, cpu=1.0))
     spec = build_spec(captured, {"backend": "debug", **given})
     return Run(Store(store_root()).create(spec, record, captured.payload, captured.code_zip))
 

@@ -163,7 +163,7 @@ def test_a_paused_run_has_no_engine_until_it_is_resumed(run, server):
     _paused(run)
     until(lambda: run.state is State.PAUSED, run.state)
     run.scale(2)
-    assert run._folder.status()["world_size"] == 2
+    assert run._folder.status().world_size == 2
     with pytest.raises(UsageError, match="4 shards; ranks may be 1 to 4"):
         run.scale(5)
     assert server.clusters == {}
@@ -179,7 +179,7 @@ def test_scaled_while_its_engine_comes_it_is_resumed_with_so_many_ranks(run, ser
     with pytest.raises(UsageError, match="4 shards; ranks may be 1 to 4"):
         run.scale(5)
     run.scale(3)
-    assert run._folder.status()["world_size"] == 1, "the engine may be there at any moment, and writes that"
+    assert run._folder.status().world_size == 1, "the engine may be there at any moment, and writes that"
     engine = _Engine(run)
     with monkeypatch.context() as there:
         there.setattr(patience.PatientLine, "_alive", lambda _: engine)
@@ -233,7 +233,7 @@ class _Engine:
         if only_ask:
             return
         self.granted.append((verb, value))
-        if verb == "scale" and value < self._run._folder.status()["world_size"]:
+        if verb == "scale" and value < self._run._folder.status().world_size:
             threading.Timer(0.3, _written, [self._run, State.RUNNING], {"world_size": value, "generation": 1}).start()
 
 

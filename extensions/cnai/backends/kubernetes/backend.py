@@ -21,13 +21,14 @@ from cnai.backends import credentials
 from cnai.backends.kubernetes import api, engines, manifests
 from cnai.backends.kubernetes.standing import Standing, judge
 from cnai.engine.control.client import EngineClient
+from cnai.engine.records import Room
 from cnai.engine.store import writing
 from cnai.errors import EngineError, UsageError
 from cnai.paths import engine_dir, home, store_root
 from cnai.spec import Ranks, RunSpec, Target, nodes_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from cnai.catalog import Catalog, Flavor
 
@@ -53,7 +54,7 @@ def idle_seconds() -> int:
     return int(float(os.environ.get("CNAI_IDLE_SECONDS") or 60))
 
 
-def check(spec: RunSpec) -> dict[str, Any]:
+def check(spec: RunSpec) -> Room:
     """Validate flavor, image and ranks against the catalog; return what the engine is made of."""
     shelf = catalog.load()
     flavor = _flavor(spec.flavor, shelf)
@@ -65,14 +66,14 @@ def check(spec: RunSpec) -> dict[str, Any]:
             f"{spec.ranks.maximum} ranks need {nodes} nodes of flavor {flavor.name} ({what}: {most} ranks each);"
             f" given: --nodes {spec.nodes}"
         )
-    return {
-        "cpu": flavor.cpu,
-        "gpus": flavor.gpus,
-        "nodes": nodes,
-        "ranks_per_node": most,
-        "flavor": flavor.name,
-        "image_reference": _image(spec.image, shelf),
-    }
+    return Room(
+        cpu=flavor.cpu,
+        gpus=flavor.gpus,
+        nodes=nodes,
+        ranks_per_node=most,
+        flavor=flavor.name,
+        image_reference=_image(spec.image, shelf),
+    )
 
 
 def _flavor(name: str | None, shelf: Catalog) -> Flavor:
@@ -93,7 +94,7 @@ def _image(name: str | None, shelf: Catalog) -> str:
 
 
 @contextmanager
-def claim(facts: Mapping[str, Any]) -> Iterator[str]:
+def claim(room: Room) -> Iterator[str]:
     """Hold the name of an engine for a run that is about to be written: one that idles, or a new one."""
     folder = engine_dir()
     with writing(folder):
@@ -101,11 +102,11 @@ def claim(facts: Mapping[str, Any]) -> Iterator[str]:
         lock = (folder / "claims").open("w")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two kernels must not take the same one
-        found = engines.idle(api.connect(), facts, idle_seconds() - MARGIN_SECONDS)
-        yield found or f"{facts['flavor']}-{secrets.token_hex(2)}"
+        found = engines.idle(api.connect(), room, idle_seconds() - MARGIN_SECONDS)
+        yield found or f"{room.flavor}-{secrets.token_hex(2)}"
 
 
-def manifest(engine: str, facts: Mapping[str, Any], nodes: int | None = None) -> dict[str, Any]:
+def manifest(engine: str, room: Room, nodes: int | None = None) -> dict[str, Any]:
     """Return the DaskCluster of an engine."""
     place = manifests.Place(
         namespace=api.connect().namespace,
@@ -119,11 +120,11 @@ def manifest(engine: str, facts: Mapping[str, Any], nodes: int | None = None) ->
         },
         idle_seconds=idle_seconds(),
     )
-    flavor = catalog.load().flavor(facts["flavor"])
-    return manifests.engine(engine, place, flavor, facts["image_reference"], nodes or facts["nodes"])
+    flavor = catalog.load().flavor(room.flavor)
+    return manifests.engine(engine, place, flavor, room.image_reference, nodes or room.nodes or 1)
 
 
-def ensure(engine: str, facts: Mapping[str, Any], nodes: int) -> bool:
+def ensure(engine: str, room: Room, nodes: int) -> bool:
     """See to it that an engine is there or comes; tell whether it had to be made. One that is going is waited for."""
     line = api.connect()
     known = _is_known(engine)
@@ -137,7 +138,7 @@ def ensure(engine: str, facts: Mapping[str, Any], nodes: int) -> bool:
                 f"engine {engine} is still going away; try again, or ask your administrator whether the operator runs"
             )
         time.sleep(TICK_SECONDS)
-    wanted = manifest(engine, facts, nodes)
+    wanted = manifest(engine, room, nodes)
     credentials.issue(engine, manifests.address(engine, line.namespace))
     try:
         line.create(wanted)
@@ -219,9 +220,9 @@ def prepare() -> None:
 
 def start(flavor: str | None = None, nodes: int | None = None) -> dict[str, Any]:
     """Have an engine made before a run needs it; it goes away again if none comes."""
-    facts = check(RunSpec(target=Target("function", "start"), ranks=Ranks(nodes or 1, nodes or 1), flavor=flavor))
-    with claim(facts) as engine:
-        if not ensure(engine, facts, nodes or 1):
+    room = check(RunSpec(target=Target("function", "start"), ranks=Ranks(nodes or 1, nodes or 1), flavor=flavor))
+    with claim(room) as engine:
+        if not ensure(engine, room, nodes or 1):
             resize(engine, nodes or 1)
     return status()
 

@@ -17,16 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cnai.backends.kubernetes.api import Api
+    from cnai.engine.records import Room
     from cnai.events import State
 
     Runs = Mapping[str, list[tuple[str, State, float]]]
 
 
-def idle(line: Api, facts: Mapping[str, Any], at_most_seconds: float) -> str | None:
-    """Return an engine of the flavor and image of `facts` that nothing goes on on, and which isn't about to leave."""
-    fitting = [
-        cluster["metadata"] for cluster in line.engines() if _is_of(cluster, facts["flavor"], facts["image_reference"])
-    ]
+def idle(line: Api, room: Room, at_most_seconds: float) -> str | None:
+    """Return an engine of the flavor and image of `room` that nothing goes on on, and which isn't about to leave."""
+    fitting = [cluster["metadata"] for cluster in line.engines() if _is_of(cluster, room.flavor, room.image_reference)]
     runs = _runs() if fitting else {}
     for metadata in fitting:
         since = _idle_for(metadata, runs)
@@ -85,12 +84,12 @@ def _runs() -> Runs:
     """Return id, state and time of the last change of all runs in the store, by engine."""
     found = defaultdict(list)
     for folder in Store(store_root()).folders():
-        if engine := folder.record.get("engine"):
+        if engine := folder.record.engine:
             try:
                 changed = (folder.path / "state.json").stat().st_mtime
             except OSError:
-                changed = folder.record["created"]
-            found[engine].append((folder.run_id, folder.status()["state"], changed))
+                changed = folder.record.created
+            found[engine].append((folder.run_id, folder.status().state, changed))
     return found
 
 

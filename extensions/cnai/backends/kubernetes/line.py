@@ -56,7 +56,7 @@ class PatientLine:
 
     def __init__(self, folder: RunFolder, fleet: Fleet) -> None:
         self._folder, self._fleet, self._record = folder, fleet, folder.record
-        self._engine: str = self._record["engine"]
+        self._engine: str = self._record.engine
         self._histories: WeakSet[History] = WeakSet()
         self._client: EngineClient | None = None
         self._lock, self._news = threading.RLock(), threading.Event()
@@ -75,8 +75,8 @@ class PatientLine:
     def begin(self) -> None:
         """Have an engine begin the run: it is made, or one that idles is told."""
         try:
-            if not self._fleet.ensure(self._engine, self._record, self._record["nodes"]):
-                self._fleet.resize(self._engine, self._record["nodes"])
+            if not self._fleet.ensure(self._engine, self._record.room, self._record.room.nodes or 1):
+                self._fleet.resize(self._engine, self._record.room.nodes or 1)
                 self._reach(self._fleet.standing(self._engine))
         except CnaiError:
             shutil.rmtree(self._folder.path, ignore_errors=True)  # nobody has heard of it yet
@@ -129,9 +129,9 @@ class PatientLine:
     def _ask_for_nodes(self, verb: str, value: int | None, client: EngineClient | None) -> None:
         """Deliver a wish if its nodes are there; else see to them and deliver it when they are."""
         status = self._folder.status()
-        if verb == "resume" and status["state"] is not State.PAUSED:
-            raise UsageError(f"run {self._folder.run_id} is {status['state']}, not PAUSED; there is nothing to resume")
-        needed = self._nodes(value or status["world_size"])
+        if verb == "resume" and status.state is not State.PAUSED:
+            raise UsageError(f"run {self._folder.run_id} is {status.state}, not PAUSED; there is nothing to resume")
+        needed = self._nodes(value or status.world_size)
         if client is None:
             self._refuse_without_shards(value or 1)
         else:
@@ -140,11 +140,11 @@ class PatientLine:
                 client.wish(self._folder.run_id, verb, value)
                 self._wish = None
                 # As many ranks as before begin no new generation.
-                if value is not None and value < status["world_size"] and self._fleet.node_count(self._engine) > needed:
-                    self._surplus_since = status["generation"]
+                if value is not None and value < status.world_size and self._fleet.node_count(self._engine) > needed:
+                    self._surplus_since = status.generation
                     self._stay()
                 return
-        if not self._fleet.ensure(self._engine, self._record, needed):
+        if not self._fleet.ensure(self._engine, self._record.room, needed):
             self._fleet.resize(self._engine, max(needed, self._fleet.node_count(self._engine)))
         self._wish, self._waiting_since = (verb, value, needed), time.time()
         self._hopeless_since = None
@@ -167,7 +167,7 @@ class PatientLine:
 
     def _refuse_without_shards(self, ranks: int) -> None:
         """Refuse what the engine would refuse if it were there."""
-        most = self._folder.status().get("max_ranks") or ranks
+        most = self._folder.status().max_ranks or ranks
         if ranks > most:
             raise UsageError(f"this run splits each step into {most} shards; ranks may be 1 to {most}")
 
@@ -263,7 +263,7 @@ class PatientLine:
         if self._hopeless_since is not None and now - self._hopeless_since > CERTAIN_SECONDS:
             return standing.reason
         begun = now - standing.age_seconds
-        waited = now - max(self._record["created"], begun) if self._wish is None else now - self._waiting_since
+        waited = now - max(self._record.created, begun) if self._wish is None else now - self._waiting_since
         if waited > self._fleet.node_seconds():
             return f"its nodes were not there within {self._fleet.node_seconds():g} s: {standing.reason}"
         return ""
@@ -274,7 +274,7 @@ class PatientLine:
             self._wish = None
             self._refusal = f"can't {verb}: {why}"
             if verb == "scale":
-                self._fleet.resize(self._engine, self._nodes(self._folder.status()["world_size"]))
+                self._fleet.resize(self._engine, self._nodes(self._folder.status().world_size))
             else:
                 self._fleet.release(self._engine)
         elif self._state() is State.PENDING:
@@ -297,7 +297,7 @@ class PatientLine:
 
     def _revive(self) -> None:
         self._lost = ""
-        if self._fleet.ensure(self._engine, self._record, self._nodes(self._folder.status()["world_size"])):
+        if self._fleet.ensure(self._engine, self._record.room, self._nodes(self._folder.status().world_size)):
             self._hopeless_since = None
 
     def _alive(self) -> EngineClient | None:
@@ -326,12 +326,12 @@ class PatientLine:
     def _settle(self) -> None:
         """Give back nodes that the present generation doesn't need."""
         status = self._folder.status()
-        if status["generation"] == self._settled:
+        if status.generation == self._settled:
             return
-        needed = self._nodes(status["world_size"])
+        needed = self._nodes(status.world_size)
         if self._fleet.node_count(self._engine) > needed:
             self._fleet.resize(self._engine, needed)
-        self._settled = status["generation"]
+        self._settled = status.generation
         if self._surplus_since is not None and self._settled > self._surplus_since:
             self._surplus_since = None
 
@@ -371,11 +371,10 @@ class PatientLine:
 
     def _nodes(self, ranks: int) -> int:
         ranks = ranks or self._folder.spec.ranks.maximum
-        return nodes_for(ranks, self._folder.spec.nodes, self._record["ranks_per_node"])
+        return nodes_for(ranks, self._folder.spec.nodes, self._record.room.ranks_per_node)
 
     def _state(self) -> State:
-        state: State = self._folder.status()["state"]
-        return state
+        return self._folder.status().state
 
     def _hear(self, position: int, text: str) -> None:
         for history in list(self._histories):

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from cnai import catalog
 from cnai.backends.credentials import security as security
 from cnai.engine.control.client import EngineClient
+from cnai.engine.records import Room
 from cnai.engine.store import write, writing
 from cnai.errors import EngineError, UsageError
 from cnai.paths import engine_dir, store_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -41,8 +41,8 @@ _connection: EngineClient | None = None
 _lock = threading.Lock()
 
 
-def check(spec: RunSpec) -> dict[str, Any]:
-    """Validate ranks, nodes and flavor against this machine; return cpu and gpus for the ranks."""
+def check(spec: RunSpec) -> Room:
+    """Validate ranks, nodes and flavor against this machine; return the room for the ranks."""
     if find_spec("torch") is None:
         raise UsageError("torch isn't installed here; install it with: pip install 'cnai[torch]'")
     machine = catalog.this_machine()
@@ -55,7 +55,7 @@ def check(spec: RunSpec) -> dict[str, Any]:
     if spec.ranks.maximum > most:
         what = f"{flavor.gpus} GPUs" if flavor.gpus else f"{machine.cpu:g} CPUs"
         raise UsageError(f"{spec.ranks.maximum} ranks are more than {what} can hold; ranks may be 1 to {most}")
-    return {"cpu": flavor.cpu if spec.flavor else None, "gpus": flavor.gpus if spec.flavor else None}
+    return Room(cpu=flavor.cpu, gpus=flavor.gpus) if spec.flavor else Room()
 
 
 def _flavor(spec: RunSpec, machine: catalog.Flavor) -> catalog.Flavor:
@@ -72,7 +72,7 @@ def _flavor(spec: RunSpec, machine: catalog.Flavor) -> catalog.Flavor:
     return flavor
 
 
-def claim(_: Mapping[str, Any]) -> AbstractContextManager[str]:
+def claim(_: Room) -> AbstractContextManager[str]:
     """Hold the name of the one engine there is."""
     return nullcontext(ENGINE)
 

@@ -15,6 +15,7 @@ from cnai.engine.control import verdicts
 from cnai.engine.control.generation import Generation, Interrupted, NoNodes
 from cnai.engine.control.verdicts import Budget, Cause, Verdict
 from cnai.engine.messages import Assignment
+from cnai.engine.records import Status
 from cnai.engine.store import Journal
 from cnai.errors import StoreError
 from cnai.events import TRANSITIONS, Event, Kind, State
@@ -40,16 +41,16 @@ class Driver:
         self._supervisor = supervisor
         self._journal = Journal(folder)
         status = folder.status()
-        self.state: State = status["state"]
+        self.state: State = status.state
         self._reason = ""
-        self._number: int = status["generation"] if recovered else -1
-        self._first_world = status.get("first_world_size") or self.spec.ranks.maximum
-        self._world = status["world_size"] or self.spec.ranks.maximum
+        self._number: int = status.generation if recovered else -1
+        self._first_world = status.first_world_size or self.spec.ranks.maximum
+        self._world = status.world_size or self.spec.ranks.maximum
         self._recovered = recovered
         self._generation: Generation | None = None
         self._wish: tuple[str, int | None] | None = None
         self._wished = asyncio.Event()
-        self._max_ranks: int | None = status.get("max_ranks")
+        self._max_ranks: int | None = status.max_ranks
         self._budget = Budget()
 
     async def drive(self) -> None:
@@ -264,13 +265,15 @@ class Driver:
     def _save_status(self) -> None:
         try:
             self.folder.write_status(
-                state=self.state,
-                reason=self._reason,
-                generation=self._number,
-                world_size=self._world,
-                first_world_size=self._first_world,
-                max_ranks=self._max_ranks,
-                engine=self._supervisor.engine,
+                Status(
+                    state=self.state,
+                    reason=self._reason,
+                    generation=self._number,
+                    world_size=self._world,
+                    first_world_size=self._first_world,
+                    max_ranks=self._max_ranks,
+                    engine=self._supervisor.engine,
+                )
             )
         except StoreError as full:  # the run itself goes on; the journal keeps the state until there is room
             logger.warning("run %s: %s", self.folder.run_id, full)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cnai.engine.control.supervisor import Supervisor
     from cnai.engine.control.verdicts import Fault
     from cnai.engine.messages import Assignment
+    from cnai.engine.records import Record
     from cnai.spec import RunSpec
 
 NODE_SECONDS = float(os.environ.get("CNAI_NODE_SECONDS", "60"))
@@ -76,11 +77,11 @@ class Generation:
             self._graceful = abilities.get("graceful", self._graceful)
 
     async def run(
-        self, assignment: Assignment, record: dict[str, Any], wished: asyncio.Event, granting: Callable[[], str]
+        self, assignment: Assignment, record: Record, wished: asyncio.Event, granting: Callable[[], str]
     ) -> list[Report]:
         """Run to the end. `granting` tells how to end for a wish, "" for not at all."""
         client = await self._supervisor.client()
-        self._nodes = await self._choose_nodes(record.get("ranks_per_node"), wished, granting)
+        self._nodes = await self._choose_nodes(record.room.ranks_per_node, wished, granting)
         try:
             orders = await self._orders(assignment, record)
         except (OSError, CommClosedError):  # chosen a moment ago
@@ -199,8 +200,8 @@ class Generation:
             return Report(node_rank=number, error=f"node {number}: {type(error).__name__}: {error}")
         return report
 
-    async def _orders(self, assignment: Assignment, record: dict[str, Any]) -> list[Order]:
-        self._run_id, self._created = assignment.run_id, record["created"]
+    async def _orders(self, assignment: Assignment, record: Record) -> list[Order]:
+        self._run_id, self._created = assignment.run_id, record.created
         self.last_heard = time.monotonic()
         host = self._nodes[0].partition("://")[2].rpartition(":")[0]
         port = 0
@@ -214,10 +215,10 @@ class Generation:
             first_rank=0,
             ranks=0,
             endpoint=f"{host}:{port}",
-            cwd=record["cwd"],
+            cwd=record.cwd,
             env=self._spec.env,
-            cpu=record.get("cpu"),
-            gpus=record.get("gpus"),
+            cpu=record.room.cpu,
+            gpus=record.room.gpus,
             debug=self._spec.debug,
         )
         return [

@@ -90,7 +90,7 @@ class Supervisor(SchedulerPlugin):
         await self._recovered.wait()
         folder = Store(Path(root)).folder(run_id)
         # It goes on, or has ended, when it was found in the store before, or is asked for again after a lost answer.
-        if run_id not in self._drivers and not folder.status()["state"].final:
+        if run_id not in self._drivers and not folder.status().state.final:
             self._drive(Driver(self, folder))
         return {}
 
@@ -130,9 +130,9 @@ class Supervisor(SchedulerPlugin):
     def _recover(self, folder: RunFolder) -> None:
         try:
             status = folder.status()
-            mine = self.engine in {status["engine"], folder.record.get("engine")}
-            if mine and not status["state"].final and folder.run_id not in self._drivers:
-                self._drive(Driver(self, folder, recovered=bool(status["engine"])))
+            mine = self.engine in {status.engine, folder.record.engine}
+            if mine and not status.state.final and folder.run_id not in self._drivers:
+                self._drive(Driver(self, folder, recovered=bool(status.engine)))
         except (CnaiError, OSError, ValueError, KeyError):  # one that can't be read must not hold back the others
             logger.exception("run %s", folder.run_id)
 
@@ -225,5 +225,5 @@ def _remove_expired(store: Store) -> None:
             ended = (folder.path / "state.json").stat().st_mtime
         except (CnaiError, OSError):
             continue
-        if ttl is not None and status["state"].final and time.time() - ended > ttl:
+        if ttl is not None and status.state.final and time.time() - ended > ttl:
             shutil.rmtree(folder.path, ignore_errors=True)
