@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 
 
 def install(c: Any, creators: str) -> None:
-    """Give a hub our pages; who is neither administrator nor in the group `creators` arrives at the apps."""
-    c.JupyterHub.template_paths = [str(paths.shipped("templates/hub"))]
+    """Give a hub our pages, after an administrator's own.
+
+    Unless they say where people arrive, whoever is neither administrator nor in the group `creators` sees the apps.
+    """
+    own, variables = c.JupyterHub.get("template_paths"), c.JupyterHub.get("template_vars")
+    c.JupyterHub.template_paths = [*(own if isinstance(own, list) else []), str(paths.shipped("templates/hub"))]
     # A callable gets whoever looks at the page; the `user` of a server's pages is whose server it is.
-    c.JupyterHub.template_vars = {"viewer": lambda viewer: viewer}
-    c.JupyterHub.default_url = _landing(creators)
+    c.JupyterHub.template_vars = {
+        **(variables if isinstance(variables, dict) else {}),
+        "viewer": lambda viewer: viewer,
+    }
+    if "default_url" not in c.JupyterHub:
+        c.JupyterHub.default_url = _landing(creators)
 
 
 def options(offer: profiles.Offer) -> str:

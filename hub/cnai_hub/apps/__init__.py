@@ -36,16 +36,14 @@ def install(
     creators: str = "creators",
     owner: str | None = None,
     url: str = "",
-    inside: str = "",
     service: str = "",
     catalog: str = "",
-) -> None:
-    """Add the apps service, its rights and what app servers need to a hub's configuration.
+) -> str:
+    """Add the apps service and its rights to a hub's configuration; return the address that people open.
 
     `state` is $CNAI_HOME. Members of the group `creators` may publish. With `owner`, a terminal on this machine may
     publish for them: url and token are written to `hub/client.json`, readable by this user only. People open `url`
-    (default: what the hub listens on), servers reach the same under `inside` (default: `url`), the proxy reaches the
-    service under `service` (default: loopback). With a `catalog` (JSON text), apps are pods: each release has an image
+    (default: the address that the hub listens on), the proxy reaches the service under `service` (default: loopback). With a `catalog` (JSON text), apps are pods: each release has an image
     and a flavor that its author may start, and brings the runs that it shows.
     """
     hub_url = _with_slash(url) if url else _hub_url(c)
@@ -84,7 +82,7 @@ def install(
         }
     )
     _everyone_may(c, _ACCESS)
-    c.Spawner.environment.update({"CNAI_HUB_URL": _with_slash(inside) if inside else hub_url})
+    return hub_url
 
 
 def app_command(server_name: str, owner: str) -> list[str] | None:

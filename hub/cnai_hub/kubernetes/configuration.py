@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -19,6 +21,9 @@ APPS_PORT = 8082
 STATE = "/srv/cnai"
 """Where the hub's pod keeps releases of apps ($CNAI_HOME)."""
 
+START_SECONDS = 600
+"""A start may take at least this long: pulling an image with CUDA onto a fresh node takes minutes."""
+
 
 def configure(c: Any, settings: Any, environment: MutableMapping[str, str] = os.environ) -> None:
     """Fill in the configuration `c` of a hub; what can't be ends the process with one line that names its key."""
@@ -27,7 +32,7 @@ def configure(c: Any, settings: Any, environment: MutableMapping[str, str] = os.
     except CnaiError as error:
         raise SystemExit(f"cnai: {error}") from None
     environment.setdefault("CNAI_HOME", STATE)
-    _connect(c, given)
+    given = _connected(c, given)
     _servers(c, given)
     pages.install(c, given.creators)
     _people(c, given)
@@ -49,9 +54,10 @@ def _servers(c: Any, settings: Settings) -> None:
     # By default all pods and events of the cluster are listed anew every ten seconds.
     c.ResourceReflector.timeout_seconds = 300
     c.ResourceReflector.restart_seconds = 600
-    # Pulling an image with CUDA onto a fresh node takes minutes.
-    c.Spawner.start_timeout = max(600, int(settings.patience_seconds) + 60)
-    c.Spawner.http_timeout = 120
+    # The chart sets it for KubeSpawner, too, which a value for its base class would not override.
+    chosen = int(c.KubeSpawner.get("start_timeout") or 0)
+    c.KubeSpawner.start_timeout = max(START_SECONDS, chosen, int(settings.patience_seconds) + 60)
+    c.KubeSpawner.http_timeout = 120
 
 
 def _own_address() -> str:
@@ -59,11 +65,18 @@ def _own_address() -> str:
     return f"http://{socket.gethostbyname(socket.gethostname())}:{APPS_PORT}"
 
 
-def _connect(c: Any, settings: Settings) -> None:
-    """Let servers find the hub from their own namespaces; the chart's address is short of the hub's."""
-    if str(c.JupyterHub.get("hub_connect_url") or "").startswith("http://hub:"):
-        port = urlparse(c.JupyterHub.hub_connect_url).port
-        c.JupyterHub.hub_connect_url = f"http://hub.{settings.cluster.hub_namespace}:{port}"
+def _connected(c: Any, settings: Settings) -> Settings:
+    """Let servers find hub and proxy from their own namespaces, where the chart's names lack that of the hub's."""
+    namespace = settings.cluster.hub_namespace
+    address = urlparse(str(c.JupyterHub.get("hub_connect_url") or ""))
+    # The chart's `fullnameOverride` comes before the names of all its Services.
+    service = re.fullmatch("(.*-)?hub", address.hostname or "")
+    if service:
+        c.JupyterHub.hub_connect_url = f"http://{service[0]}.{namespace}:{address.port}"
+    proxy = f"{service[1] or ''}proxy-public" if service else "proxy-public"
+    base_url = str(c.JupyterHub.get("base_url") or "").strip("/")
+    inside = f"http://{proxy}.{namespace}/" + (f"{base_url}/" if base_url else "")
+    return replace(settings, inside=settings.inside or inside)
 
 
 def _people(c: Any, settings: Settings) -> None:
@@ -82,7 +95,6 @@ def _apps(c: Any, settings: Settings, state: Path) -> None:
         state,
         creators=settings.creators,
         url=settings.url,
-        inside=settings.proxy_url,
         service=settings.apps_service or _own_address(),
         catalog=settings.catalog.to_json(),
     )

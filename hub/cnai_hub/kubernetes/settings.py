@@ -38,7 +38,7 @@ class Home:
 class Settings:
     """Everything of ours about a cluster's hub.
 
-    `url` is what people open, `inside` how pods reach the same (default: the chart's proxy), `apps_service` how the
+    `url` is what people open, `inside` how pods reach the same (`configure` fills in the chart's proxy), `apps_service` how the
     proxy reaches the apps service (default: port 8082 of the hub's pod). Members of the group `creators` have servers
     and publish; everybody else opens apps. `cpu_share` and `memory_share` are what a pod is sure to get of what its
     flavor allows at most. A server that finds no node waits `patience_seconds` for one.
@@ -65,11 +65,6 @@ class Settings:
                 raise Mistake((key,), f"must be more than 0 and at most 1; given: {getattr(self, key):g}")
         if not self.creators:
             raise Mistake(("creators",), "must be the name of a group; given: ''")
-
-    @property
-    def proxy_url(self) -> str:
-        """Return the address under which pods reach the hub's pages and services."""
-        return self.inside or f"http://proxy-public.{self.cluster.hub_namespace}/"
 
 
 def parse(tables: Any, where: str = WHERE) -> Settings:

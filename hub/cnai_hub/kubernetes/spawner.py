@@ -112,8 +112,12 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         """Do nothing: options were applied before, strictly."""
 
     def get_env(self) -> dict[str, str]:
-        """Return the environment of the server; nothing in ours is a template."""
-        return {**super().get_env(), **pods.without_gpus(self._flavor), **self._chosen}
+        """Return the environment of the server; nothing in ours is a template.
+
+        The trait `environment` is the administrator's: the chart sets it from `singleuser.extraEnv`.
+        """
+        ours = {"CNAI_HUB_URL": self.settings.inside, **pods.without_gpus(self._flavor), **self._chosen}
+        return {**super().get_env(), **ours}
 
     async def _ensure_namespace(self) -> None:
         await tenancy.ensure(self._asked, self.user.name, tenancy.groups_of(self.user), self.settings)

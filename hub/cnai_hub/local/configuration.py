@@ -77,7 +77,8 @@ def _configure(c: Any, port: int, person: str) -> None:
     _servers(c)
     pages.install(c, roles.CREATORS)
     _people(c, person, secrets)
-    apps.install(c, paths.home(), creators=roles.CREATORS, owner=person)
+    # Servers publish there; on this machine they reach the hub as people do.
+    c.Spawner.environment["CNAI_HUB_URL"] = apps.install(c, paths.home(), creators=roles.CREATORS, owner=person)
     _mark(c)
     seed(paths.home() / "notebooks", state)
     if os.geteuid() == 0:

@@ -39,11 +39,19 @@ _EGRESS = {
 _POLICY: dict[str, Any] = {"enabled": True, "ingress": [], "egress": [], "egressAllowRules": _EGRESS}
 
 DEFAULTS: dict[str, Any] = {
+    "fullnameOverride": "",
+    "imagePullSecrets": [],
     "hub": {
         "baseUrl": "/",
         "concurrentSpawnLimit": 64,
         "consecutiveFailureLimit": 5,
         "allowNamedServers": False,
+        "templatePaths": [],
+        "templateVars": {},
+        "loadRoles": {},
+        "services": {},
+        "extraConfig": {},
+        "extraEnv": {},
         "db": {"type": "sqlite-pvc", "pvc": {"accessModes": ["ReadWriteOnce"], "storage": "1Gi"}},
         "podSecurityContext": {
             "runAsNonRoot": True,
@@ -74,17 +82,33 @@ DEFAULTS: dict[str, Any] = {
     "singleuser": {
         "cloudMetadata": {"blockWithIptables": True, "ip": "169.254.169.254"},
         "events": True,
+        "extraTolerations": [],
+        "nodeSelector": {},
+        "extraNodeAffinity": {"required": [], "preferred": []},
+        "extraPodAffinity": {"required": [], "preferred": []},
+        "extraPodAntiAffinity": {"required": [], "preferred": []},
+        "extraAnnotations": {},
         "extraLabels": {"hub.jupyter.org/network-access-hub": "true"},
+        "extraEnv": {},
+        "lifecycleHooks": {},
+        "initContainers": [],
+        "extraContainers": [],
         "allowPrivilegeEscalation": False,
         "uid": 1000,
         "fsGid": 100,
-        "storage": {"type": "dynamic"},
+        "storage": {"type": "dynamic", "extraLabels": {}},
+        # In the chart with its registry in front.
+        "image": {"name": "k8s-singleuser-sample", "tag": "4.4.0", "pullSecrets": []},
         "startTimeout": 300,
         "memory": {"guarantee": "1G"},
+        "extraResource": {"limits": {}, "guarantees": {}},
         "cmd": "jupyterhub-singleuser",
+        "extraPodConfig": {},
+        "profileList": [],
     },
     "scheduling": {
         "userScheduler": {"enabled": True},
+        "podPriority": {"enabled": False},
         "userPods": {
             "tolerations": [
                 {"key": key, "operator": "Equal", "value": "user", "effect": "NoSchedule"}

@@ -36,7 +36,6 @@ def test_everything_can_be_said():
     assert read.cluster == Cluster(machines=3, registries=("registry.example/",), api_servers=("192.0.2.1/32",))
     assert read.home == Home(storage_gib=50, storage_class="nfs", access_mode="ReadWriteOnce")
     assert (read.url, read.creators, read.cpu_share) == ("https://cnai.example.org/", "staff", 0.2)
-    assert read.proxy_url == "http://proxy-public.cnai/"
 
 
 def test_references_come_from_the_build():

@@ -18,9 +18,16 @@ def camel(trait):
     return re.sub(r"_([a-z])", lambda found: found[1].upper(), trait)
 
 
+def full(name):
+    """Return the name that an object of the release has."""
+    override = get_config("fullnameOverride")
+    return f"{override}-{name}" if override else name
+
+
 def service(name):
     """Return the address of a Service from the variables that Kubernetes sets."""
-    return f"http://{name}:{os.environ[name.upper().replace('-', '_') + '_SERVICE_PORT']}"
+    variable = full(name).upper().replace("-", "_") + "_SERVICE_PORT"
+    return f"http://{full(name)}:{os.environ[variable]}"
 
 
 AsyncHTTPClient.configure("tornado.curl_httpclient.CurlAsyncHTTPClient")
@@ -54,44 +61,73 @@ set_config_if_not_none(c.Spawner, "consecutive_failure_limit", "hub.consecutiveF
 
 c.KubeSpawner.common_labels = {
     "app": "jupyterhub",
-    "heritage": "jupyterhub",
-    "chart": "jupyterhub-4.4.0",
+    "app.kubernetes.io/name": "jupyterhub",
     "release": get_config("Release.Name"),
+    "app.kubernetes.io/instance": get_config("Release.Name"),
+    "chart": "jupyterhub-4.4.0",
+    "helm.sh/chart": "jupyterhub-4.4.0",
+    "app.kubernetes.io/managed-by": "kubespawner",
 }
 c.KubeSpawner.namespace = os.environ["POD_NAMESPACE"]
 for trait, key in {
+    "pod_name_template": "podNameTemplate",
     "start_timeout": "startTimeout",
+    "image_pull_policy": "image.pullPolicy",
     "events_enabled": "events",
     "extra_labels": "extraLabels",
     "extra_annotations": "extraAnnotations",
     "uid": "uid",
     "fs_gid": "fsGid",
     "service_account": "serviceAccountName",
+    "storage_extra_labels": "storage.extraLabels",
     "node_selector": "nodeSelector",
+    "node_affinity_required": "extraNodeAffinity.required",
+    "node_affinity_preferred": "extraNodeAffinity.preferred",
+    "pod_affinity_required": "extraPodAffinity.required",
+    "pod_affinity_preferred": "extraPodAffinity.preferred",
+    "pod_anti_affinity_required": "extraPodAntiAffinity.required",
+    "pod_anti_affinity_preferred": "extraPodAntiAffinity.preferred",
+    "lifecycle_hooks": "lifecycleHooks",
+    "init_containers": "initContainers",
+    "extra_containers": "extraContainers",
     "mem_limit": "memory.limit",
     "mem_guarantee": "memory.guarantee",
     "cpu_limit": "cpu.limit",
     "cpu_guarantee": "cpu.guarantee",
     "extra_resource_limits": "extraResource.limits",
+    "extra_resource_guarantees": "extraResource.guarantees",
     "environment": "extraEnv",
     "profile_list": "profileList",
     "extra_pod_config": "extraPodConfig",
 }.items():
     set_config_if_not_none(c.KubeSpawner, trait, f"singleuser.{key}")
+c.KubeSpawner.image = f"{get_config('singleuser.image.name')}:{get_config('singleuser.image.tag')}"
 c.KubeSpawner.allow_privilege_escalation = get_config("singleuser.allowPrivilegeEscalation")
+if pull_secrets := [*get_config("imagePullSecrets", []), *get_config("singleuser.image.pullSecrets", [])]:
+    c.KubeSpawner.image_pull_secrets = pull_secrets
 set_config_if_not_none(c.Spawner, "cmd", "singleuser.cmd")
 set_config_if_not_none(c.Spawner, "default_url", "singleuser.defaultUrl")
 
 if get_config("scheduling.userScheduler.enabled"):
-    c.KubeSpawner.scheduler_name = "user-scheduler"
-if get_config("scheduling.userPods.nodeAffinity.matchNodePurpose") == "prefer":
-    purpose = {"key": "hub.jupyter.org/node-purpose", "operator": "In", "values": ["user"]}
-    c.KubeSpawner.node_affinity_preferred = [{"weight": 100, "preference": {"matchExpressions": [purpose]}}]
-c.KubeSpawner.tolerations = get_config("scheduling.userPods.tolerations")
+    c.KubeSpawner.scheduler_name = full("user-scheduler")
+if get_config("scheduling.podPriority.enabled"):
+    c.KubeSpawner.priority_class_name = full("priority")
+purpose = {"matchExpressions": [{"key": "hub.jupyter.org/node-purpose", "operator": "In", "values": ["user"]}]}
+match get_config("scheduling.userPods.nodeAffinity.matchNodePurpose"):
+    case "prefer":
+        c.KubeSpawner.node_affinity_preferred.append({"weight": 100, "preference": purpose})
+    case "require":
+        c.KubeSpawner.node_affinity_required.append(purpose)
+c.KubeSpawner.tolerations = [
+    *get_config("scheduling.userPods.tolerations", []),
+    *get_config("singleuser.extraTolerations", []),
+]
 if get_config("singleuser.storage.type") != "none":
     sys.exit("this loader has no volumes of servers; set singleuser.storage.type to none")
 if get_config("singleuser.cloudMetadata.blockWithIptables"):
     sys.exit("this loader has no init container that needs privileges; set blockWithIptables to false")
+c.KubeSpawner.volumes = {}
+c.KubeSpawner.volume_mounts = {}
 
 c.JupyterHub.load_roles = []
 c.JupyterHub.services = []
@@ -120,7 +156,7 @@ c.JupyterHub.load_roles.extend({"name": name, **each} for name, each in get_conf
 if get_config("debug.enabled"):
     c.JupyterHub.log_level = "DEBUG"
     c.Spawner.debug = True
-c.JupyterHub.cookie_secret = bytes.fromhex(get_secret_value("hub.config.JupyterHub.cookie_secret"))
+c.JupyterHub.cookie_secret = get_secret_value("hub.config.JupyterHub.cookie_secret")
 c.CryptKeeper.keys = get_secret_value("hub.config.CryptKeeper.keys").split(";")
 for section, traits in get_config("hub.config", {}).items():
     c[section].update(traits)

@@ -1,0 +1,81 @@
+"""The hub's configuration as the chart loads it: values become traits, then `hub.extraConfig` calls ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+import z2jh
+from tornado.httpclient import AsyncHTTPClient
+from traitlets.config.loader import PyFileConfigLoader
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
+
+ROOT = Path(__file__).resolve().parents[3]
+ETC = "/usr/local/etc/jupyterhub"
+CONFIGURATION, VALUES_READER = "jupyterhub_config.py", "z2jh.py"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart's own values and the folder of what it mounts into the hub's pod."""
+
+    defaults: dict[str, Any]
+    mounted: Path
+
+
+def imitated() -> Chart:
+    """Return our imitation of the chart."""
+    return Chart(z2jh.DEFAULTS, Path(z2jh.__file__).parent / "inpod")
+
+
+def real(scratch: Path) -> Chart:
+    """Return the chart that CNAI_Z2JH_CHART names; the test is skipped without one."""
+    given = os.environ.get("CNAI_Z2JH_CHART")
+    if not given:
+        pytest.skip("CNAI_Z2JH_CHART names no chart: a folder or archive of Zero to JupyterHub 4.4")
+    folder = Path(given)
+    if folder.is_file():
+        with tarfile.open(folder) as archive:
+            archive.extractall(scratch, filter="data")
+        folder = scratch / "jupyterhub"
+    return Chart(yaml.safe_load((folder / "values.yaml").read_text()), folder / "files" / "hub")
+
+
+def load(chart: Chart, values: dict[str, Any], etc: Path, patch: pytest.MonkeyPatch) -> Config:
+    """Return the configuration that a hub's pod of this release has; `etc` becomes what the chart mounts."""
+    for name in (CONFIGURATION, VALUES_READER):
+        (etc / name).write_text((chart.mounted / name).read_text().replace(ETC, str(etc)))
+    _mount(etc, {"Release": {"Name": "cnai"}, **z2jh.merged(chart.defaults, values)})
+    patch.setattr(sys, "path", list(sys.path))
+    # The chart's module has the name of our package that imitates the chart.
+    patch.delitem(sys.modules, "z2jh")
+    # The hub's image has pycurl, tests need none.
+    patch.setattr(AsyncHTTPClient, "configure", lambda *_: None)
+    for name, value in {
+        "POD_NAMESPACE": "cnai",
+        "HUB_SERVICE_PORT": "8081",
+        "PROXY_API_SERVICE_PORT": "8001",
+        "CNAI_HOME": str(etc / "cnai"),
+    }.items():
+        patch.setenv(name, value)
+    loaded: Config = PyFileConfigLoader(CONFIGURATION, path=str(etc)).load_config()
+    return loaded
+
+
+def _mount(etc: Path, values: dict[str, Any]) -> None:
+    """Write the release's secret and the names of its objects."""
+    prefix = f"{values['fullnameOverride']}-" if values.get("fullnameOverride") else ""
+    names = {name: prefix + name for name in ("hub", "proxy-api", "proxy-public", "singleuser", "image-pull-secret")}
+    for folder, files in {"secret": {"values.yaml": json.dumps(values), **z2jh.new_secrets()}, "config": names}.items():
+        (etc / folder).mkdir()
+        for name, text in files.items():
+            (etc / folder / name).write_text(text)
