@@ -38,10 +38,10 @@ class Home:
 class Settings:
     """Everything of ours about a cluster's hub.
 
-    `url` is what people open, `inside` how pods reach the same (`configure` fills in the chart's proxy), `apps_service` how the
-    proxy reaches the apps service (default: port 8082 of the hub's pod). Members of the group `creators` have servers
-    and publish; everybody else opens apps. `cpu_share` and `memory_share` are what a pod is sure to get of what its
-    flavor allows at most. A server that finds no node waits `patience_seconds` for one.
+    `url` is what people open, `inside` how pods reach the same (`configure` fills in the chart's proxy),
+    `apps_service` how the proxy reaches the apps service (default: port 8082 of the hub's pod). Members of the group
+    `creators` have servers and publish; everybody else opens apps. `cpu_share` and `memory_share` are what a pod is
+    sure to get of what its flavor allows at most. A server that finds no node waits `patience_seconds` for one.
     """
 
     catalog: Catalog

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub import __version__ as hub_version
@@ -12,6 +13,8 @@ from voila.static_file_handler import AllowListFileHandler
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubOAuth
+
+_AGAIN_SECONDS = 30
 
 
 class HubIdentity(JupyterHubIdentityProvider):
@@ -45,6 +48,9 @@ class Gate(RequestHandler):
     Voila asks for a login on its pages only; its handlers of files, templates, themes and extensions ask nobody.
     """
 
+    is_closed = False
+    """Whether the viewer's side of the connection has closed."""
+
     async def prepare(self) -> None:
         """Let through, send to the login, or refuse."""
         user = await self.settings["identity_provider"].get_user(self)
@@ -59,6 +65,23 @@ class Gate(RequestHandler):
         prepared = super().prepare()
         if prepared is not None:
             await prepared
+
+    def on_finish(self) -> None:
+        """Note that a page has arrived."""
+        super().on_finish()
+        self.settings["kernel_manager"].room.sent(self, arrived=True)
+
+    def on_connection_close(self) -> None:
+        """Note that a viewer went away before their page arrived."""
+        super().on_connection_close()
+        self.is_closed = True
+        self.settings["kernel_manager"].room.sent(self, arrived=False)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Tell browsers and programs when to try again if there is no room."""
+        if status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.set_header("Retry-After", str(_AGAIN_SECONDS))
+        super().write_error(status_code, **kwargs)
 
     def check_xsrf_cookie(self) -> None:
         """Check the token that keeps other pages from using a viewer's cookie.
@@ -82,9 +105,9 @@ class Gate(RequestHandler):
 
     def _keep_to_own_kernel(self, viewer: str) -> None:
         """Refuse when a kernel of somebody else is named in the path, as the handler will read it (decoded)."""
-        kernels = self.settings["kernel_manager"]
+        room = self.settings["kernel_manager"].room
         for argument in [*self.path_args, *self.path_kwargs.values()]:
-            if kernels.viewer_of(argument) not in (None, viewer):
+            if room.viewer_of(argument) not in (None, viewer):
                 raise HTTPError(403, "this is another viewer's session")
 
 

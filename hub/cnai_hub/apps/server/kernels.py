@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
+import asyncio
+import time
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from jupyter_server import CallContext
@@ -11,47 +14,63 @@ from tornado.web import HTTPError
 from traitlets import Integer
 
 from cnai_hub.apps.environment import without_hub
+from cnai_hub.apps.room import LEFT_SECONDS, MOST_PAGES, Room
+
+_LOOK_SECONDS = 0.1
+# Somebody who loads their page again gets the place that they have just left.
+_PATIENCE_SECONDS = LEFT_SECONDS + 1
 
 
 class ViewerKernels(AsyncMappingKernelManager):
     """Kernel manager that remembers whose kernel is whose and keeps their number within bounds."""
 
-    most_kernels = Integer(24, config=True, help="Kernels of all viewers together")
-    most_per_viewer = Integer(4, config=True, help="Kernels of one viewer; a further visit ends the oldest")
+    most_pages = Integer(MOST_PAGES, config=True, help="Open pages, and so kernels, of all viewers together")
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._viewers: dict[str, str] = {}
-
-    def viewer_of(self, kernel_id: str) -> str | None:
-        """Return who may use a kernel; None if there is no such kernel."""
-        return self._viewers.get(kernel_id)
+    @cached_property
+    def room(self) -> Room:
+        """Return the open pages."""
+        return Room(self.most_pages)
 
     # `_async_start_kernel` is an alias of it upstream, and what it calls on its own superclass.
     async def start_kernel(self, **kwargs: Any) -> str:
         """Start a kernel for the viewer whose request is being handled."""
-        viewer = CallContext.get(CallContext.JUPYTER_HANDLER).current_user.username
-        await self._make_room(viewer)
-        kernel_id = str(uuid.uuid4())
-        # Before the first await, so that nobody can know the id earlier than we know its viewer.
-        self._viewers[kernel_id] = viewer
+        request = CallContext.get(CallContext.JUPYTER_HANDLER)
+        viewer = request.current_user.username
+        await self._make_room(viewer, request)
+        # With no await since there was room, so that nobody takes it twice or knows the id before we know its viewer.
+        kernel_id = self.room.enter(viewer, request)
         # CNAI_APP: what the notebook shows of a run has no buttons, since viewers may not stop what the author runs.
         kwargs["env"] = {**without_hub(kwargs.get("env") or {}), "CNAI_APP": "1"}
         try:
             return await super().start_kernel(**kwargs, kernel_id=kernel_id)
         except BaseException:
-            self._viewers.pop(kernel_id, None)
+            self.room.leave(kernel_id)
             raise
 
     def remove_kernel(self, kernel_id: str) -> Any:
         """Forget a kernel that has ended."""
-        self._viewers.pop(kernel_id, None)
+        self.room.leave(kernel_id)
         return super().remove_kernel(kernel_id)
 
-    async def _make_room(self, viewer: str) -> None:
-        own = [kernel for kernel, owner in self._viewers.items() if owner == viewer]
-        full = len(self._viewers) >= self.most_kernels
-        if full and not own:
-            raise HTTPError(503, "as many people as this app can hold are using it; try again in a few minutes")
-        if own and (full or len(own) >= self.most_per_viewer) and own[0] in self:
-            await self.shutdown_kernel(own[0])
+    def notify_connect(self, kernel_id: str) -> None:
+        """Note that a page has opened a websocket."""
+        super().notify_connect(kernel_id)
+        self.room.connected(kernel_id)
+
+    def notify_disconnect(self, kernel_id: str) -> None:
+        """Note that a websocket of a page has closed."""
+        super().notify_disconnect(kernel_id)
+        self.room.disconnected(kernel_id)
+
+    async def _make_room(self, viewer: str, request: Any) -> None:
+        """Return once there is room for a page, or raise with the sentence that its viewer reads."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while why := self.room.refusal(viewer):
+            if left := self.room.longest_left(viewer):
+                with suppress(HTTPError):  # it has ended by itself
+                    await self.shutdown_kernel(left)
+                self.room.leave(left)
+            elif time.monotonic() > deadline or request.is_closed:
+                raise HTTPError(503, why, reason="No room for another page")
+            else:
+                await asyncio.sleep(_LOOK_SECONDS)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import psutil
 from jupyter_server.services.kernels.handlers import KernelHandler
 from jupyter_server_mathjax.app import STATIC_ASSETS_PATH
 from jupyterhub.services.auth import HubOAuth
@@ -26,6 +27,7 @@ from voila.app import Voila
 from cnai import paths
 from cnai_hub.apps.channels import waking
 from cnai_hub.apps.releases import App, Release, read_app, read_release
+from cnai_hub.apps.room import MOST_PAGES, most_pages
 from cnai_hub.apps.server.activity import Activity
 from cnai_hub.apps.server.gate import gated, identity
 from cnai_hub.apps.server.kernels import ViewerKernels
@@ -93,8 +95,10 @@ class AppServer(Voila):
             reports.cancel()
 
 
-def configuration(app: App, release: Release, folder: Path, *, url: str, prefix: str, apps_url: str) -> Config:
-    """Return Voila's configuration for one release; pure."""
+def configuration(
+    app: App, release: Release, folder: Path, *, url: str, prefix: str, apps_url: str, pages: int = MOST_PAGES
+) -> Config:
+    """Return Voila's configuration for one release, with at most so many open pages; pure."""
     address = urlparse(url)
     files = folder / "releases" / str(release.number) / "files"
     shown = {
@@ -132,7 +136,7 @@ def configuration(app: App, release: Release, folder: Path, *, url: str, prefix:
                 "resources": {"cnai": shown},
             },
             "VoilaExecutor": {"cell_error_instruction": "Its author can find the reason by running the notebook."},
-            "ViewerKernels": {"cull_idle_timeout": IDLE_SECONDS, "cull_interval": 60},
+            "ViewerKernels": {"cull_idle_timeout": IDLE_SECONDS, "cull_interval": 60, "most_pages": pages},
         }
     )
 
@@ -181,6 +185,8 @@ def main() -> None:
             url=os.environ["JUPYTERHUB_SERVICE_URL"],
             prefix=prefix,
             apps_url=os.environ.get("JUPYTERHUB_BASE_URL", "/") + "services/apps/",
+            # The hub sets the variable where it limits the memory of servers.
+            pages=most_pages(float(os.environ.get("MEM_LIMIT") or psutil.virtual_memory().total)),
         ),
     )
     server.initialize([])

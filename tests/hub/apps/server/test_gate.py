@@ -11,6 +11,7 @@ from voila.voila_kernel_manager import voila_kernel_manager_factory
 from websockets.exceptions import InvalidStatus
 
 from cnai_hub.apps.releases import App, Release
+from cnai_hub.apps.room import MOST_PAGES
 from cnai_hub.apps.server import voila as server
 from cnai_hub.apps.server.gate import Gate
 from cnai_hub.apps.server.kernels import ViewerKernels
@@ -143,12 +144,6 @@ def test_a_viewer_can_choose_neither_template_nor_theme(app, guest):
     assert chosen.count("theme-dark") == plain.count("theme-dark")
 
 
-def test_of_many_visits_the_last_few_keep_a_kernel(app, guest):
-    kernels = [kernel_of(guest.get(path_of(app)).text) for _ in range(6)]
-    alive = [guest.get(f"{path_of(app)}api/kernels/{kernel}").status_code == 200 for kernel in kernels]
-    assert alive == [False, False, True, True, True, True]
-
-
 @pytest.fixture
 def voila(tmp_path, monkeypatch):
     """An app server that doesn't listen."""
@@ -188,6 +183,7 @@ def test_voila_is_set_as_the_gate_expects(voila):
     assert (options.show_tracebacks, options.strip_sources, options.preheat_kernel) == (False, True, False)
     assert isinstance(settings["kernel_manager"], ViewerKernels)
     assert settings["kernel_manager"].cull_idle_timeout == server.IDLE_SECONDS
+    assert settings["kernel_manager"].room.most == MOST_PAGES
     assert settings["kernel_websocket_connection_class"] is ViewerConnection
     assert "shutdown_request" not in settings["kernel_manager"].allowed_message_types
     assert made.template_paths[0].endswith("templates/voila/cnai")
