@@ -43,8 +43,9 @@ def install(
 
     `state` is $CNAI_HOME. Members of the group `creators` may publish. With `owner`, a terminal on this machine may
     publish for them: url and token are written to `hub/client.json`, readable by this user only. People open `url`
-    (default: the address that the hub listens on), the proxy reaches the service under `service` (default: loopback). With a `catalog` (JSON text), apps are pods: each release has an image
-    and a flavor that its author may start, and brings the runs that it shows.
+    (default: the address that the hub listens on), the proxy reaches the service under `service` (default: loopback).
+    With a `catalog` (JSON text), apps are pods: each release has an image and a flavor that its author may start, and
+    brings the runs that it shows.
     """
     hub_url = _with_slash(url) if url else _hub_url(c)
     environment = {

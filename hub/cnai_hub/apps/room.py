@@ -80,7 +80,7 @@ class Room:
         self._pages.pop(kernel_id, None)
 
     def longest_left(self, viewer: str) -> str | None:
-        """Return the kernel that may end so that a viewer gets a page, None if all are in use; it is marked as ending."""
+        """Mark the page to end so that a viewer gets one, and return its kernel; None if all are in use."""
         now, only_own = self._clock(), self._has_all(viewer)
         left = {
             kernel_id: page.left_at
