@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_PAGES = 24
-_LEAST_PAGES = 4
+_LEAST_PAGES = 6
 _BYTES_OF_A_PAGE = 256 << 20
 
 LEFT_SECONDS = 5.0

@@ -35,7 +35,7 @@ def shown(room, viewer):
     return page
 
 
-@pytest.mark.parametrize(("gib", "pages"), [(0.5, 4), (1, 4), (2, 8), (4, 16), (64, MOST_PAGES)])
+@pytest.mark.parametrize(("gib", "pages"), [(0.5, 6), (1, 6), (2, 8), (4, 16), (64, MOST_PAGES)])
 def test_memory_decides_how_many_pages_there_may_be(gib, pages):
     assert most_pages(gib * 2**30) == pages
 

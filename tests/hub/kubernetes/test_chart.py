@@ -14,6 +14,8 @@ pytest.importorskip("kubespawner", reason="the extra `kubernetes` is not install
 
 from jupyterhub.app import JupyterHub
 
+from cnai import paths
+from cnai_hub.apps.releases import App, Release, Store
 from cnai_hub.kubernetes.spawner import CatalogKubeSpawner
 from hub.kubernetes import chart
 
@@ -40,26 +42,26 @@ def configured(request, tmp_path, monkeypatch):
     return configured
 
 
-def settled(config):
-    """Return the spawner of somebody's notebook server, as it is when its pod is made."""
-    return asyncio.run(_settled(config))
+def settled(config, name=""):
+    """Return the spawner of one of ada's servers, as it is when its pod is made."""
+    return asyncio.run(_settled(config, name))
 
 
-async def _settled(config):
+async def _settled(config, name):
     user = SimpleNamespace(name="ada", id=1, url="/user/ada/", groups=[], escaped_name="ada", settings={})
     hub = SimpleNamespace(public_host="", url="", base_url="/hub/", api_url="http://hub.cnai:8081/hub/api")
-    stored = SimpleNamespace(name="", user_options={}, server=None)
+    stored = SimpleNamespace(name=name, user_options={}, server=None)
     spawner = CatalogKubeSpawner(_mock=True, config=config, user=user, hub=hub, orm_spawner=stored)
     spawner.api_token = spawner.oauth_client_id = "x"
-    spawner.settle({})
+    spawner.apply_user_options(spawner, {})
     return spawner
 
 
-def environment(config):
+def environment(config, name=""):
     """Return the environment of the pod that the spawner would create."""
 
     async def pod():
-        return await (await _settled(config)).get_pod_manifest()
+        return await (await _settled(config, name)).get_pod_manifest()
 
     pod = asyncio.run(pod())
     return {each.name: each.value for each in pod.spec.containers[0].env}
@@ -68,6 +70,18 @@ def environment(config):
 def test_a_server_finds_the_hub(configured):
     """The chart sets `c.KubeSpawner.environment`, to {} if nobody says more: publishing needs the address."""
     assert environment(configured())["CNAI_HUB_URL"] == URL
+
+
+def test_an_app_finds_the_hub(configured):
+    """It fetches its release there."""
+    config = configured(singleuser={"extraEnv": {"TZ": "Europe/Zurich"}})
+    store = Store(paths.home() / "apps")
+    app = App(owner="ada", slug="demo", title="Demo", created=1.0, published=1.0, current=1)
+    release = Release(number=1, notebook="a.ipynb", author="ada", created=1.0, image="torch", reference=REFERENCE)
+    with store.staging("ada", "demo") as stage:
+        store.commit(stage, app, release)
+    found = environment(config, app.server_name)
+    assert (found["CNAI_HUB_URL"], found["TZ"], found["CNAI_HOME"]) == (URL, "Europe/Zurich", "/home/cnai/cnai")
 
 
 def test_an_administrators_environment_arrives(configured):
