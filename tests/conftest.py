@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,15 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("CNAI_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("CNAI_STORE", raising=False)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def reachable():
+    """A folder that every account of this machine can enter and read; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="cnai-reachable-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"]))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -1,14 +1,24 @@
-"""Where things are: a person's files under `CNAI_HOME`, and the files that cnai itself ships."""
+"""Where things are: a person's files under `CNAI_HOME`, and the files that cnai itself ships.
+
+Runs hold code, data and results, so their folders are closed to other accounts: `private` is the one rule for that.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 import sys
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from cnai.errors import CnaiError
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
+_FOR_A_GROUP = stat.S_ISGID | stat.S_IWGRP
+
+_log = logging.getLogger(__name__)
 
 
 def home() -> Path:
@@ -24,6 +34,76 @@ def store_root() -> Path:
 def engine_dir() -> Path:
     """Return the folder with the local engine's address, lock and logs."""
     return home() / "engine"
+
+
+def compiled_dir() -> Path:
+    """Return the folder of what torch compiles and runs again.
+
+    Its default is in the folder for temporary files, where another account may have created it.
+    """
+    return home() / "engine" / "torchinductor"
+
+
+def private(folder: Path) -> Path:
+    """Return a folder that other accounts can't open, whatever the umask; creates it if need be.
+
+    If it is below `home()`, that is closed as well. Folders that exist are corrected, except another account's and
+    those that serve more than cnai; a warning says once per process that others can open them. Raises OSError.
+    """
+    if home() in folder.parents:
+        _close(home())
+    _close(folder)
+    if open_to_others(folder):
+        _tell(folder)
+    return folder
+
+
+def _close(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except FileNotFoundError:
+        _close(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError:  # usually FileExistsError; below an automounter or on a read-only disk another one
+        if not folder.is_dir():
+            raise
+        status = folder.stat()
+        if _is_ours(folder, status):
+            _correct(folder, stat.S_IMODE(status.st_mode))
+
+
+def _is_ours(folder: Path, status: os.stat_result) -> bool:
+    """Tell whether a folder that exists is this account's and may be cnai's alone."""
+    resolved = folder.resolve()
+    return (
+        status.st_uid == os.geteuid()
+        and not status.st_mode & stat.S_ISVTX  # as /tmp: made for all accounts
+        and not os.path.ismount(resolved)  # kubelet, or whoever mounted it, decides about its mode
+        and resolved.parent != Path(resolved.anchor)  # root owns /srv and /opt, too
+        and resolved != Path(os.path.expanduser("~")).resolve()  # noqa: PTH111 - never raises
+    )
+
+
+def _correct(folder: Path, mode: int) -> None:
+    # A folder that its group writes to, and whose files stay the group's, was made for the group on purpose.
+    others = 0o007 if mode & _FOR_A_GROUP == _FOR_A_GROUP else 0o077
+    if mode & others:
+        with suppress(OSError):  # a file system without modes; `private` warns
+            folder.chmod(mode & ~others)
+
+
+def open_to_others(folder: Path) -> bool:
+    """Tell whether every account of this machine can list a folder or open what is in it."""
+    resolved = folder.resolve()
+    reached = all(above.stat().st_mode & stat.S_IXOTH for above in resolved.parents)
+    return reached and bool(resolved.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH))
+
+
+@cache
+def _tell(folder: Path) -> None:
+    _log.warning(
+        "other accounts can open %s, which is shared and stays so; what cnai creates in it is closed to them", folder
+    )
 
 
 def shipped(relative: str) -> Path:

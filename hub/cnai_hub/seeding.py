@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def seed(folder: Path, state: Path) -> None:
     """Copy each notebook and module that comes with cnai once; what the person changed or deleted stays so."""
-    folder.mkdir(parents=True, exist_ok=True)
+    paths.private(folder)
     memory = state / "seeded.json"
     seeded: list[str] = json.loads(memory.read_text()) if memory.exists() else []
     shipped = [path for path in sorted(paths.shipped("notebooks").iterdir()) if path.suffix in {".ipynb", ".py"}]

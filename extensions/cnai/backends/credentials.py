@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnai.engine.store import writing
 from cnai.errors import EngineError
-from cnai.paths import engine_dir
+from cnai.paths import engine_dir, private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def issue(engine: str, address: str) -> None:
     folder = _folder(engine)
     fresh = folder / f".engine.json-{secrets.token_hex(4)}"
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        private(folder)
         with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
             json.dump({"address": address, "tls": tls}, file)
         fresh.replace(folder / "engine.json")
@@ -68,7 +68,7 @@ def forget(engine: str) -> None:
 def mark_stopped(engine: str) -> None:
     """Note that a person ended this engine, so that nobody starts it again unasked."""
     with writing(_folder(engine)):
-        _folder(engine).mkdir(parents=True, exist_ok=True)
+        private(_folder(engine))
         _mark(engine).touch()
 
 

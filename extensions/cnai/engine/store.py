@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from cnai.engine.records import Record, Status
 from cnai.errors import StoreError
 from cnai.events import Event
+from cnai.paths import private
 from cnai.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -149,7 +150,8 @@ class Store:
         fresh, path = self.root / f".{run_id}", self.root / run_id
         with writing(path):
             try:
-                fresh.mkdir(parents=True)
+                private(self.root)
+                fresh.mkdir(mode=0o700)  # the root may be open to others
                 (fresh / "spec.json").write_text(spec.to_json())
                 (fresh / "record.json").write_text(replace(record, created=created).to_json())
                 (fresh / "payload").write_bytes(payload)
@@ -166,18 +168,25 @@ class Store:
     def folder(self, run_id: str) -> RunFolder:
         """Return the folder of a run that exists."""
         path = self.root / run_id
-        if not (path / "spec.json").exists():
+        if self._is_anothers(path) or not (path / "spec.json").exists():
             raise StoreError(f"no run {run_id} in {self.root}")
         return RunFolder(path)
 
     def folders(self) -> list[RunFolder]:
-        """Return all runs, newest first."""
+        """Return all runs but other accounts', newest first."""
         if not self.root.exists():
             return []
-        found = [
-            RunFolder(p) for p in self.root.iterdir() if not p.name.startswith(".") and (p / "record.json").exists()
-        ]
+        mine = [path for path in self.root.iterdir() if not path.name.startswith(".") and not self._is_anothers(path)]
+        found = [RunFolder(path) for path in mine if (path / "record.json").exists()]
         return sorted(found, key=lambda folder: folder.record.created, reverse=True)
+
+    def _is_anothers(self, path: Path) -> bool:
+        """Tell whether neither we nor the store's owner made this run; its pickles would be loaded as us."""
+        try:
+            owner = path.lstat().st_uid
+        except FileNotFoundError:
+            return False
+        return owner not in {0, os.geteuid(), self.root.stat().st_uid}
 
 
 class Journal:
@@ -188,7 +197,7 @@ class Journal:
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._fd = os.open(folder.journal, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+        self._fd = os.open(folder.journal, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         self._written = os.fstat(self._fd).st_size
         self._waiting = b""
 

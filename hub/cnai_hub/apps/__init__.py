@@ -128,8 +128,7 @@ def _let_terminal_in(c: Any, state: Path, hub_url: str) -> None:
     token = secrets.token_hex(32)
     c.JupyterHub.services.append({"name": TERMINAL, "api_token": token, "display": False})
     c.JupyterHub.load_roles.append({"name": TERMINAL, "services": [TERMINAL], "scopes": [_ACCESS]})
-    file = state / "hub" / "client.json"
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = paths.private(state / "hub") / "client.json"
     fresh = file.with_name(f".client-{os.getpid()}.json")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
         json.dump({"hub_url": hub_url, "token": token}, out)

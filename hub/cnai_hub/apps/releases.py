@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
+from cnai.paths import private
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -100,8 +102,7 @@ class Store:
 
     def incoming(self) -> Path:
         """Return the folder for what is on its way in or out; made if need be."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return self.root
+        return private(self.root)
 
     def get(self, owner: str, slug: str) -> App | None:
         """Return an app, None if nothing of that name is published."""
@@ -115,8 +116,8 @@ class Store:
     @contextmanager
     def staging(self, owner: str, slug: str) -> Iterator[Path]:
         """Give an empty folder for a release that is being made; what is left there at the end is discarded."""
-        releases = self.folder(owner, slug) / "releases"
-        releases.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.incoming()
+        releases = private(self.folder(owner, slug) / "releases")
         for left_over in releases.glob(".new-*"):  # its publisher was killed
             remove_tree(left_over)
         stage = releases / f".new-{os.getpid()}-{time.monotonic_ns()}"

@@ -35,7 +35,7 @@ def main() -> None:
     if why := unwritable(Path.home()):
         environment |= rescued(Path.home(), own, why)
     else:
-        seed(Path.home() / "notebooks", _folder(paths.home()))
+        seed(Path.home() / "notebooks", paths.private(paths.home()))
     # What is thrown away would stay on the same volume.
     command = ["jupyterhub-singleuser", "--FileContentsManager.delete_to_trash=False", *sys.argv[1:]]
     os.execvpe(command[0], command, environment)  # noqa: S606 - it takes our place
@@ -58,14 +58,14 @@ def plain(own: Path) -> dict[str, str]:
     quiet = str(Path(__file__).parents[1] / "jupyter")
     given = os.environ.get("JUPYTER_CONFIG_PATH")
     return {
-        "JUPYTER_RUNTIME_DIR": str(_folder(own / "runtime")),
+        "JUPYTER_RUNTIME_DIR": str(paths.private(own / "runtime")),
         "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (quiet, given))),
     }
 
 
 def rescued(home: Path, own: Path, why: str) -> dict[str, str]:
     """Return what makes a server start beside a home that takes no files, and write the page that it opens with."""
-    root = _folder(own / "root")
+    root = paths.private(own / "root")
     link = root / "home"
     if not link.is_symlink():
         link.symlink_to(home)
@@ -78,15 +78,10 @@ def rescued(home: Path, own: Path, why: str) -> dict[str, str]:
         "If you need all of it, ask your administrator for a larger home.\n"
     )
     return {
-        **{name: str(_folder(own / folder)) for name, folder in _OWN_FOLDERS.items()},
+        **{name: str(paths.private(own / folder)) for name, folder in _OWN_FOLDERS.items()},
         "JUPYTERHUB_ROOT_DIR": str(root),
         "JUPYTERHUB_DEFAULT_URL": f"/lab/tree/{_NOTICE.replace(' ', '%20')}",
     }
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path
 
 
 if __name__ == "__main__":

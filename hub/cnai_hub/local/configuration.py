@@ -61,9 +61,7 @@ def state_dir() -> Path:
         raise HubError(
             f"{folder.parent} can't be cnai's folder, because of {' '.join(wrong)}; choose one with CNAI_HOME"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    return folder
+    return paths.private(folder)
 
 
 def _configure(c: Any, port: int, person: str) -> None:
@@ -126,6 +124,7 @@ def _servers(c: Any) -> None:
         "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (quiet, given))),
         # Which tabs are open belongs to these notebooks, not to every JupyterLab of the account.
         "JUPYTERLAB_WORKSPACES_DIR": str(paths.home() / "hub" / "workspaces"),
+        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or str(paths.compiled_dir()),
     }
     c.Spawner.start_timeout = c.Spawner.http_timeout = 120
     c.LocalProcessSpawner.interrupt_timeout = c.LocalProcessSpawner.term_timeout = 10

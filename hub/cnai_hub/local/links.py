@@ -15,6 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from cnai import paths
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -52,9 +54,7 @@ def _digest(token: str) -> str:
 
 
 def _folder(state: Path) -> Path:
-    folder = state / "links"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    return paths.private(state / "links")
 
 
 def _sweep(folder: Path) -> None:

@@ -25,6 +25,11 @@ def configured(state):
     return config, port
 
 
+def test_servers_run_no_compiled_code_from_the_folder_for_temporary_files(configured, state):
+    config, _ = configured
+    assert config.Spawner.environment["TORCHINDUCTOR_CACHE_DIR"] == f"{state.parent}/engine/torchinductor"
+
+
 def test_everything_listens_on_loopback_and_lives_in_the_home(configured, state):
     config, port = configured
     internal = ports.internal(state, ("hub", "proxy"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 
 import pytest
 
 from cnai.errors import CnaiError
+from cnai_hub.apps.releases import Store
 from cnai_hub.local import credentials, links, ports
-from cnai_hub.local.configuration import seed
+from cnai_hub.local.configuration import seed, state_dir
 
 
 def test_secrets_are_made_once_and_only_their_owner_reads_them(state):
@@ -70,6 +73,26 @@ def test_a_port_in_use_says_what_to_do():
         port = taken.getsockname()[1]
         with pytest.raises(CnaiError, match=f"port {port} is in use by another program; choose another one"):
             ports.claim(port)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022])
+def test_others_look_into_no_folder_of_the_hub(tmp_path, monkeypatch, mask):
+    monkeypatch.setenv("CNAI_HOME", str(tmp_path / "cnai"))
+    for old in ("notebooks", "hub", "apps"):
+        (tmp_path / "cnai" / old).mkdir(parents=True)
+        (tmp_path / "cnai" / old).chmod(0o755)
+    before = os.umask(mask)
+    try:
+        state = state_dir()
+        seed(tmp_path / "cnai" / "notebooks", state)
+        links.mint(state, "ada", "/")
+        with Store(tmp_path / "cnai" / "apps").staging("ada", "digits") as stage:
+            made = [stage, *stage.parents[: stage.parents.index(tmp_path)]]
+            folders = [*made, state, state / "links", tmp_path / "cnai" / "notebooks"]
+            modes = {str(folder): stat.S_IMODE(folder.stat().st_mode) for folder in folders}
+    finally:
+        os.umask(before)
+    assert {folder: mode for folder, mode in modes.items() if mode != 0o700} == {}
 
 
 def test_notebooks_are_seeded_once_and_never_over_the_persons_own(state, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from cnai.engine.control.client import EngineClient
 from cnai.engine.records import Room
 from cnai.engine.store import writing
 from cnai.errors import EngineError, UsageError
-from cnai.paths import engine_dir, home, store_root
+from cnai.paths import engine_dir, home, private, store_root
 from cnai.spec import Ranks, RunSpec, Target, nodes_for
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ def claim(room: Room) -> Iterator[str]:
     """Hold the name of an engine for a run that is about to be written: one that idles, or a new one."""
     folder = engine_dir()
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "claims").open("w")
+        lock = (private(folder) / "claims").open("w")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two kernels must not take the same one
         found = engines.idle(api.connect(), room, idle_seconds() - MARGIN_SECONDS)

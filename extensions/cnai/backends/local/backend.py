@@ -22,7 +22,7 @@ from cnai.engine.control.client import EngineClient
 from cnai.engine.records import Room
 from cnai.engine.store import write, writing
 from cnai.errors import EngineError, UsageError
-from cnai.paths import engine_dir, store_root
+from cnai.paths import compiled_dir, engine_dir, private, store_root
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -124,8 +124,8 @@ def launch() -> None:
         return
     folder = engine_dir()
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        store_root().mkdir(parents=True, exist_ok=True)
+        private(folder)
+        private(store_root())
         write(folder / "starting", str(os.getpid()))  # a full disk shows here, not in a process nobody sees
         log = (folder / "engine.log").open("ab")
     with log:
@@ -145,7 +145,8 @@ def _environment() -> dict[str, str]:
     dropped = {"JPY_PARENT_PID", "JPY_SESSION_NAME", "JUPYTERHUB_API_TOKEN", "MPLBACKEND", "PYTHONSTARTUP"}
     if "CNAI_FLAVOR" in os.environ:  # limits of a notebook server, not of the engine that it happens to start
         dropped |= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
-    return {key: value for key, value in os.environ.items() if key not in dropped}
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
+    return {"TORCHINDUCTOR_CACHE_DIR": str(compiled_dir()), **kept}
 
 
 def _start() -> str:

@@ -87,7 +87,7 @@ def _own_process(log: Path, order: Order) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     log.parent.mkdir(parents=True, exist_ok=True)
-    output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+    output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, fd in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, fd)
