@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
@@ -336,6 +338,20 @@ def test_questions_of_no_sense(two):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             two.ask(path)
     assert two.ask("health") == b"ok"
+
+
+def test_pods_listen_at_their_own_address_and_keep_their_files_private(two):
+    until(two.idle, "the scheduler answers")
+    kept = [psutil.Process(process.pid) for process in two.processes.values()]
+    processes = [each for process in kept for each in [process, *process.children(recursive=True)]]
+    sockets = [socket for process in processes for socket in process.net_connections("inet")]
+    assert {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+    locks = [Path(file.path) for process in processes for file in process.open_files()]
+    folders = {path.parent for path in locks if path.suffix == ".dirlock"}
+    assert len(folders) == 3
+    assert {(stat.S_IMODE(folder.stat().st_mode), folder.stat().st_uid) for folder in folders} == {
+        (0o700, os.geteuid())
+    }
 
 
 def test_two_schedulers_of_one_engine_do_not_work_at_once(two):

@@ -25,15 +25,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnai.backends.local import engine
 from cnai.errors import EngineError
-from cnai.paths import engine_dir
+from cnai.paths import engine_dir, private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 HTTP_PORT = int(os.environ.get("CNAI_HTTP_PORT", "8787"))
 LEAVE_SECONDS = 50.0
@@ -96,8 +96,7 @@ def status() -> dict[str, Any]:
 @contextlib.contextmanager
 def _alone(place: Path) -> Iterator[None]:
     """Wait until the scheduler that this one replaces is gone: two would write to the same runs."""
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
+    with (private(place) / "lock").open("w") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,9 +112,7 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 async def _schedule(found: dict[str, Any]) -> None:
-    import dask
-
-    dask.config.set(DASK)
+    engine.configure(_scratch(), DASK)
     from distributed import Scheduler
 
     from cnai.backends.local.backend import security
@@ -164,9 +161,7 @@ def node_main(keeper: int) -> None:
 
 async def _work(found: dict[str, Any], keeper: int) -> None:
     """Be a node of whatever scheduler is there; end when it is lost, with all ranks: the next one starts them again."""
-    import dask
-
-    dask.config.set(DASK)
+    engine.configure(_scratch(), DASK)
     from distributed import Worker
 
     from cnai.backends.local.backend import security
@@ -181,7 +176,6 @@ async def _work(found: dict[str, Any], keeper: int) -> None:
         nthreads=1,
         resources={"node": 1},
         memory_limit=0,
-        local_directory=tempfile.mkdtemp(prefix="cnai-node-"),
         dashboard=False,
         dashboard_address=f"{host}:{HTTP_PORT}",
         preload=["cnai.engine.node"],
@@ -199,6 +193,11 @@ async def _work(found: dict[str, Any], keeper: int) -> None:
         await worker.finished()
     orphan.cancel()
     node.leave()
+
+
+def _scratch() -> Path:
+    # Not on the home's volume, which may be slow; mkdtemp(3) creates it private.
+    return Path(tempfile.mkdtemp(prefix=f"cnai-{engine.SCRATCH}-"))
 
 
 async def _end_without(keeper: int) -> None:

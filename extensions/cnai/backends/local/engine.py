@@ -18,10 +18,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cnai import catalog
-from cnai.paths import engine_dir
+from cnai.paths import engine_dir, private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from distributed import Scheduler
 
@@ -41,7 +42,12 @@ DASK = {
     "distributed.admin.low-level-log-length": 16,  # events are in the store; Dask needn't remember them
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.admin.tick.interval": "1s",
+    # HTTP asks for no credentials, and Dask's own pages import bokeh.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
+SCRATCH = "dask-scratch-space"
+"""Dask's name for its folder; it appends this to any path that doesn't have it."""
 
 logger = logging.getLogger("cnai.engine")
 
@@ -73,13 +79,32 @@ def node_command(backend: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-async def _schedule(first: subprocess.Popen[bytes]) -> None:
+def configure(scratch: Path, settings: Mapping[str, Any] = DASK) -> None:
+    """Set up Dask in this process. `scratch` is a folder that only we can write to, with `SCRATCH` in its name.
+
+    Dask imports modules from there. Its default is in the folder for temporary files, where another account may have
+    created it.
+    """
     import dask
 
-    dask.config.set(DASK)
+    dask.config.set({**settings, "temporary-directory": str(scratch)})
+
+
+class NoHTTP:
+    """Mixed into a Dask server, keeps it from opening a port for HTTP, for which Dask has no setting."""
+
+    def start_http_server(self, *_: Any, **__: Any) -> None:
+        """Open nothing."""
+
+
+async def _schedule(first: subprocess.Popen[bytes]) -> None:
+    configure(private(engine_dir() / SCRATCH))
     from distributed import Scheduler, Security
 
-    scheduler = Scheduler(
+    class LocalScheduler(NoHTTP, Scheduler):
+        """Talks TLS only."""
+
+    scheduler = LocalScheduler(
         host=HOST,
         port=0,
         protocol="tls",
@@ -158,23 +183,24 @@ def _wait_for_scheduler(pid: int) -> dict[str, Any]:
 
 
 async def _work(status: dict[str, Any]) -> None:
-    import dask
-
-    dask.config.set(DASK)
+    configure(private(engine_dir() / SCRATCH))
     from distributed import Worker
 
     from cnai.backends.local.backend import security
     from cnai.engine.node import node
 
+    class LocalWorker(NoHTTP, Worker):
+        """Talks TLS only."""
+
     slots = 1 if catalog.this_machine().gpus else RUNS_AT_ONCE
-    worker = Worker(
+    worker = LocalWorker(
         status["address"],
         security=security(status),
         protocol="tls",
+        host=HOST,  # by default all interfaces
         nthreads=slots,
         resources={"node": slots},
         memory_limit=0,
-        local_directory=str(engine_dir() / "dask"),
         dashboard=False,
         preload=["cnai.engine.node"],
         name="this-machine",
