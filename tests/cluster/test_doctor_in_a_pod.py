@@ -14,7 +14,7 @@ from tenancy import until
 
 LISTENS = "import http.server as h; h.ThreadingHTTPServer(('', {}), h.SimpleHTTPRequestHandler).serve_forever()"
 NAMES = [
-    "python", "torch", "store", "shared memory", "ports", "engine", "hub",
+    "python", "torch", "private files", "store", "shared memory", "ports", "engine", "hub",
     "API server", "API rights", "resource definitions", "operator", "home", "quota", "image", "network policies",
 ]  # fmt: skip
 

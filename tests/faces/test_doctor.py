@@ -14,6 +14,7 @@ import pytest
 
 from cnai.faces.doctor import Check, Report, api, cluster, machine, network, rights
 from cnai_hub.tenants import Cluster, access
+from run import accounts
 
 NAMESPACE = "api/v1/namespaces/cnai-ada"
 DASK = "apis/kubernetes.dask.org/v1"
@@ -112,6 +113,34 @@ def test_a_full_disk(home, monkeypatch):
     assert machine.store().state == "wrong"
     assert machine.store().text.startswith("only ")
     assert list((home / "runs").iterdir()) == []
+
+
+def test_a_home_that_others_can_read(reachable, monkeypatch):
+    home, store = reachable / "cnai", reachable / "runs"
+    monkeypatch.setenv("CNAI_HOME", str(home))
+    monkeypatch.setenv("CNAI_STORE", str(store))
+    assert said(machine.private_files()) == ("ok", f"{home} is closed to other accounts")
+    for folder in (home, store):
+        folder.mkdir()
+        folder.chmod(0o755)
+    assert said(machine.private_files()) == (
+        "wrong",
+        f"other accounts can open {home} and {store}; close it to them: chmod go= {home} {store}",
+    )
+    home.chmod(0o700)
+    assert said(machine.private_files()) == (
+        "wrong",
+        f"other accounts can open {store}; close it to them: chmod go= {store}",
+    )
+
+
+@accounts.needed
+def test_a_home_of_another_account(reachable, monkeypatch):
+    monkeypatch.setenv("CNAI_HOME", str(reachable))
+    monkeypatch.delenv("CNAI_STORE", raising=False)
+    os.chown(reachable, accounts.NOBODY, accounts.NOBODY)
+    advice = "it isn't yours to close: set CNAI_HOME and CNAI_STORE to folders of your own"
+    assert machine.private_files().text == f"other accounts can open {reachable}; {advice}"
 
 
 def test_torch_that_can_not_be_imported(tmp_path, monkeypatch):

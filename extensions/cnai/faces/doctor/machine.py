@@ -52,7 +52,8 @@ def store() -> Check:
     root = paths.store_root()
     advice = f"free some: remove runs that have ended from {root}, or set CNAI_STORE to a larger disk"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        if not root.is_dir():
+            paths.private(root)
         with tempfile.NamedTemporaryFile(dir=root, prefix=".doctor-") as file:
             file.write(b"x" * 4096)
             file.flush()
@@ -62,6 +63,19 @@ def store() -> Check:
     free = shutil.disk_usage(root).free
     found = f"{free / 2**30:.1f} GiB free in {root}"
     return Check.ok("store", found) if free >= SMALLEST_STORE else Check.wrong("store", f"only {found}", advice)
+
+
+def private_files() -> Check:
+    """Look whether other accounts can read what is the person's own."""
+    folders = [folder for folder in (paths.home(), paths.store_root()) if folder.exists()]
+    readable = [folder for folder in folders if paths.open_to_others(folder)]
+    if not readable:
+        return Check.ok("private files", f"{paths.home()} is closed to other accounts")
+    found = f"other accounts can open {' and '.join(map(str, readable))}"
+    remedy = f"close it to them: chmod go= {' '.join(map(str, readable))}"
+    if any(folder.stat().st_uid != os.geteuid() for folder in readable):
+        remedy = "it isn't yours to close: set CNAI_HOME and CNAI_STORE to folders of your own"
+    return Check.wrong("private files", found, remedy)
 
 
 def shared_memory() -> Check:
@@ -120,4 +134,4 @@ def hub() -> Check:
     return Check.ok("hub", f"answers, and knows this server as {reply.json()['name']}'s")
 
 
-LOOKS: tuple[Callable[[], Check], ...] = (python, torch, store, shared_memory, ports, engine, hub)
+LOOKS: tuple[Callable[[], Check], ...] = (python, torch, private_files, store, shared_memory, ports, engine, hub)
