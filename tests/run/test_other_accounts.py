@@ -59,7 +59,10 @@ def shared_home(reachable, monkeypatch, our_umask):
     monkeypatch.setenv("CNAI_HOME", str(home))
     monkeypatch.delenv("CNAI_STORE", raising=False)
     yield home
+    # One that still imports torch would create torch's folder again.
+    running = processes() if local.running() else []
     local.stop()
+    assert not psutil.wait_procs(running, timeout=WAIT)[1]
 
 
 def processes():
