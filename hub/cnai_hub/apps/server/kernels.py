@@ -14,7 +14,7 @@ from tornado.web import HTTPError
 from traitlets import Integer
 
 from cnai_hub.apps.environment import without_hub
-from cnai_hub.apps.room import LEFT_SECONDS, MOST_PAGES, Room
+from cnai_hub.apps.server.room import LEFT_SECONDS, MOST_PAGES, Room
 
 _LOOK_SECONDS = 0.1
 # Somebody who loads their page again gets the place that they have just left.

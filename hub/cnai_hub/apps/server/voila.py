@@ -27,11 +27,11 @@ from voila.app import Voila
 from cnai import paths
 from cnai_hub.apps.channels import waking
 from cnai_hub.apps.releases import App, Release, read_app, read_release
-from cnai_hub.apps.room import MOST_PAGES, most_pages
 from cnai_hub.apps.server.activity import Activity
 from cnai_hub.apps.server.gate import gated, identity
 from cnai_hub.apps.server.kernels import ViewerKernels
 from cnai_hub.apps.server.messages import ALLOWED, ViewerConnection
+from cnai_hub.apps.server.room import MOST_PAGES, most_pages
 
 # What draws widgets. JupyterLab plugins that expect a whole JupyterLab break the page.
 WIDGETS = ["@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget"]

@@ -11,11 +11,11 @@ from voila.voila_kernel_manager import voila_kernel_manager_factory
 from websockets.exceptions import InvalidStatus
 
 from cnai_hub.apps.releases import App, Release
-from cnai_hub.apps.room import MOST_PAGES
 from cnai_hub.apps.server import voila as server
 from cnai_hub.apps.server.gate import Gate
 from cnai_hub.apps.server.kernels import ViewerKernels
 from cnai_hub.apps.server.messages import ViewerConnection
+from cnai_hub.apps.server.room import MOST_PAGES
 from hub.apps.conftest import path_of
 from hub.apps.wire import ABSENT, CHANNELS, PROTOCOLS, attacks, execute, kernel_of, wire
 from hub.realhub import PERSON

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cnai_hub.apps.room import LEFT_SECONDS, MOST_PAGES, Room, most_pages
+from cnai_hub.apps.server.room import LEFT_SECONDS, MOST_PAGES, Room, most_pages
 
 
 class Clock:
