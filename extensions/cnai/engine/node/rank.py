@@ -104,7 +104,9 @@ def _seed_and_threads() -> None:
     import numpy as np
     import torch
 
+    # Forked ranks inherit the states of these two; `random` seeds itself, and CUDA's generators start in the rank.
     np.random.seed()
+    torch.default_generator.seed()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
 
 from cnai.engine.training.shards import mix
 from cnai.errors import UsageError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cnai.engine.training.shards import Micro, Plan
 
 _OURS = ("batch_sampler", "drop_last", "sampler")
+_LOOKED_AT = 16
+"""Samples, and numbers of each, by which tensors are told apart."""
 
 
 def length(dataset: Any) -> int:
@@ -42,6 +45,18 @@ def length(dataset: Any) -> int:
             f"the tensors must have the same number of samples; given: {', '.join(str(len(each)) for each in tensors)}"
         )
     return len(tensors[0])
+
+
+def fingerprint(dataset: Any) -> str:
+    """Return a short text that differs for tensors and subsets drawn differently; "" for other datasets."""
+    if isinstance(dataset, Subset):
+        told = f"{list(dataset.indices)}{fingerprint(dataset.dataset)}"
+    elif (tensors := columns(dataset)) is not None:
+        rows = torch.linspace(0, len(tensors[0]) - 1, _LOOKED_AT).long()
+        told = str([[row.flatten()[:_LOOKED_AT].tolist() for row in each[rows.to(each.device)]] for each in tensors])
+    else:
+        return ""
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def columns(dataset: Any) -> tuple[torch.Tensor, ...] | None:

@@ -15,6 +15,9 @@ dropout and the result (up to floating-point order) are the same for any number 
 middle of an epoch. What must run once per step without being prepared, clipping for instance, goes behind
 `if ctx.boundary:`; once per epoch, behind `if ctx.epoch_end:`.
 
+As in every torch program, numbers drawn before the loop without a seed differ in each rank and each run. Rank 0's weights
+count for all ranks; data that is drawn or split at random and models that are sharded need `torch.manual_seed(…)` first.
+
 The loop starts after the last checkpoint, saves in the background and ends at a step boundary when the generation must
 end. Code with its own data uses `for step in ctx.loop(total_steps)` in the same way. Everything works without cnai's
 engine too, in one process or under torchrun; then nothing is saved and reports are kept in `ctx.history`.
@@ -34,8 +37,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from cnai.engine import link as lines
+from cnai.engine.replicas import replicate, require_same
 from cnai.engine.training.accumulation import Accumulation
-from cnai.engine.training.batches import fetch, length
+from cnai.engine.training.batches import fetch, fingerprint, length
 from cnai.engine.training.loop import Loop
 from cnai.engine.training.metrics import number
 from cnai.engine.training.normalization import tracked
@@ -131,7 +135,8 @@ class Context:
         """Return models on the device in DistributedDataParallel (it gets the keywords), and the rest gated.
 
         What is prepared is in the checkpoints: models, optimizers, schedulers, and whatever else has `state_dict` and
-        `load_state_dict`. A model that is in DDP, is sharded with `fully_shard` or learns nothing is left as it is.
+        `load_state_dict`. A model that is in DDP, is sharded with `fully_shard` or learns nothing is not wrapped. All
+        ranks begin with rank 0's weights and buffers; each rank's own part of a sharded model stays as it is.
         """
         if self._loop.running:
             raise UsageError("ctx.prepare must come before the loop")
@@ -168,8 +173,10 @@ class Context:
         )
         plan.require(self.world_size)
         self._accumulation.check(plan.shards, self.world_size)
+        data = fingerprint(dataset)
+        require_same(data)
         return self._loop.run(
-            plan, lambda done: fetch(dataset, plan, done, self.rank, self.world_size, self.device, loader)
+            plan, data, lambda done: fetch(dataset, plan, done, self.rank, self.world_size, self.device, loader)
         )
 
     def loop(self, total_steps: int, *, seed: int = 0) -> Iterator[int]:
@@ -222,6 +229,8 @@ class Context:
         if not isinstance(net, FSDPModule):
             net.to(self.device)
         model = self._wrap(net, ddp) if given is net else given
+        if dist.is_initialized() and not isinstance(model, DistributedDataParallel):
+            replicate(net, self.device)
         self._state.nets.append(net)
         self._accumulation.adopt(net)
         self._accumulation.adopt_model(model, net)

@@ -44,10 +44,10 @@ class Loop:
         self._consensus: Consensus | None = None
         self._checkpoints = Checkpoints(link, state) if link else None
 
-    def run(self, plan: Plan, turns: Turns) -> Iterator[Any]:
-        """Yield the micro-batches of a plan, from after the last checkpoint."""
+    def run(self, plan: Plan, data: str, turns: Turns) -> Iterator[Any]:
+        """Yield the micro-batches of a plan over `data`, from after the last checkpoint."""
         self._begin_another()
-        return self._run(plan.identity(), turns, plan.random_seed, {"max_ranks": plan.shards})
+        return self._run({**plan.identity(), "data": data}, turns, plan.random_seed, {"max_ranks": plan.shards})
 
     def count(self, total: int, seed: int) -> Iterator[int]:
         """Yield the numbers of steps from after the last checkpoint to `total`."""

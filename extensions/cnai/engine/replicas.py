@@ -1,0 +1,56 @@
+"""Replicas: what all ranks must have in common, models that DDP doesn't wrap and the data."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor, Replicate
+
+from cnai.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def replicate(net: nn.Module, device: torch.device) -> None:
+    """Give all ranks rank 0's weights and buffers, as DDP does; all of them call it.
+
+    `device` is one that the process group can send from.
+    """
+    with torch.no_grad():
+        for tensor in chain(net.parameters(), net.buffers()):
+            if tensor.is_meta:  # has no values yet
+                continue
+            if isinstance(tensor, DTensor):
+                _replicate_shard(tensor, device)
+            elif type(tensor.detach()) is torch.Tensor:  # quantized weights and the like can't be sent
+                _broadcast(tensor, device, None)
+
+
+def require_same(data: str) -> None:
+    """Refuse data that each rank drew by itself: a step would see some samples twice and others never."""
+    if not dist.is_initialized():
+        return
+    everywhere = [""] * dist.get_world_size()
+    dist.all_gather_object(everywhere, data)
+    if other := [rank for rank, theirs in enumerate(everywhere) if theirs != everywhere[0]]:
+        raise UsageError(
+            f"rank {other[0]} has other data than rank 0; seed what draws or splits it, for instance with"
+            " torch.manual_seed(0) before"
+        )
+
+
+def _replicate_shard(tensor: DTensor, device: torch.device) -> None:
+    """Give the ranks that hold the same shard the values of the first of them."""
+    for dimension, placement in enumerate(tensor.placements):
+        if isinstance(placement, Replicate):
+            _broadcast(tensor.to_local(), device, tensor.device_mesh.get_group(dimension))
+
+
+def _broadcast(tensor: torch.Tensor, device: torch.device, group: dist.ProcessGroup | None) -> None:
+    sent = tensor.detach().to(device).contiguous()
+    dist.broadcast(sent, group=group, group_src=0)
+    tensor.copy_(sent)
