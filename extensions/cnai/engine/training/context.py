@@ -15,8 +15,8 @@ dropout and the result (up to floating-point order) are the same for any number 
 middle of an epoch. What must run once per step without being prepared, clipping for instance, goes behind
 `if ctx.boundary:`; once per epoch, behind `if ctx.epoch_end:`.
 
-As in every torch program, numbers drawn before the loop without a seed differ in each rank and each run. Rank 0's weights
-count for all ranks; data that is drawn or split at random and models that are sharded need `torch.manual_seed(…)` first.
+As in every torch program, unseeded random numbers differ in each rank and each run. Before the loop rank 0's weights
+count for all ranks; random data, random splits and models that are sharded need `torch.manual_seed(…)` first.
 
 The loop starts after the last checkpoint, saves in the background and ends at a step boundary when the generation must
 end. Code with its own data uses `for step in ctx.loop(total_steps)` in the same way. Everything works without cnai's
