@@ -57,9 +57,12 @@ class DirectLine:
         """Have the engine begin the run."""
         self._ask(lambda engine: engine.submit(self._folder.run_id, str(self._folder.path.parent)))
 
-    def open(self, *, revive: bool = True) -> None:  # noqa: ARG002 - there is no other way to look
-        """Hear of the run live."""
-        self._connect()
+    def open(self, *, revive: bool = True) -> None:
+        """Hear of the run live; with `revive` it goes on, if it rests, also on an engine that doesn't know it yet."""
+        if revive:
+            self.begin()
+        else:
+            self._connect()
 
     def wish(self, verb: str, value: int | None = None) -> None:
         """Ask for stop, pause, resume or scale."""

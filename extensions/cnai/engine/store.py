@@ -79,6 +79,11 @@ class RunFolder:
             return b""
         return data[: data.rfind(b"\n") + 1]
 
+    @property
+    def begun(self) -> bool:
+        """Tell whether an engine has had the run."""
+        return (self.path / "state.json").exists()
+
     def status(self) -> Status:
         """Return where the run is, as last written."""
         try:

@@ -141,8 +141,9 @@ _ALL = (
         name="cluster",
         help="show, start or stop the processes that hold the runs",
         about=(
-            "After stop, attach resumes runs that were going on from their last checkpoint. On Kubernetes each run has "
-            "an engine of its own, which goes away when it is idle; start makes one ahead of the run."
+            "Stop ends runs at their next step if they reach it within seconds; attach resumes them from their last "
+            "checkpoint. On Kubernetes each run has an engine of its own, which goes away when it is idle; start makes "
+            "one ahead of the run."
         ),
         arguments=(
             word("action", "|".join(CLUSTER_ACTIONS), "default: status", action, kind="action"),

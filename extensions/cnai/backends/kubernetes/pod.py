@@ -116,7 +116,6 @@ async def _schedule(found: dict[str, Any]) -> None:
     from distributed import Scheduler
 
     from cnai.backends.local.backend import security
-    from cnai.engine.control.supervisor import Supervisor
 
     host = own_address(found["address"])
     scheduler = Scheduler(
@@ -132,9 +131,7 @@ async def _schedule(found: dict[str, Any]) -> None:
         logger.info("the scheduler of %s listens at %s", os.environ["CNAI_ENGINE"], scheduler.address)
         stopped = asyncio.create_task(_stop().wait())
         await asyncio.wait({asyncio.create_task(scheduler.finished()), stopped}, return_when=asyncio.FIRST_COMPLETED)
-        supervisor = scheduler.plugins[Supervisor.name]
-        assert isinstance(supervisor, Supervisor)
-        await supervisor.rest(LEAVE_SECONDS)
+        await engine.supervisor_of(scheduler).rest(LEAVE_SECONDS, "asked to leave its node")
 
 
 async def _keep() -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ self_healing = False
 ENGINE = "local"
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+"""An engine needs up to 12 s for its runs, then a few for itself."""
 RANKS_PER_CPU = 8
 """More ranks than this on a CPU only fight for it."""
 
@@ -101,14 +101,16 @@ def status_file() -> Path:
 
 
 def _status() -> dict[str, Any]:
-    """Return address, pid and credentials of the running engine, {} if none runs."""
+    """Return address, pid and credentials of the running engine, its pid alone while it leaves, {} if none runs."""
     import psutil
+
+    from cnai.backends import processes
 
     try:
         status: dict[str, Any] = json.loads(status_file().read_text())
         process = psutil.Process(status["pid"])
-        # Started at another time: another process, which got the pid of a dead engine. A zombie is dead too.
-        alive = process.create_time() == status["started"] and process.status() != psutil.STATUS_ZOMBIE
+        # Started at another time: another process, which got the pid of a dead engine.
+        alive = process.create_time() == status["started"] and processes.alive(process)
     except (OSError, ValueError, KeyError, psutil.Error):
         return {}
     return status if alive else {}
@@ -183,19 +185,17 @@ def stop(flavor: str | None = None) -> bool:
     """End the engine and everything on it."""
     if flavor is not None:
         raise UsageError("the local engine is this machine as it is; stop it without --flavor")
+    import psutil
+
+    from cnai.backends import processes
+
     global _connection
     with _lock:
         if _connection is not None:
             _connection.close()
             _connection = None
-        pid = _status().get("pid")
-        if pid is None:
-            return False
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        while _status().get("pid") == pid:
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-                break
-            time.sleep(0.05)
-        return True
+        status = _status()
+        if status:
+            with suppress(psutil.NoSuchProcess):
+                processes.end(psutil.Process(status["pid"]), STOP_SECONDS)
+        return bool(status)

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cnai import catalog
 from cnai.paths import engine_dir, private
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
     from distributed import Scheduler
 
+    from cnai.engine.control.supervisor import Supervisor
+
 IDLE_SECONDS = float(os.environ.get("CNAI_IDLE_SECONDS", "3600"))
 HOST = "127.0.0.1"
 RUNS_AT_ONCE = 8
 """On a machine without GPUs; runs that hold GPUs go one after the other."""
-LEAVE_SECONDS = 10.0
+LEAVE_SECONDS = 5.0
+WAIT_SECONDS = 60.0
+"""How long an engine that starts waits for one that leaves."""
 RESTART_SECONDS = 2.0
 """A node lives at least this long before the next one starts, so that one that can't start doesn't take the machine."""
 
@@ -56,18 +60,34 @@ def main() -> None:
     """Be the scheduler process, unless one runs already."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     with (engine_dir() / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(lock):
             return
         os.environ["CNAI_ENGINE"] = "local"
-        (engine_dir() / "engine.json").unlink(missing_ok=True)
+        status = engine_dir() / "engine.json"
+        status.unlink(missing_ok=True)
         first = _start_node()
-        asyncio.run(_schedule(first))
+        try:
+            asyncio.run(_schedule(first))
+        finally:
+            status.unlink(missing_ok=True)
+
+
+def _take(lock: IO[str]) -> bool:
+    """Take the engine's lock, if need be after an engine that leaves; tell whether no other engine runs."""
+    from cnai.backends.local import backend as local
+
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline and not local.running():
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _start_node() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(node_command(__name__), stdin=subprocess.DEVNULL)
+    # A session of its own: a signal to the scheduler's whole group must not end ranks that could reach a boundary.
+    return subprocess.Popen(node_command(__name__), stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def node_command(backend: str) -> list[str]:
@@ -117,30 +137,42 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        _write_status(scheduler)
+        _write_status(
+            address=scheduler.address,
+            tls={
+                "ca": scheduler.security.tls_ca_file,
+                "key": scheduler.security.tls_scheduler_key,
+                "cert": scheduler.security.tls_scheduler_cert,
+            },
+        )
         keeper = asyncio.create_task(keep_node(first, _start_node, LEAVE_SECONDS))
         finished = asyncio.create_task(scheduler.finished())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        _write_status()  # without an address: nobody connects any more
+        await supervisor_of(scheduler).rest()  # while there is still a node
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
-        (engine_dir() / "engine.json").unlink(missing_ok=True)
 
 
-def _write_status(scheduler: Scheduler) -> None:
+def supervisor_of(scheduler: Scheduler) -> Supervisor:
+    """Return the supervisor that a scheduler has preloaded."""
+    from cnai.engine.control.supervisor import Supervisor
+
+    supervisor = scheduler.plugins[Supervisor.name]
+    assert isinstance(supervisor, Supervisor)
+    return supervisor
+
+
+def _write_status(**line: Any) -> None:
+    """Say which process is the engine, and how to connect to it."""
     import psutil
 
     fresh = engine_dir() / ".engine.json"
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
-        tls = {
-            "ca": scheduler.security.tls_ca_file,
-            "key": scheduler.security.tls_scheduler_key,
-            "cert": scheduler.security.tls_scheduler_cert,
-        }
-        started = psutil.Process().create_time()
-        json.dump({"address": scheduler.address, "pid": os.getpid(), "started": started, "tls": tls}, file)
+        json.dump({"pid": os.getpid(), "started": psutil.Process().create_time(), **line}, file)
     fresh.replace(engine_dir() / "engine.json")
 
 
@@ -176,7 +208,7 @@ def _wait_for_scheduler(pid: int) -> dict[str, Any]:
     while os.getppid() == pid:
         with contextlib.suppress(OSError, ValueError):
             status: dict[str, Any] = json.loads((engine_dir() / "engine.json").read_text())
-            if status["pid"] == pid:
+            if status["pid"] == pid and "address" in status:
                 return status
         time.sleep(0.02)
     sys.exit("the scheduler is gone")

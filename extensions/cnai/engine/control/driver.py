@@ -42,7 +42,7 @@ class Driver:
         self._journal = Journal(folder)
         status = folder.status()
         self.state: State = status.state
-        self._reason = ""
+        self._reason: str = status.reason
         self._number: int = status.generation if recovered else -1
         self._first_world = status.first_world_size or self.spec.ranks.maximum
         self._world = status.world_size or self.spec.ranks.maximum
@@ -54,20 +54,19 @@ class Driver:
         self._budget = Budget()
 
     async def drive(self) -> None:
-        """Run until a final state."""
+        """Run until a final state, or until the engine ends, which leaves the run to the next one."""
         try:
-            if self._recovered:
-                if self.state is not State.PAUSED:
-                    self._become(State.RESTARTING, "the engine was lost and started again")
-            else:
-                self._save_status()
+            self._begin()
             while not self.state.final and not self._supervisor.resting:
                 await self._next()
         except Exception as error:
             logger.exception("run %s", self.folder.run_id)
-            self._become(State.FAILED, f"the engine failed: {type(error).__name__}: {error}")
-            raise
+            if not self._supervisor.resting:
+                self._become(State.FAILED, f"the engine failed: {type(error).__name__}: {error}")
+                raise
         finally:
+            if not self.state.final:
+                self._rest()
             self._journal.close()
 
     def wish(self, verb: str, value: int | None, *, only_ask: bool = False) -> None:
@@ -145,6 +144,20 @@ class Driver:
                 f"this run splits each step into {self._max_ranks} shards; ranks may be 1 to {self._max_ranks}"
             )
 
+    def _begin(self) -> None:
+        if not self._recovered:
+            self._save_status()
+        elif self.state is not State.PAUSED:
+            how = "stopped" if self._reason == verdicts.STOPPED else "lost"
+            self._become(State.RESTARTING, f"the engine was {how} and started again")
+
+    def _rest(self) -> None:
+        """Leave the run to the next engine, with what people have asked for in the meantime."""
+        self._grant()
+        if not self.state.final and self.state is not State.PAUSED:
+            state = State.PENDING if self.state is State.PENDING else State.RESTARTING
+            self._become(state, self._supervisor.resting or verdicts.STOPPED)
+
     async def _next(self) -> None:
         """Take the run one generation further, or wait while it is paused."""
         if self.state is State.PAUSED:
@@ -195,9 +208,7 @@ class Driver:
         )
         reports = await current.run(assignment, self.record, self._wished, self._granting)
         verdict = current.verdict or verdicts.judge(reports, current.diagnoses, self._world)
-        if current.left and verdict.cause is not None and verdict.cause.fault == "infra":
-            return Verdict(ending="ended")
-        return verdict
+        return Verdict(ending="ended") if current.excuses(verdict) else verdict
 
     def _granting(self) -> str:
         """Name how the generation should end for the present wish, "" if it needn't."""
@@ -217,7 +228,7 @@ class Driver:
         elif verdict.ending == "failed" and self._wish is None:
             assert verdict.cause is not None
             self._fail_or_restart(verdict.cause)
-        elif verdict.ending == "ended" and self._wish is None:
+        elif verdict.ending == "ended" and self._wish is None and not self._supervisor.resting:
             self._become(State.RESTARTING, "asked to leave its node")
 
     def _succeed(self) -> None:

@@ -60,6 +60,9 @@ class Generation:
         """Set when its ranks have to leave a node: what they end with is no failure."""
         self._spec, self._supervisor = spec, supervisor
         self._graceful = False
+        self._failed = False
+        self._cut = False
+        """Set when ranks that had not failed were ended between two steps."""
         self._nodes: list[str] = []
         self._futures: list[Future] = []
         self._started: set[int] = set()
@@ -75,6 +78,14 @@ class Generation:
         """Note what a rank's code can do."""
         if rank == 0:
             self._graceful = abilities.get("graceful", self._graceful)
+
+    def excuses(self, verdict: Verdict) -> bool:
+        """Tell whether the ranks ended as they did only because they had to leave.
+
+        Code that was ended between two steps may say anything, also that it is finished.
+        """
+        lost = verdict.cause is not None and verdict.cause.fault == "infra"
+        return self.left and (lost or (self._cut and self.verdict is None))
 
     async def run(
         self, assignment: Assignment, record: Record, wished: asyncio.Event, granting: Callable[[], str]
@@ -107,6 +118,7 @@ class Generation:
                 if how := granting():
                     await self._end(how)
             if pending and any(_failed(task.result()) for task in ended):
+                self._failed = True
                 await self._end("terminate")
             await self._check_limits()
             await self._miss_nodes()
@@ -119,6 +131,7 @@ class Generation:
         if self._ending == "kill" or (self._ending == "terminate" and how == "graceful"):
             return
         self._ending, self._ending_since = how, time.monotonic()
+        self._cut |= how != "graceful" and not self._failed
         await self._tell("cnai_end", how=how)
         for number, future in enumerate(self._futures):
             if number not in self._started:  # it waits for room on its node, behind other runs

@@ -17,6 +17,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from cnai import paths
 from cnai.engine.control.driver import Driver, Refusal
+from cnai.engine.control.verdicts import STOPPED
 from cnai.engine.node.node import UP
 from cnai.engine.store import Store
 from cnai.errors import CnaiError
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 DOWN = "cnai"
 """Dask topic from the supervisor to everybody who watches."""
 
+REST_SECONDS = 12.0
+"""How long an engine that ends waits for its runs; code that ignores SIGTERM is killed after 5 s."""
+CANCEL_SECONDS = 1.0
 RETIRED_SECONDS = 60.0
 """How long a node that was named for retirement gets no ranks; it stays if nobody ends it."""
 
@@ -65,8 +69,8 @@ class Supervisor(SchedulerPlugin):
         self._leaving: dict[str, float] = {}
         """By node: until when it gets no ranks, on the monotonic clock."""
         self._idle_since = 0.0
-        self.resting = False
-        """Set when no generation may begin any more."""
+        self.resting = ""
+        """Why no generation may begin any more; "" while they may."""
 
     async def client(self) -> Client:
         """Return a Dask client of the scheduler that this process is."""
@@ -80,18 +84,22 @@ class Supervisor(SchedulerPlugin):
                 )
             return self._client
 
+    async def before_close(self) -> None:
+        """Rest before the scheduler closes, for whatever reason it does."""
+        await self.rest()
+
     async def close(self) -> None:
         """Close the client."""
         if self._client is not None:
             await self._client.close()
 
     async def submit(self, run_id: str, root: str) -> dict[str, Any]:
-        """Begin a run that the caller has written into the store."""
+        """Begin a run that the caller has written into the store, or go on with one that rests there."""
         await self._recovered.wait()
         folder = Store(Path(root)).folder(run_id)
         # It goes on, or has ended, when it was found in the store before, or is asked for again after a lost answer.
         if run_id not in self._drivers and not folder.status().state.final:
-            self._drive(Driver(self, folder))
+            self._drive(Driver(self, folder, recovered=folder.begun))
         return {}
 
     async def wish(self, run_id: str, verb: str, value: int | None = None, only_ask: bool = False) -> dict[str, Any]:
@@ -177,13 +185,21 @@ class Supervisor(SchedulerPlugin):
             self._idle_since = time.time()
         return self._idle_since
 
-    async def rest(self, seconds: float) -> None:
-        """Have all generations end at a step boundary and begin no other one; the next scheduler goes on."""
-        self.resting = True
+    async def rest(self, seconds: float = REST_SECONDS, why: str = STOPPED) -> None:
+        """Have all generations end at a step boundary and begin no other one; the next scheduler goes on.
+
+        After so many seconds the runs rest with their last checkpoint, and their ranks are for the caller to end.
+        """
+        self.resting = self.resting or why
         for driver in self._drivers.values():
             driver.leave()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CANCEL_SECONDS)
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Hand what nodes say to the drivers of their runs."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Fault = Literal["user", "infra", "deadline"]
 Ending = Literal["finished", "ended", "failed"]
 
+STOPPED = "the engine was stopped; attach resumes the run"
+
 _HINTS: tuple[tuple[str, str], ...] = (
     (
         r"CUDA out of memory|OutOfMemoryError",
