@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,9 @@ class ApiServer(ThreadingHTTPServer):
         self.missing_kind = False
         """Whether nobody has told this server of Dask clusters."""
         self.asked: list[str] = []
+        self.tokens: list[str | None] = []
+        self.clients: list[str] = []
+        """The names in the certificates of those who asked."""
         self.on_create = lambda _: None
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -73,6 +77,10 @@ class _Answers(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length)) if length else None
         url = urlsplit(self.path)
         self.server.asked.append(f"{self.command} {url.path}")
+        self.server.tokens.append(self.headers["Authorization"])
+        if isinstance(self.connection, ssl.SSLSocket):
+            subject = (self.connection.getpeercert() or {}).get("subject", ())
+            self.server.clients += [value for ((key, value), *_) in subject if key == "commonName"]
         if found := _LISTS.fullmatch(url.path):
             self._answer(200, {"kind": "List", "items": self._selected(found["kind"], url.query)})
         elif self.server.missing_kind:

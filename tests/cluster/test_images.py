@@ -157,7 +157,7 @@ def test_its_bill_of_materials_names_all_it_holds(inside):
 
 @promised_by("base")
 def test_it_computes_and_asks_kubernetes(inside):
-    inside.run("python", "-c", "import cnai, distributed, ipykernel, jupyter_server, jupyterhub.singleuser, kubernetes")
+    inside.run("python", "-c", "import cnai, distributed, ipykernel, jupyter_server, jupyterhub.singleuser")
     assert inside.run("cnai", "--help").startswith("usage: cnai")
 
 

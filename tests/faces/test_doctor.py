@@ -12,7 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cnai.faces.doctor import Check, Report, api, cluster, machine, network, rights
+from cnai.backends.access import Access
+from cnai.backends.kubernetes.api import Api
+from cnai.faces.doctor import Check, Report, cluster, machine, network, rights
 from cnai_hub.tenants import Cluster, access
 from run import accounts
 
@@ -82,7 +84,12 @@ def wire(tmp_path):
 
 @pytest.fixture
 def looks(wire, tmp_path):
-    return cluster.Cluster(api.Api(wire.url, tmp_path), "cnai-ada")
+    return looking(wire.url, tmp_path)
+
+
+def looking(url, account):
+    given = Access(url=url, namespace="cnai-ada", token=account / "token", inside=True)
+    return cluster.Cluster(Api(given), "cnai-ada")
 
 
 def said(check: Check) -> tuple[str, str]:
@@ -220,10 +227,11 @@ def test_the_api_server(wire, looks, tmp_path):
     assert said(looks.api_server()) == ("ok", "v1.35.4 answers")
     wire.token = "another"
     assert "no longer takes this pod's token; stop the server" in looks.api_server().text
-    away = cluster.Cluster(api.Api("http://127.0.0.1:1", tmp_path), "cnai-ada")
-    assert away.api_server().text.startswith("http://127.0.0.1:1 gives no answer (ConnectError)")
-    bare = cluster.Cluster(api.Api(wire.url, tmp_path / "none"), "cnai-ada")
-    assert bare.api_server().text.startswith("this pod has no service account token")
+    away = looking("http://127.0.0.1:1", tmp_path)
+    assert away.api_server().text.startswith("the API server does not answer (ConnectError at http://127.0.0.1:1)")
+    bare = looking(wire.url, tmp_path / "none")
+    nowhere = f"there is no service account token in {tmp_path}/none; tell your administrator"
+    assert bare.api_server().text.startswith(nowhere)
 
 
 def test_missing_definitions(wire, looks):

@@ -1,4 +1,8 @@
-"""The API server, asked as the hub: plain objects in and out, and refusals in plain words."""
+"""The API server, asked as the hub: plain objects in and out, and refusals in plain words.
+
+Over the client that KubeSpawner has in this process anyway. A second one, such as kr8s, would take 20 MiB and read its
+own tokens; that of `cnai.backends.kubernetes.api` blocks, and lies on a floor that the hub doesn't import.
+"""
 
 from __future__ import annotations
 

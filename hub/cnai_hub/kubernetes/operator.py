@@ -8,7 +8,8 @@ control. Whoever controls a scheduler must not control the operator, so three th
 - only workers that exist are deleted: a name that a scheduler answers becomes part of a path at the API server.
 
 And two things are added: a cluster without a scheduler doesn't keep its nodes, with their GPUs, for ever; and what the
-API server refused for a moment is tried again soon.
+API server refused for a moment is tried again soon. All of it asks the API server as dask-kubernetes does, by kr8s:
+in this process that is logged in already.
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cnai import paths, reasons
-from cnai.backends.kubernetes import manifests
+from cnai.backends import access
+from cnai.backends.kubernetes import api, manifests
+from cnai.backends.kubernetes.api import Api, Refused
 from cnai.catalog import Flavor
 from cnai.errors import EngineError
 from cnai.faces.doctor import network, rights
-from cnai.faces.doctor.api import Api, Refused
 from cnai.faces.doctor.report import Check
 
 if TYPE_CHECKING:
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
 
 OPERATOR_SECONDS = 30.0
 INSTALL = "ask your administrator to install cnai's part of the cluster: python -m cnai_hub.tenants"
-_DASK = f"apis/{manifests.GROUP}/{manifests.VERSION}"
 _ROOM = ("requests.nvidia.com/gpu", "requests.cpu", "limits.memory", "pods", "count/daskclusters.kubernetes.dask.org")
 _POLL_SECONDS = 0.3
 
 
 def looks() -> Iterable[Callable[[], Check]]:
     """Return what to look at; only the first when nothing answers, since the rest would say the same."""
-    found = Cluster(Api(), os.environ.get("CNAI_NAMESPACE", ""))
+    found = Cluster(Api(access.of_pod()), os.environ.get("CNAI_NAMESPACE", ""))
     first = found.api_server()
     if first.state != "ok":
         return [lambda: first, network.look]
@@ -64,7 +64,7 @@ class Cluster:
             if refused.status == 401:
                 found = "no longer takes this pod's token"
                 return Check.wrong("API server", found, "stop the server and start it again")
-            return Check.wrong("API server", f"refuses: {refused}", INSTALL)
+            return Check.wrong("API server", str(refused), INSTALL)
         except EngineError as error:
             return Check.wrong("API server", str(error), "tell your administrator; runs that go on don't need it")
 
@@ -75,7 +75,7 @@ class Cluster:
     def definitions(self) -> Check:
         """Look whether the API server knows Dask clusters."""
         try:
-            kinds = {each["kind"] for each in self._api.ask(_DASK)["resources"]}
+            kinds = {each["kind"] for each in self._api.ask(api.DASK)["resources"]}
         except Refused as refused:
             if refused.status != 404:
                 raise
@@ -93,17 +93,16 @@ class Cluster:
         place = manifests.Place(namespace=self._namespace, claim=_claim(), home=home, idle_seconds=0)
         reference = os.environ.get("CNAI_IMAGE_REFERENCE", "none")
         tiny = Flavor(name="none", title="", cpu=0.1, memory_gib=0.1)
-        where = f"{_DASK}/namespaces/{self._namespace}/daskclusters"
         try:
-            self._api.ask(where, manifests.engine(name, place, tiny, reference, 0))
+            self._api.create(manifests.engine(name, place, tiny, reference, 0))
         except Refused as refused:
             if refused.status == 404:
                 return Check.unknown("operator", "can't be tried without resource definitions", INSTALL)
-            return Check.unknown("operator", f"can't be tried: {reasons.of_refusal(str(refused))}")
+            return Check.unknown("operator", f"can't be tried: {refused}")
         try:
-            seconds = self._noticed(f"{where}/{name}")
+            seconds = self._noticed(name)
         finally:
-            self._api.ask(f"{where}/{name}", method="DELETE")
+            self._api.delete(name)
         if seconds is None:
             found = f"took no notice of a Dask cluster within {OPERATOR_SECONDS:.0f} s"
             return Check.wrong("operator", found, f"{INSTALL}, which starts it")
@@ -113,7 +112,7 @@ class Cluster:
         """Look whether the home's claim has a volume that all nodes of a run can share."""
         name = _claim()
         try:
-            claim = self._api.ask(f"api/v1/namespaces/{self._namespace}/persistentvolumeclaims/{name}")
+            claim = self._api.ask(self._api.core(f"persistentvolumeclaims/{name}"))
         except Refused as refused:
             if refused.status != 404:
                 raise
@@ -133,7 +132,7 @@ class Cluster:
 
     def quota(self) -> Check:
         """Look how much is left of what this namespace may hold."""
-        listed = self._api.ask(f"api/v1/namespaces/{self._namespace}/resourcequotas")["items"]
+        listed = self._api.ask(self._api.core("resourcequotas"))["items"]
         left: dict[str, float] = {}
         for status in (item.get("status") or {} for item in listed):
             for key in _ROOM:
@@ -151,10 +150,10 @@ class Cluster:
             return Check.wrong("quota", said, advice)
         return Check.ok("quota", said)
 
-    def _noticed(self, path: str) -> float | None:
+    def _noticed(self, name: str) -> float | None:
         start = time.monotonic()
         while (seconds := time.monotonic() - start) < OPERATOR_SECONDS:
-            if self._api.ask(path).get("status", {}).get("phase"):
+            if ((self._api.engine(name) or {}).get("status") or {}).get("phase"):
                 return seconds
             time.sleep(_POLL_SECONDS)
         return None

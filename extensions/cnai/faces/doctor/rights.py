@@ -9,7 +9,7 @@ from cnai.faces.doctor.report import Check
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cnai.faces.doctor.api import Api
+    from cnai.backends.kubernetes.api import Api
 
     Right = tuple[str, str, str]
 
