@@ -110,7 +110,7 @@ def test_the_modules_that_a_notebook_imports_go_with_it(folder):
         "%matplotlib inline\nimport used as u, os", "%%cnai train --ranks 2\nfrom pack.part import x", "if"
     )
     found = {path.relative_to(folder).as_posix() for path in localfiles.modules(folder, content)}
-    assert found == {"used.py", "deeper.py", "pack/__init__.py", "pack/part.py"}
+    assert found == {"used.py", "deeper.py", "pack/__init__.py", "pack/data.bin", "pack/part.py"}
 
 
 def test_text_is_not_searched_for_modules(folder):

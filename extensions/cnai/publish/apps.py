@@ -213,8 +213,15 @@ def _files(path: Path, content: dict[str, Any], include: Iterable[str | Path]) -
 
     folder = path.resolve().parent
     names = [include] if isinstance(include, str | Path) else include
-    wanted = {*modules(folder, content), *included(folder, names)}
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(wanted)}
+    wanted = included(folder, names, modules(folder, content))
+    return {file.relative_to(folder).as_posix(): _content(file) for file in sorted(wanted)}
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file} can't be read: {error.strerror}; make it readable or move it away") from None
 
 
 def _models() -> list[dict[str, Any]]:

@@ -1,0 +1,148 @@
+"""Imports: the local files that code needs, found by its import statements as Python itself would find them.
+
+Every import counts, wherever it stands: inside functions, behind `try` and behind `if TYPE_CHECKING`. One too many
+costs a few bytes, a missing one the run.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import importlib
+import os
+import sys
+import warnings
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING
+
+from cnai.engine.capture import sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+DATA_BYTES = 1_000_000
+"""Larger files of a package that are no code stay where they are."""
+_NEVER = {"__main__", "__mp_main__", "cnai", "cnai_hub"}
+_NO_CODE = {"__pycache__", "node_modules", "site-packages"}
+_CODE = (".py", *EXTENSION_SUFFIXES)
+
+
+def local_files(names: Iterable[str], folders: Iterable[str] = ()) -> dict[str, Path]:
+    """Return the files of top-level modules and of all that these import, by the names under which they are imported.
+
+    Local is what lies in `folders`, the working directory or any other folder of `sys.path` that holds no installed
+    packages. Packages come whole; a folder without `__init__.py` gives its code only. What isn't local is left out.
+    """
+    importlib.invalidate_caches()
+    path = list(dict.fromkeys([*folders, _here(), *(entry or _here() for entry in sys.path)]))
+    files: dict[str, Path] = {}
+    waiting, done = set(names), set(_NEVER)
+    while waiting := waiting - done:
+        name = waiting.pop()
+        done.add(name)
+        for inside, file in _files_of(name, path):
+            # Of two folders that are one package without `__init__.py`, the first comes first in the rank too.
+            if files.setdefault(inside, file) is file and file.suffix == ".py":
+                waiting.update(_imports_of(file))
+    return files
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 # text, as in sys.path
+    except OSError:  # deleted under the notebook
+        return "/nowhere"
+
+
+def imports(code: CodeType) -> Iterator[str]:
+    """Yield the top-level names that code imports, also inside functions; relative ones belong to its own package."""
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for position, step in enumerate(steps):
+        # Before it stand the level, which counts the dots, and the names after `import`.
+        if step.opname == "IMPORT_NAME" and not steps[position - 2].argval:
+            yield step.argval.partition(".")[0]
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from imports(inner)
+
+
+def imports_of(source: str | bytes, filename: str = "<source>") -> set[str]:
+    """Return the top-level names that a module or a notebook's cell imports; none if it is no Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they come when the code runs
+            code = compile(source, filename, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError):  # whoever imports it is told
+        return set()
+    return set(imports(code))
+
+
+def _imports_of(file: Path) -> set[str]:
+    try:
+        return imports_of(file.read_bytes(), str(file))
+    except OSError:  # whoever takes the file along says why it can't be read
+        return set()
+
+
+def is_code(file: Path) -> bool:
+    """Tell whether Python can import a file."""
+    return file.name.endswith(_CODE)
+
+
+def is_too_large(file: Path) -> bool:
+    """Tell whether a file is data that should not travel with code."""
+    return not is_code(file) and file.stat().st_size > DATA_BYTES
+
+
+def _files_of(name: str, path: list[str]) -> Iterator[tuple[str, Path]]:
+    """Yield the files of a top-level module by the names under which they are imported."""
+    if _is_standard(name):
+        return
+    try:
+        spec = PathFinder.find_spec(name, path)
+    except (ImportError, ValueError):
+        return
+    if spec is None:
+        return
+    for folder in map(Path, spec.submodule_search_locations or ()):
+        if _is_local(str(folder)):
+            found = files_in(folder)
+            whole = spec.origin is not None
+            yield from ((f"{name}/{file.relative_to(folder)}", file) for file in found if whole or is_code(file))
+    if not spec.submodule_search_locations and spec.origin and _is_local(spec.origin) and is_code(Path(spec.origin)):
+        yield Path(spec.origin).name, Path(spec.origin)
+
+
+def _is_standard(name: str) -> bool:
+    """Tell whether a name is Python's own whatever lies here: it is built in, or every process has loaded it."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    loaded = name in sys.modules and name in sys.stdlib_module_names and (file is None or sources.is_library(file))
+    return loaded or name in sys.builtin_module_names
+
+
+def _is_local(file: str) -> bool:
+    return not sources.is_library(file + "/") and not sources.is_own(file + "/") and Path(file).exists()
+
+
+def files_in(folder: Path, *, links: bool = True, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield the files of a folder and those below, without hidden ones, caches and environments.
+
+    Links are followed unless they lead back to a folder `above`, or skipped.
+    """
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as entries:  # unlike Path, it knows without asking which entries are files
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError:  # Python finds nothing in it either
+        return
+    for entry in found:
+        if entry.name[0] == "." or entry.name.endswith(".pyc") or (entry.is_symlink() and not links):
+            continue
+        if entry.is_file():
+            yield folder / entry.name
+        elif entry.is_dir() and entry.name not in _NO_CODE and not Path(entry, "pyvenv.cfg").exists():
+            yield from files_in(folder / entry.name, links=links, above=(*above, real))
