@@ -10,11 +10,11 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from cnai.labels import GPU, GPU_PRODUCT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-GPU = "nvidia.com/gpu"
-GPU_PRODUCT = "nvidia.com/gpu.product"
 
 # A container that ended so often doesn't come up by waiting.
 _HOPELESS_RESTARTS = 3

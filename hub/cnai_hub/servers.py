@@ -9,12 +9,12 @@ from jupyterhub.spawner import SpawnException
 from traitlets import HasTraits, default
 
 from cnai.errors import CnaiError
+from cnai.publication import SERVER_PREFIX
 from cnai_hub import profiles, roles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-APP_PREFIX = "app-"
 _CONNECT_SECONDS = 2.0
 
 
@@ -42,7 +42,7 @@ class CatalogServer(HasTraits):
     @property
     def is_app(self) -> bool:
         """Tell by its name whether this server is a published app."""
-        return bool(self.name.startswith(APP_PREFIX))
+        return bool(self.name.startswith(SERVER_PREFIX))
 
     @default("options_from_form")
     def _default_options_from_form(self) -> Callable[[Mapping[str, list[str]]], dict[str, Any]]:
@@ -69,7 +69,7 @@ class CatalogServer(HasTraits):
 
         Never a notebook server instead: whoever the app was shared with could run code in it.
         """
-        return CnaiError(f"{self.user.name} has published no app {self.name.removeprefix(APP_PREFIX)!r}")
+        return CnaiError(f"{self.user.name} has published no app {self.name.removeprefix(SERVER_PREFIX)!r}")
 
     def _settle(self, options: dict[str, Any]) -> None:
         if not self.is_app:

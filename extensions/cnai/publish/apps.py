@@ -20,14 +20,12 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from cnai.errors import HubError, UnknownName, UsageError
+from cnai.publication import LONGEST_SLUG, checked_slug
 from cnai.publish import service as appservice
 from cnai.publish import trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-_LONGEST_SLUG = 26
-_SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -87,7 +85,7 @@ def publish(
     content = read_notebook(path)
     tell = _once(progress)
     wanted = {
-        "slug": _checked(slug) if slug else slug_from(path.stem),
+        "slug": checked_slug(slug) if slug else slug_from(path.stem),
         "title": title or _heading(content) or path.stem,
         "name": path.name,
         "share": [share] if isinstance(share, str) else list(share),
@@ -153,7 +151,7 @@ def _send(body: IO[bytes], tell: Callable[[str], None]) -> dict[str, Any]:
 
 def unpublish(slug: str) -> None:
     """Take back an app: nobody can open it any more, its releases are deleted. The notebook stays."""
-    reply = appservice.ask("DELETE", f"api/apps/{_checked(slug)}")
+    reply = appservice.ask("DELETE", f"api/apps/{checked_slug(slug)}")
     if reply.status_code == 404:
         raise UnknownName("app", slug, [model["slug"] for model in _models() if model["mine"]])
     appservice.fine(reply)
@@ -186,17 +184,8 @@ def _bare(content: dict[str, Any]) -> dict[str, Any]:
 def slug_from(name: str) -> str:
     """Return an app's name made from a notebook's: `01 First run!` becomes `01-first-run`."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain)[: _LONGEST_SLUG + 1].strip("-")[:_LONGEST_SLUG].strip("-")
-    return _checked(slug) if slug else "app"
-
-
-def _checked(slug: str) -> str:
-    if len(slug) > _LONGEST_SLUG or not _SLUG.fullmatch(slug):
-        raise UsageError(
-            f"{slug!r} can't be an app's name; allowed: lowercase letters, digits and single '-' between them, "
-            f"at most {_LONGEST_SLUG} characters"
-        )
-    return slug
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[: LONGEST_SLUG + 1].strip("-")[:LONGEST_SLUG].strip("-")
+    return checked_slug(slug) if slug else "app"
 
 
 def _heading(content: dict[str, Any]) -> str:

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnai.errors import UsageError
+from cnai.publication import MOST_BYTES, MOST_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-MOST_FILES = 500
-MOST_BYTES = 50 * 2**20
 
 
 def modules(folder: Path, notebook: dict[str, Any]) -> set[Path]:

@@ -18,20 +18,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 from cnai.errors import HubError, UsageError
 from cnai.paths import store_root
+from cnai.publication import MOST_RUN_BYTES, RUN_FILES
 from cnai.run.search import TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 DEADLINE_SECONDS = 600.0
-MOST_RUN_BYTES = 50 * 2**20
 _PATIENCE_SECONDS = 20.0
 
 # Executes the notebook; a program, since it needs what only servers and app servers have installed.
 _PROGRAM = "cnai_hub.apps.trial"
-
-# Of a run an app needs what shows it; checkpoints, code and captured data stay with the author.
-_KEPT = ("spec.json", "record.json", "state.json", "events.jsonl", "result")
 
 
 class TrialFailed(HubError):
@@ -148,7 +145,7 @@ def results(runs: Iterable[str]) -> dict[str, bytes]:
         if not run.state.final:
             raise UsageError(f"run {name} is {run.state}; the app shows it as it ended, so publish when it has")
         folder = store_root() / name
-        found |= {f"{name}/{file}": (folder / file).read_bytes() for file in _KEPT if (folder / file).exists()}
+        found |= {f"{name}/{file}": (folder / file).read_bytes() for file in RUN_FILES if (folder / file).exists()}
     size = sum(map(len, found.values()))
     if size > MOST_RUN_BYTES:
         raise UsageError(

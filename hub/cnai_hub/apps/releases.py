@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import stat
 import time
@@ -23,28 +22,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from cnai.paths import private
+from cnai.publication import SERVER_PREFIX, valid_slug
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PREFIX = "app-"
 KEPT_RELEASES = 4
-
-# JupyterHub allows server names of 30 characters: lowercase letters, digits, single hyphens.
-_SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
-LONGEST_SLUG = 30 - len(PREFIX)
-
-
-def valid_slug(slug: str) -> bool:
-    """Tell whether an app may have this name."""
-    return len(slug) <= LONGEST_SLUG and _SLUG.fullmatch(slug) is not None
 
 
 def slug_of(server_name: str) -> str | None:
     """Return the app that a server's name stands for, None if it's not an app's name."""
-    slug = server_name.removeprefix(PREFIX)
-    return slug if server_name.startswith(PREFIX) and valid_slug(slug) else None
+    slug = server_name.removeprefix(SERVER_PREFIX)
+    return slug if server_name.startswith(SERVER_PREFIX) and valid_slug(slug) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +73,7 @@ class App:
     @property
     def server_name(self) -> str:
         """Name of the server that serves it."""
-        return PREFIX + self.slug
+        return SERVER_PREFIX + self.slug
 
     def may_open(self, user: str) -> bool:
         """Tell whether this user may open the app."""

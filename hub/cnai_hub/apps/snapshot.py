@@ -10,13 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from cnai.errors import UsageError
+from cnai.publication import MOST_BYTES, MOST_FILES, MOST_RUN_BYTES, RUN_FILES, checked_slug
 from cnai_hub.apps import bundle
-from cnai_hub.apps.releases import LONGEST_SLUG, valid_slug
 
-MOST_FILES = 500
-MOST_BYTES = 50 * 2**20
 MOST_RUNS = 50
-MOST_RUN_BYTES = 50 * 2**20
 LONGEST_TITLE = 100
 _MOST_PACKAGES = 3000
 _NOTEBOOK_BYTES = 25 * 2**20
@@ -26,7 +23,6 @@ MOST_MEMBERS = MOST_FILES + 5 * MOST_RUNS + 10
 LONGEST = MOST_BYTES + MOST_RUN_BYTES + _NOTEBOOK_BYTES + MOST_MEMBERS * 2048 + _MARGIN_BYTES
 """Files and bytes of the largest bundle."""
 
-RUN_FILES = ("spec.json", "record.json", "state.json", "events.jsonl", "result")
 _RUN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
 
 
@@ -110,11 +106,7 @@ def wanted(request: dict[str, Any]) -> Wanted:
         names = {key: str(request.get(key) or "") for key in ("flavor", "image", "reference")}
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"this is not a publish request ({type(error).__name__}: {error})") from None
-    if not valid_slug(slug):
-        raise UsageError(
-            f"{slug!r} can't be an app's name; allowed: lowercase letters, digits and single '-' between them, "
-            f"at most {LONGEST_SLUG} characters"
-        )
+    checked_slug(slug)
     if PurePosixPath(name).name != name or not name.endswith(".ipynb"):
         raise UsageError(f"{name!r} is not a notebook's file name; it must end in .ipynb")
     if not isinstance(share, list) or not all(isinstance(who, str) and who for who in share):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnai import paths
+from cnai import paths, podspec
 from cnai.errors import HubError
+from cnai.labels import ROLE
 from cnai_hub.apps.releases import Store, read_release, slug_of
-from cnai_hub.tenants.names import ROLE
 
 HOME = "/home/cnai"
 """As in notebook servers, so that paths below it mean the same; here it is empty."""
@@ -42,6 +42,7 @@ class AppPod:
 
     def traits(self) -> dict[str, Any]:
         """Return the traits of KubeSpawner that make a pod this app's; each replaces what notebook servers have."""
+        volume, mount = podspec.shared_memory(SHARED_MEMORY_SIZE)
         return {
             "image": self.image,
             "cmd": list(self.command),
@@ -55,31 +56,20 @@ class AppPod:
             "volumes": [
                 _empty("home", HOME_SIZE),
                 _empty("tmp", TEMPORARY_SIZE),
-                # Data loaders share tensors there; it counts as the pod's memory.
-                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY_SIZE}},
+                volume,
             ],
             "volume_mounts": [
                 {"name": "home", "mountPath": HOME},
                 {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
-                {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the pod's own
+                mount,
             ],
             "init_containers": [],
             "extra_containers": [],
             "lifecycle_hooks": {},
             "privileged": False,
             "allow_privilege_escalation": False,
-            "pod_security_context": {
-                "runAsNonRoot": True,
-                "runAsUser": 1000,
-                "runAsGroup": 100,
-                "fsGroup": 100,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "container_security_context": {
-                "allowPrivilegeEscalation": False,
-                "capabilities": {"drop": ["ALL"]},
-                "readOnlyRootFilesystem": True,
-            },
+            "pod_security_context": podspec.security(),
+            "container_security_context": {**podspec.container_security(), "readOnlyRootFilesystem": True},
             # The addresses of the author's schedulers are nothing for it; what ends says why once.
             "extra_pod_config": {"enableServiceLinks": False, "restartPolicy": "Never"},
             # What an app says last when it ends by itself is the reason.

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cnai.reasons import GPU, GPU_PRODUCT, product, quantity
+from cnai.labels import GPU, GPU_PRODUCT
+from cnai.reasons import product, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -21,6 +21,8 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from cnai.labels import WORKER_GROUP
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -97,7 +99,7 @@ async def retire_workers(
     """Ask the scheduler which workers to end, and return that many of those that exist."""
     import kr8s
 
-    group = {"dask.org/workergroup-name": worker_group_name}
+    group = {WORKER_GROUP: worker_group_name}
     exist = [each.name async for each in kr8s.asyncio.get("deployments", namespace=namespace, label_selector=group)]
     try:
         answer = await ask(scheduler_service_name, namespace, "retire_workers", {"n": n_workers})

@@ -9,7 +9,8 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cnai.reasons import GPU, GPU_PRODUCT
+from cnai import podspec
+from cnai.labels import FLAVOR, IMAGE, MAX_HOURS
 from cnai_hub.tenants.access import NOTEBOOK
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 HOME = "/home/cnai"
 CLAIM = "home"
-FLAVOR = "cnai.dev/flavor"
-IMAGE = "cnai.dev/image"
-MAX_HOURS = "cnai.dev/max-hours"
-"""Annotation: after so many hours the hub stops the server."""
 
 
 def hardware(flavor: Flavor, settings: Settings) -> dict[str, Any]:
@@ -35,18 +32,16 @@ def hardware(flavor: Flavor, settings: Settings) -> dict[str, Any]:
         "cpu_guarantee": max(0.01, round(flavor.cpu * settings.cpu_share, 3)),
         "mem_limit": memory,
         "mem_guarantee": int(memory * settings.memory_share),
-        # Kubernetes takes the limit as the request, too.
-        "extra_resource_limits": {GPU: str(flavor.gpus)} if flavor.gpus else {},
-        "node_selector": {GPU_PRODUCT: flavor.gpu_product} if flavor.gpu_product else {},
-        # Nodes with GPUs are often kept free of everything else by this taint.
-        "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}] if flavor.gpus else [],
+        "extra_resource_limits": podspec.gpu_limits(flavor),
+        "node_selector": podspec.node_selector(flavor),
+        "tolerations": podspec.tolerations(flavor),
         "extra_annotations": {MAX_HOURS: f"{flavor.max_hours:g}"} if flavor.max_hours else {},
     }
 
 
 def notebook(profile: Profile, settings: Settings) -> dict[str, Any]:
     """Return the traits of a notebook server's pod."""
-    shm_mib = math.ceil(profile.flavor.memory_gib * 512)
+    volume, mount = podspec.shared_memory(f"{math.ceil(profile.flavor.memory_gib * 512)}Mi")
     return {
         **hardware(profile.flavor, settings),
         "image": profile.image.reference,
@@ -65,26 +60,17 @@ def notebook(profile: Profile, settings: Settings) -> dict[str, Any]:
         "storage_access_modes": [settings.home.access_mode],
         "volumes": [
             {"name": "home", "persistentVolumeClaim": {"claimName": CLAIM}},
-            # torch.distributed and data loaders share tensors there; it counts as the pod's memory.
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shm_mib}Mi"}},
+            volume,
         ],
-        "volume_mounts": [{"name": "home", "mountPath": HOME}, {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108 - the pod's own
+        "volume_mounts": [{"name": "home", "mountPath": HOME}, mount],
         "init_containers": [],
         "extra_containers": [],
         "lifecycle_hooks": {},
         "extra_labels": {FLAVOR: profile.flavor.name, IMAGE: profile.image.name},
         "privileged": False,
         "allow_privilege_escalation": False,
-        "pod_security_context": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 100,
-            "fsGroup": 100,
-            # Else every file of a home is looked at before each start.
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "container_security_context": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "pod_security_context": podspec.security(),
+        "container_security_context": podspec.container_security(),
         # Else the address of every Dask scheduler becomes seven variables.
         "extra_pod_config": {"enableServiceLinks": False},
         "extra_container_config": {"terminationMessagePolicy": "FallbackToLogsOnError"},
@@ -98,11 +84,6 @@ def is_overdue(pod: Mapping[str, Any], now: datetime) -> bool:
     if not hours or not started:
         return False
     return now - datetime.fromisoformat(started) > timedelta(hours=float(hours))
-
-
-def without_gpus(flavor: Flavor) -> dict[str, str]:
-    """Return what keeps GPUs from a pod whose flavor has none: images with CUDA ask for all of the node's."""
-    return {} if flavor.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
 
 
 def environment(profile: Profile, shelf: Catalog, namespace: str) -> dict[str, str]:

@@ -11,7 +11,8 @@ from urllib.parse import urlparse
 from kubernetes_asyncio.client.rest import ApiException
 from traitlets import Instance, default
 
-from cnai import reasons
+from cnai import podspec, reasons
+from cnai.labels import FLAVOR
 from cnai_hub import pages, profiles, tenants
 from cnai_hub.kubernetes import capacity, pods, progress, tenancy
 from cnai_hub.kubernetes.api import Api, Refused, refused
@@ -97,7 +98,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         # What an app says when it ends at its start is its last word.
         traits["extra_pod_config"] = {**traits["extra_pod_config"], "restartPolicy": "Never"}
         self._become(traits)
-        self.extra_labels = {**app.labels, pods.FLAVOR: flavor.name}
+        self.extra_labels = {**app.labels, FLAVOR: flavor.name}
         self._flavor, self._image = flavor, app.image_name
         self._chosen = {**app.environment, "CNAI_FLAVOR": flavor.name}
 
@@ -116,7 +117,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
 
         The trait `environment` is the administrator's: the chart sets it from `singleuser.extraEnv`.
         """
-        ours = {"CNAI_HUB_URL": self.settings.inside, **pods.without_gpus(self._flavor), **self._chosen}
+        ours = {"CNAI_HUB_URL": self.settings.inside, **podspec.without_gpus(self._flavor), **self._chosen}
         return {**super().get_env(), **ours}
 
     async def _ensure_namespace(self) -> None:

@@ -70,7 +70,7 @@ class HubClient:
         except httpx.HTTPError as error:
             raise HubError(f"the hub does not answer ({type(error).__name__}); its log says why") from None
         if answer.is_error:
-            raise HubError(f"the hub refused {method} {path} ({answer.status_code}): {_reason(answer)}")
+            raise HubError(f"the hub refused {method} {path} ({answer.status_code}): {reason(answer)}")
         return answer
 
 
@@ -102,7 +102,8 @@ def wait_until(found: Callable[[], Any], otherwise: str) -> Any:
     return value
 
 
-def _reason(answer: httpx.Response) -> str:
+def reason(answer: httpx.Response) -> str:
+    """Return why the hub refused, in its own words."""
     try:
         return str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cnai.labels import TENANT, USER
 from cnai_hub.tenants import access, admission, limits, network, operator
 from cnai_hub.tenants.cluster import Cluster
-from cnai_hub.tenants.names import TENANT, USER, namespace_name, tenant_label
+from cnai_hub.tenants.names import namespace_name, tenant_label
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

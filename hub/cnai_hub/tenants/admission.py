@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from cnai.labels import GPU, ROLE, TENANT, USER
 from cnai_hub.tenants.access import HUB_IN_TENANT, TENANT_ROLE
-from cnai_hub.tenants.limits import GPU, QUOTA
-from cnai_hub.tenants.names import PREFIX, ROLE, TENANT, USER
+from cnai_hub.tenants.limits import QUOTA
+from cnai_hub.tenants.names import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cnai.labels import GPU
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from cnai.catalog import Catalog
     from cnai_hub.tenants.cluster import Cluster
 
-GPU = "nvidia.com/gpu"
 QUOTA = "tenant"
 
 # The scheduler pod of a Dask cluster, and what else is small beside the machines of a tenant.

@@ -14,9 +14,6 @@ from __future__ import annotations
 import hashlib
 import re
 
-TENANT = "cnai.dev/tenant"
-USER = "cnai.dev/user"
-ROLE = "cnai.dev/role"
 PREFIX = "cnai-"
 
 _PLAIN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

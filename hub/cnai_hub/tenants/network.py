@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cnai_hub.tenants.names import ROLE
+from cnai.labels import COMPONENT, ROLE
 
 if TYPE_CHECKING:
     from cnai_hub.tenants.cluster import Cluster
@@ -29,7 +29,7 @@ _NODE_LOCAL_DNS = "169.254.20.10/32"
 _EVERY: dict[str, Any] = {}
 _OWN = {"matchExpressions": [{"key": ROLE, "operator": "NotIn", "values": ["app"]}]}
 _SERVERS = {"matchLabels": {"component": "singleuser-server"}}
-_SCHEDULERS = {"matchLabels": {"dask.org/component": "scheduler"}}
+_SCHEDULERS = {"matchLabels": {COMPONENT: "scheduler"}}
 
 
 def policies(namespace: str, cluster: Cluster) -> list[dict[str, Any]]:

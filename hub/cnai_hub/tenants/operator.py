@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
 
-from cnai_hub.tenants.names import ROLE
+from cnai.labels import ROLE
 
 if TYPE_CHECKING:
     from cnai_hub.tenants.cluster import Cluster

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cnai import reasons
+from cnai import labels, reasons
 from cnai.backends import access
 from cnai.backends.kubernetes import manifests
 from cnai.errors import EngineError
@@ -57,7 +57,7 @@ class Api:
 
     def engines(self) -> list[dict[str, Any]]:
         """Return the DaskClusters that are engines."""
-        return self._items(f"{self._dask}/daskclusters", manifests.FLAVOR)
+        return self._items(f"{self._dask}/daskclusters", labels.FLAVOR)
 
     def engine(self, name: str) -> dict[str, Any] | None:
         """Return an engine's DaskCluster, None if there is none."""
@@ -82,12 +82,12 @@ class Api:
 
     def pods(self, engine: str) -> list[dict[str, Any]]:
         """Return an engine's pods, as the API server writes them; of all engines if the name is empty."""
-        return self._items(self.core("pods"), f"{manifests.CLUSTER}={engine}" if engine else manifests.CLUSTER)
+        return self._items(self.core("pods"), f"{labels.CLUSTER}={engine}" if engine else labels.CLUSTER)
 
     def is_left_of(self, engine: str) -> bool:
         """Tell whether something, pods aside, is still there that the operator made for an engine."""
         listed = (f"apis/apps/v1/namespaces/{self.namespace}/deployments", self.core("services"))
-        selector = f"{manifests.CLUSTER}={engine}"
+        selector = f"{labels.CLUSTER}={engine}"
         return self.node_count(engine) is not None or any(self._items(path, selector) for path in listed)
 
     def events(self) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnai import catalog
+from cnai import catalog, labels
 from cnai.backends import credentials
 from cnai.backends.kubernetes import api, engines, manifests
 from cnai.backends.kubernetes.standing import Standing, judge
@@ -188,7 +188,7 @@ def release(engine: str) -> None:
     line.delete(engine)
     _hang_up(engine)
     deadline = time.monotonic() + GOING_SECONDS
-    while any(pod["metadata"]["labels"].get(manifests.COMPONENT) == "scheduler" for pod in line.pods(engine)):
+    while any(pod["metadata"]["labels"].get(labels.COMPONENT) == "scheduler" for pod in line.pods(engine)):
         if time.monotonic() > deadline:
             raise EngineError(f"the scheduler of engine {engine} does not end")
         time.sleep(TICK_SECONDS)
@@ -237,7 +237,7 @@ def stop(flavor: str | None = None) -> bool:
     names = [
         cluster["metadata"]["name"]
         for cluster in line.engines()
-        if flavor in {None, cluster["metadata"]["labels"][manifests.FLAVOR]}
+        if flavor in {None, cluster["metadata"]["labels"][labels.FLAVOR]}
     ]
     for name in names:
         credentials.mark_stopped(name)

@@ -6,8 +6,8 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from cnai import labels
 from cnai.backends import credentials
-from cnai.backends.kubernetes import manifests
 from cnai.backends.kubernetes.api import seconds
 from cnai.backends.kubernetes.standing import judge
 from cnai.engine.store import Store
@@ -43,7 +43,7 @@ def listing(line: Api) -> list[dict[str, Any]]:
     told = []
     for cluster in found:
         name = cluster["metadata"]["name"]
-        mine = [pod for pod in pods if pod["metadata"]["labels"][manifests.CLUSTER] == name]
+        mine = [pod for pod in pods if pod["metadata"]["labels"][labels.CLUSTER] == name]
         told.append(_told(cluster, line.node_count(name), mine, events, runs))
     return told
 
@@ -58,10 +58,10 @@ def _told(
     metadata, worker = cluster["metadata"], cluster["spec"]["worker"]
     now = judge(cluster, wanted, pods, events, time.time())
     since = _idle_for(metadata, runs)
-    gpus = worker["spec"]["containers"][0]["resources"]["limits"].get(manifests.GPU, 0)
+    gpus = worker["spec"]["containers"][0]["resources"]["limits"].get(labels.GPU, 0)
     return {
         "engine": metadata["name"],
-        "flavor": metadata["labels"][manifests.FLAVOR],
+        "flavor": metadata["labels"][labels.FLAVOR],
         "nodes": now.nodes,
         "wanted_nodes": worker["replicas"] if wanted is None else wanted,
         "gpus": now.nodes * int(gpus),
@@ -75,8 +75,8 @@ def _is_of(cluster: Mapping[str, Any], flavor: str, image: str) -> bool:
     metadata = cluster["metadata"]
     return (
         not metadata.get("deletionTimestamp")
-        and metadata["labels"].get(manifests.FLAVOR) == flavor
-        and (metadata.get("annotations") or {}).get(manifests.IMAGE) == image
+        and metadata["labels"].get(labels.FLAVOR) == flavor
+        and (metadata.get("annotations") or {}).get(labels.IMAGE) == image
     )
 
 

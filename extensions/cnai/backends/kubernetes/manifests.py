@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cnai import podspec
+from cnai.labels import CLUSTER, COMPONENT, FLAVOR, IMAGE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,13 +20,6 @@ if TYPE_CHECKING:
 
 GROUP, VERSION = "kubernetes.dask.org", "v1"
 COMM_PORT, API_PORT = 8786, 8787
-GPU = "nvidia.com/gpu"
-GPU_PRODUCT = "nvidia.com/gpu.product"
-FLAVOR = "cnai.dev/flavor"
-IMAGE = "cnai.dev/image"
-CLUSTER = "dask.org/cluster-name"
-COMPONENT = "dask.org/component"
-USER, USERS = 1000, 100
 GRACE_SECONDS = 60
 """From SIGTERM to SIGKILL: time for a step, and for its checkpoint."""
 
@@ -85,44 +81,39 @@ def _service(name: str) -> dict[str, Any]:
 
 def _scheduler(name: str, place: Place, image: str) -> dict[str, Any]:
     resources = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
-    pod = _pod("scheduler", name, place, image, resources)
+    pod = _pod("scheduler", name, place, image, resources, podspec.without_gpus())
     # By this the operator knows a cluster that has lost its scheduler for good.
     pod["containers"][0]["readinessProbe"] = {"httpGet": _HEALTH, "periodSeconds": 1, "timeoutSeconds": 5}
-    return _without_gpus(pod)
+    return pod
 
 
 def _node(name: str, place: Place, flavor: Flavor, image: str) -> dict[str, Any]:
-    gpus = {GPU: str(flavor.gpus)} if flavor.gpus else {}
     guaranteed = max(SMALLEST_CPU, GUARANTEED_CPU * flavor.cpu)
     resources = {
         "requests": {"cpu": f"{1000 * guaranteed:.0f}m", "memory": _mebibytes(flavor.memory_gib)},
-        "limits": {"cpu": f"{1000 * flavor.cpu:.0f}m", "memory": _mebibytes(flavor.memory_gib), **gpus},
+        "limits": {
+            "cpu": f"{1000 * flavor.cpu:.0f}m",
+            "memory": _mebibytes(flavor.memory_gib),
+            **podspec.gpu_limits(flavor),
+        },
     }
-    pod = _pod("node", name, place, image, resources)
-    # What ranks share, torch's data loaders above all, counts as the pod's memory.
-    shared = {"medium": "Memory", "sizeLimit": _mebibytes(flavor.memory_gib / 2)}
-    pod["volumes"].append({"name": "shm", "emptyDir": shared})
-    pod["containers"][0]["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - a volume of its own
-    if not flavor.gpus:
-        return _without_gpus(pod)
-    pod["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
-    if flavor.gpu_product:
-        pod["nodeSelector"] = {GPU_PRODUCT: flavor.gpu_product}
-    return pod
+    pod = _pod("node", name, place, image, resources, podspec.without_gpus(flavor))
+    volume, mount = podspec.shared_memory(_mebibytes(flavor.memory_gib / 2))
+    pod["volumes"].append(volume)
+    pod["containers"][0]["volumeMounts"].append(mount)
+    chosen = {"tolerations": podspec.tolerations(flavor), "nodeSelector": podspec.node_selector(flavor)}
+    return {**pod, **{key: value for key, value in chosen.items() if value}}
 
 
-def _without_gpus(pod: dict[str, Any]) -> dict[str, Any]:
-    # The NVIDIA runtime obeys this variable even where no GPU was asked for, and CUDA images set it to "all".
-    pod["containers"][0]["env"].append({"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"})
-    return pod
-
-
-def _pod(part: str, name: str, place: Place, image: str, resources: dict[str, Any]) -> dict[str, Any]:
+def _pod(
+    part: str, name: str, place: Place, image: str, resources: dict[str, Any], more: Mapping[str, str]
+) -> dict[str, Any]:
     environment = {
         **place.environment,
         "HOME": place.home,
         "CNAI_ENGINE": name,
         "CNAI_NAMESPACE": place.namespace,
+        **more,
     }
     container = {
         "name": part,
@@ -134,21 +125,14 @@ def _pod(part: str, name: str, place: Place, image: str, resources: dict[str, An
         "resources": resources,
         # Five minutes: one that replaces another waits for its end, which takes up to `GRACE_SECONDS`.
         "livenessProbe": {"httpGet": _HEALTH, "periodSeconds": 20, "timeoutSeconds": 10, "failureThreshold": 15},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": podspec.container_security(),
         "volumeMounts": [{"name": "home", "mountPath": place.home}],
     }
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USERS,
-            "fsGroup": USERS,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": podspec.security(),
         "containers": [container],
         "volumes": [{"name": "home", "persistentVolumeClaim": {"claimName": place.claim}}],
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import reasons
 from cnai.backends.kubernetes.api import seconds
-from cnai.backends.kubernetes.manifests import COMPONENT
+from cnai.labels import COMPONENT
 from cnai.reasons import Reason
 
 if TYPE_CHECKING:

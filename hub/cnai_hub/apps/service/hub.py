@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from cnai.errors import HubError
+from cnai_hub.local.client import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ class Hub:
         body = {"display_name": title, "user_options": {}}
         reply = await self._ask("POST", _server(owner, server), body, fine=(400,))
         if reply.is_error and await self.state_of(owner, server) == "stopped":  # else somebody else was quicker
-            raise HubError(f"the app's server did not start: {_reason(reply)}")
+            raise HubError(f"the app's server did not start: {reason(reply)}")
 
     async def stop(self, owner: str, server: str, *, remove: bool = False) -> None:
         """Stop a server and wait until it has; with `remove` until it's gone, and its shares with it."""
@@ -133,7 +134,7 @@ class Hub:
         except httpx.HTTPError as error:
             raise HubError(f"the hub does not answer ({type(error).__name__})") from None
         if reply.is_error and reply.status_code not in fine:
-            raise HubError(f"the hub refused ({reply.status_code}): {_reason(reply)}")
+            raise HubError(f"the hub refused ({reply.status_code}): {reason(reply)}")
         return reply
 
 
@@ -143,10 +144,3 @@ def _server(owner: str, server: str) -> str:
 
 def _q(name: str) -> str:
     return quote(name, safe="")
-
-
-def _reason(reply: httpx.Response) -> str:
-    try:
-        return str(reply.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return reply.reason_phrase
