@@ -9,7 +9,7 @@ MAX_HOURS = "cnai.dev/max-hours"
 TENANT = "cnai.dev/tenant"
 USER = "cnai.dev/user"
 ROLE = "cnai.dev/role"
-"""What a pod is for; network policies go by it."""
+"""A pod's purpose; network policies select by it."""
 
 CLUSTER = "dask.org/cluster-name"
 COMPONENT = "dask.org/component"

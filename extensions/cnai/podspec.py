@@ -1,4 +1,4 @@
-"""What all pods of people have in common, notebooks, nodes and apps, whoever writes their manifests."""
+"""Pods: the parts of a manifest that notebooks, nodes and apps share."""
 
 from __future__ import annotations
 

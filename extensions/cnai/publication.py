@@ -1,4 +1,4 @@
-"""Publication: what an app may be called and how much it may bring, as its author's side and the hub agree on it."""
+"""Publication: the rules for an app's name and size, which its author's side and the hub share."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cnai.labels import GPU, GPU_PRODUCT
@@ -94,6 +95,23 @@ def quantity(text: str | float) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
+def seconds(text: str) -> float:
+    """Return a time of the API server in seconds since 1970 (UTC)."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def last_seen(event: Mapping[str, Any]) -> float:
+    """Return when an event happened last, in seconds since 1970, whichever of its times are set; 0 if none is."""
+    series, metadata = event.get("series") or {}, event.get("metadata") or {}
+    times = (
+        series.get("lastObservedTime"),
+        event.get("lastTimestamp"),
+        event.get("eventTime"),
+        metadata.get("creationTimestamp"),
+    )
+    return max((seconds(time) for time in times if time), default=0.0)
+
+
 def _of(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the events of this very pod, the newest first; one of the same name may have been there before."""
     metadata = pod.get("metadata") or {}
@@ -103,13 +121,7 @@ def _of(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[Map
         about = event.get("involvedObject") or event.get("regarding") or {}
         if about.get("name") in (None, name) and (not uid or about.get("uid") in (None, uid)):
             own.append(event)
-    return sorted(own, key=_time, reverse=True)
-
-
-def _time(event: Mapping[str, Any]) -> str:
-    series = event.get("series") or {}
-    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
-    return max((str(time) for time in times if time), default="")
+    return sorted(own, key=last_seen, reverse=True)
 
 
 def _ended(pod: Mapping[str, Any]) -> Reason:

@@ -280,3 +280,11 @@ def test_gpus_as_people_call_them(label, said):
 def test_what_is_no_quantity_is_refused():
     with pytest.raises(ValueError, match="not a quantity: '2 apples'"):
         reasons.quantity("2 apples")
+
+
+def test_an_event_that_says_only_when_it_was_written_is_as_new_as_that():
+    older = event("Pulling", "pulling", "2026-01-01T00:00:00Z")
+    newer = {**event("FailedMount", "no such claim"), "lastTimestamp": None}
+    newer["metadata"] = {"creationTimestamp": "2026-01-01T00:00:01Z"}
+    for both in ([older, newer], [newer, older]):
+        assert "a volume can't be mounted yet" in reasons.of_pod(pod(status={"phase": "Pending"}), both)

@@ -18,9 +18,9 @@ import argparse
 import json
 import math
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from cnai import reasons
 from cnai.labels import WORKER_GROUP
 
 if TYPE_CHECKING:
@@ -85,11 +85,10 @@ def watch_schedulers(lost_seconds: float) -> None:
 def without_scheduler(deployment: dict[str, Any] | None, created: str, now: float) -> float:
     """Return for how many seconds a cluster has had no scheduler that is ready, by its deployment; 0 if it has one."""
     if deployment is None:
-        return now - datetime.fromisoformat(created).timestamp()
+        return now - reasons.seconds(created)
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition["type"] == "Available" and condition["status"] != "True":
-            since = datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()
-            return max(0.0, now - since)
+            return max(0.0, now - reasons.seconds(condition["lastTransitionTime"]))
     return 0.0
 
 

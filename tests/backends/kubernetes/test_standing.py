@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.pods import NOW, complaint, dask_cluster, pod
+from backends.pods import NOW, complaint, dask_cluster, pod, when
 from cnai.backends.kubernetes.standing import judge
 
 UNSCHEDULABLE = [
@@ -90,6 +90,13 @@ def test_what_does_not_heal_is_said_first():
 def test_pods_that_nobody_may_make(event, counts):
     now = _judge([pod("e", "scheduler")], [event])
     assert (now.reason.startswith("the quota allows 6 GPUs"), not now.reason.heals) == (counts, counts)
+
+
+def test_an_old_complaint_that_goes_on_counts():
+    event = {**complaint("ReplicaSet", "e-default", "exceeded it", seconds_ago=9), "lastTimestamp": None}
+    assert not _judge([pod("e", "scheduler")], [event]).reason.startswith("Kubernetes refuses")
+    event["series"] = {"lastObservedTime": when(1)[:-1] + ".000001Z"}
+    assert _judge([pod("e", "scheduler")], [event]).reason == "Kubernetes refuses: exceeded it"
 
 
 def test_a_complaint_is_over_when_the_pod_is_there():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -160,8 +159,3 @@ def connect() -> Api:
         if where not in _connected:
             _connected[where] = Api(access.here())
         return _connected[where]
-
-
-def seconds(text: str) -> float:
-    """Return a time of the API server in seconds since 1970 (UTC)."""
-    return datetime.fromisoformat(text).timestamp()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import labels
 from cnai.backends import credentials
-from cnai.backends.kubernetes.api import seconds
 from cnai.backends.kubernetes.standing import judge
 from cnai.engine.store import Store
 from cnai.paths import store_root
+from cnai.reasons import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnai import reasons
-from cnai.backends.kubernetes.api import seconds
 from cnai.labels import COMPONENT
-from cnai.reasons import Reason
+from cnai.reasons import Reason, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,7 +78,7 @@ def _is_about(cluster: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
         event.get("type") != "Normal"
         and about.get("kind") in _MAKERS
         and (about.get("name") == name or str(about.get("name")).startswith(f"{name}-"))
-        and _last(event) >= seconds(cluster["metadata"]["creationTimestamp"])
+        and reasons.last_seen(event) >= seconds(cluster["metadata"]["creationTimestamp"])
     )
 
 
@@ -103,8 +102,3 @@ def _component(pod: Mapping[str, Any]) -> str:
 
 def _deleting(thing: Mapping[str, Any]) -> bool:
     return bool(thing["metadata"].get("deletionTimestamp"))
-
-
-def _last(event: Mapping[str, Any]) -> float:
-    times = (event.get("lastTimestamp"), event.get("eventTime"), event["metadata"].get("creationTimestamp"))
-    return max(seconds(time) for time in times if time)
