@@ -14,7 +14,8 @@ import pytest
 from onenode.place import Place
 from realcluster import pod
 
-from cnai_hub.tenants import Cluster, names, namespace, network
+from cnai.labels import ROLE
+from cnai_hub.tenants import Cluster, namespace, network
 
 PLACE = Place.from_environment()
 CYCLONUS = shutil.which("cyclonus") or shutil.which("cyclonus", path=str(PLACE.programs))
@@ -22,13 +23,13 @@ CLUSTER = Cluster(api_servers=("10.0.0.2/32",), reachable=("10.9.0.0/24",), priv
 POLICIES = [*network.policies("cnai-ada", CLUSTER), *network.policies("cnai-bob", CLUSTER)]
 
 SERVER = {"component": "singleuser-server"}
-APP = {**SERVER, names.ROLE: "app"}
+APP = {**SERVER, ROLE: "app"}
 SCHEDULER = {"dask.org/cluster-name": "gpu-1a2b", "dask.org/component": "scheduler"}
 NODE = {"dask.org/cluster-name": "gpu-1a2b", "dask.org/component": "worker"}
 PODS = {
     "ada's notebook": ("cnai-ada", SERVER),
     "ada's app": ("cnai-ada", APP),
-    "ada's odd app": ("cnai-ada", {names.ROLE: "app"}),
+    "ada's odd app": ("cnai-ada", {ROLE: "app"}),
     "ada's scheduler": ("cnai-ada", SCHEDULER),
     "ada's node": ("cnai-ada", NODE),
     "bob's notebook": ("cnai-bob", SERVER),
@@ -37,7 +38,7 @@ PODS = {
     "bob's node": ("cnai-bob", NODE),
     "hub": ("cnai", {"component": "hub"}),
     "proxy": ("cnai", {"component": "proxy"}),
-    "operator": ("cnai", {names.ROLE: "operator"}),
+    "operator": ("cnai", {ROLE: "operator"}),
     "database": ("cnai", {"component": "database"}),
     "dns": ("kube-system", {"k8s-app": "kube-dns"}),
     "no dns": ("kube-system", {"k8s-app": "metrics-server"}),
@@ -45,7 +46,7 @@ PODS = {
     # What a pod calls itself counts in its own namespace only.
     "false hub": ("default", {"component": "hub"}),
     "false dns": ("default", {"k8s-app": "kube-dns"}),
-    "false operator": ("cnai-bob", {names.ROLE: "operator"}),
+    "false operator": ("cnai-bob", {ROLE: "operator"}),
 }
 ADDRESSES = {
     "internet": "203.0.113.7",
@@ -199,7 +200,7 @@ def peer(name: str) -> dict:
     if where in ("cnai-ada", "cnai-bob"):
         of_namespace |= namespace(where.removeprefix("cnai-"))["metadata"]["labels"]
     # cyclonus takes NotIn to need the key, where Kubernetes doesn't (the test below); an empty value means the same.
-    inside = {"Namespace": where, "NamespaceLabels": of_namespace, "PodLabels": {names.ROLE: "", **labels}}
+    inside = {"Namespace": where, "NamespaceLabels": of_namespace, "PodLabels": {ROLE: "", **labels}}
     return {"Internal": inside, "IP": address}
 
 
@@ -238,8 +239,8 @@ def test_without_policies_nothing_is_forbidden(evaluator, tmp_path):
 def test_a_pod_without_a_role_is_not_in_a_role(cluster, namespace):
     own = pod("own", cluster.base, ["true"])
     app = pod("app", cluster.base, ["true"])
-    app["metadata"]["labels"] = {names.ROLE: "app"}
+    app["metadata"]["labels"] = {ROLE: "app"}
     for each in (own, app):
         cluster.create(each, namespace)
-    selector = f"{names.ROLE} notin (app)"
+    selector = f"{ROLE} notin (app)"
     assert cluster.kubectl("get", "pods", "-n", namespace, "-l", selector, "-o", "name") == "pod/own\n"
