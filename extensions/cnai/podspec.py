@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from cnai.catalog import Flavor
 
 USER, USERS = 1000, 100
+HOME = "/home/cnai"
+"""The same in notebooks and apps, so that paths below it mean the same; an app's is empty."""
 
 
 def security() -> dict[str, Any]:

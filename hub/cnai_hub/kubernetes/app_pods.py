@@ -12,10 +12,8 @@ from typing import Any
 from cnai import paths, podspec
 from cnai.errors import HubError
 from cnai.labels import ROLE
+from cnai.podspec import HOME
 from cnai_hub.apps.releases import Store, read_release, slug_of
-
-HOME = "/home/cnai"
-"""As in notebook servers, so that paths below it mean the same; here it is empty."""
 
 HOME_SIZE = "2Gi"
 TEMPORARY_SIZE = "1Gi"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import podspec
 from cnai.labels import FLAVOR, IMAGE, MAX_HOURS
+from cnai.podspec import HOME
 from cnai_hub.tenants.access import NOTEBOOK
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cnai_hub.kubernetes.settings import Settings
     from cnai_hub.profiles import Profile
 
-HOME = "/home/cnai"
 CLAIM = "home"
 
 
