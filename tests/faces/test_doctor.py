@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cnai.backends.access import Access
+from cnai.backends.kubernetes.access import Access
 from cnai.backends.kubernetes.api import Api
 from cnai.faces.doctor import Check, Report, cluster, machine, network, rights
 from cnai_hub.tenants import Cluster, access

@@ -13,14 +13,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cnai import labels, reasons
-from cnai.backends import access
-from cnai.backends.kubernetes import manifests
+from cnai.backends.kubernetes import access, manifests
 from cnai.errors import EngineError
 
 if TYPE_CHECKING:
     import httpx
 
-    from cnai.backends.access import Access
+    from cnai.backends.kubernetes.access import Access
 
 PATIENCE_SECONDS = 10
 DASK = f"apis/{manifests.GROUP}/{manifests.VERSION}"

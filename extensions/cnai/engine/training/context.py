@@ -37,12 +37,12 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from cnai.engine import link as lines
-from cnai.engine.replicas import replicate, require_same
 from cnai.engine.training.accumulation import Accumulation
 from cnai.engine.training.batches import fetch, fingerprint, length
 from cnai.engine.training.loop import Loop
 from cnai.engine.training.metrics import number
 from cnai.engine.training.normalization import tracked
+from cnai.engine.training.replicas import replicate, require_same
 from cnai.engine.training.shards import DEFAULT_SHARDS, Plan
 from cnai.engine.training.state import Stateful, TrainingState
 from cnai.errors import UsageError

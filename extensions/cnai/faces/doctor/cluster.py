@@ -8,8 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cnai import paths, reasons
-from cnai.backends import access
-from cnai.backends.kubernetes import api, manifests
+from cnai.backends.kubernetes import access, api, manifests
 from cnai.backends.kubernetes.api import Api, Refused
 from cnai.catalog import Flavor
 from cnai.errors import EngineError

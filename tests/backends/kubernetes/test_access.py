@@ -9,7 +9,7 @@ import pytest
 from onenode import pki
 
 from backends.apiserver import NAMESPACE, ApiServer
-from cnai.backends import access
+from cnai.backends.kubernetes import access
 from cnai.backends.kubernetes import backend as kubernetes
 from cnai.backends.kubernetes.api import Api, Away, Refused
 from cnai.errors import UsageError
