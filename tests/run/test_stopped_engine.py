@@ -93,6 +93,8 @@ def test_stop_leaves_all_runs_to_the_next_engine(own_engine):
 
     assert alive(there) == []
     assert not local.running()
+    with pytest.raises(cnai.CnaiError, match=f"the engine was stopped; `%cnai attach {training.id}`"):
+        training.wait(WAIT)
     assert not local.status_file().exists(), "killed, not stopped"
     for run in (training, slow, *others):
         assert (find(run.id).state, find(run.id).reason) == (State.RESTARTING, STOPPED)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, cast
 
 from cnai import backends
+from cnai.engine.control.verdicts import STOPPED
 from cnai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ class DirectLine:
     def check(self) -> None:
         """Raise EngineError if the engine is lost."""
         if self._engine is not None and not self._engine.alive and not self._history.state.final:
+            how = "stopped" if self._history.reason == STOPPED else "lost"
             raise EngineError(
-                f"the engine was lost; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
+                f"the engine was {how}; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
             )
 
     def _connect(self) -> EngineClient:
