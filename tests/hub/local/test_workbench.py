@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+import cnai
+from cnai.engine.control.verdicts import STOPPED
+from cnai.engine.store import RunFolder
+from cnai.events import State
+from cnai.run import find
 from cnai_hub.local import processes
 from hub.realhub import CHECKOUT, free_port, until
+from run.training import digits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,6 +166,23 @@ def test_a_first_run_that_fails_says_why_and_the_workbench_stays(terminal):
     (cell,) = json.loads((terminal.home / "notebooks" / "01-first-run.ipynb").read_text())["cells"]
     assert cell["outputs"][0]["ename"] == "ZeroDivisionError"
     assert terminal.send(signal.SIGTERM) == 0
+
+
+def test_ctrl_c_leaves_a_training_to_the_next_engine(terminal, monkeypatch):
+    notebook(terminal.home / "notebooks" / "01-first-run.ipynb", "1 / 0")
+    terminal.run()
+    monkeypatch.setenv("CNAI_HOME", str(terminal.home))
+    monkeypatch.delenv("CNAI_STORE", raising=False)
+    monkeypatch.setenv(processes.MARK, str(terminal.home))  # as in a notebook of the workbench
+    run = cnai.train(digits, (100,), ranks=2)
+    until(lambda: (run.step or 0) >= 3, "it trains", 120)
+    assert terminal.send(signal.SIGINT) == 0
+    assert processes.marked(terminal.home) == []
+    left = find(run.id)
+    assert (left.state, left.reason) == (State.RESTARTING, STOPPED)
+    checkpoint = RunFolder(terminal.home / "runs" / run.id).latest()
+    assert checkpoint is not None
+    assert checkpoint.name == f"step-{left.step}"
 
 
 def test_a_port_in_use_is_one_line(terminal):
