@@ -11,10 +11,15 @@ from typing import Any
 
 CREATORS = "creators"
 WORKBENCH = "workbench"
+APPS = "apps"
+"""Hub service that publishes apps and lists them."""
+
+TERMINAL = "apps-terminal"
+"""Hub service without a process: the identity of `cnai publish` in a terminal, which acts for the workbench's owner."""
 
 # What a server's own token may do: report that it is alive and let its owner in; a notebook server may also publish.
 APP_SCOPES = ["users:activity!user", "access:servers!server"]
-SERVER_SCOPES = [*APP_SCOPES, "access:services!service=apps"]
+SERVER_SCOPES = [*APP_SCOPES, f"access:services!service={APPS}"]
 
 
 def roles(person: str) -> list[dict[str, Any]]:

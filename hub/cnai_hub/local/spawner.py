@@ -12,8 +12,9 @@ from jupyterhub.spawner import SimpleLocalProcessSpawner
 from traitlets import default
 
 from cnai import catalog, paths
-from cnai_hub import apps, pages, profiles
+from cnai_hub import pages, profiles
 from cnai_hub.local.account import account_home, account_name
+from cnai_hub.local.app_processes import app_command, app_environment
 from cnai_hub.servers import CatalogServer, NotStarted, listens
 
 if TYPE_CHECKING:
@@ -73,13 +74,13 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
 
     def settle_app(self) -> None:
         """Make this server the app that its name says."""
-        command = apps.app_command(self.name, self.user.name)
+        command = app_command(self.name, self.user.name)
         if command is None:
             raise self.no_such_app()
         self.cmd = command
         self.args = list[str]()
         self.default_url, self.notebook_dir = "/", ""
-        self._chosen = apps.app_environment(self.name, self.user.name)
+        self._chosen = app_environment(self.name, self.user.name)
 
     def get_env(self) -> dict[str, str]:
         """Return the environment of the server."""

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnai_hub.apps import app_command, app_environment
 from cnai_hub.apps.releases import (
     KEPT_RELEASES,
     App,
@@ -22,6 +21,7 @@ from cnai_hub.apps.releases import (
     slug_of,
     valid_slug,
 )
+from cnai_hub.local.app_processes import app_command, app_environment
 
 
 def publish(store, number, owner="ada", slug="demo", content="x"):

@@ -24,8 +24,9 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from cnai.errors import CnaiError, UnknownName, UsageError
-from cnai_hub.apps import TERMINAL, bundle, snapshot
+from cnai_hub.apps import bundle, snapshot
 from cnai_hub.apps.service.pages import open_path
+from cnai_hub.roles import TERMINAL
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubAuth

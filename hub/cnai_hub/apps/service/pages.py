@@ -12,7 +12,7 @@ from jupyterhub.services.auth import HubOAuthenticated, UserNotAllowed
 from tornado.web import HTTPError, RequestHandler
 
 from cnai.errors import HubError
-from cnai_hub.apps import SERVICE
+from cnai_hub.roles import APPS
 
 if TYPE_CHECKING:
     import jinja2
@@ -40,7 +40,7 @@ def open_path(app: App) -> str:
 
     The server's own address doesn't then, and if the author's notebook server runs, leads there.
     """
-    return f"services/{SERVICE}/open/{_key(app.owner, app.slug)}"
+    return f"services/{APPS}/open/{_key(app.owner, app.slug)}"
 
 
 def _base() -> str:
