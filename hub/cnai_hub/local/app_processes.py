@@ -19,6 +19,12 @@ def app_command(server_name: str, owner: str) -> list[str] | None:
     return [sys.executable, "-m", "cnai_hub.apps.server", str(store.folder(owner, slug))]
 
 
+def is_published(server_name: str, owner: str) -> bool:
+    """Tell whether a server is a published app, even if it can't start."""
+    slug = slug_of(server_name)
+    return slug is not None and Store(paths.home() / "apps").has(owner, slug)
+
+
 def app_environment(server_name: str, owner: str) -> dict[str, str]:
     """Return what an app server needs in its environment, on top of what every server gets."""
     slug = slug_of(server_name)

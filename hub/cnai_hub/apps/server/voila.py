@@ -24,6 +24,7 @@ from traitlets.config import Config
 from voila.app import Voila
 
 from cnai import paths
+from cnai.errors import HubError
 from cnai_hub.apps.channels import waking
 from cnai_hub.apps.releases import App, Release, read_app, read_release
 from cnai_hub.apps.server.activity import Activity
@@ -163,8 +164,11 @@ def _interval() -> float:
 def main() -> None:
     """Serve the current release of the app whose folder the command line names."""
     folder = Path(sys.argv[1])
-    app = read_app(folder)
-    release = read_release(folder, app.current) if app else None
+    try:
+        app = read_app(folder)
+        release = read_release(folder, app.current) if app else None
+    except HubError as error:
+        sys.exit(str(error))
     if app is None or release is None:
         sys.exit(f"{folder} holds no release; publish the notebook again")
     # Out of the environment first: Voila copies it into every kernel.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cnai.errors import CnaiError, UnknownName, UsageError
+from cnai.errors import CnaiError, HubError, UnknownName, UsageError
 from cnai_hub.apps.releases import App, Release, Store
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Publisher:
         """
         await self._people(wanted.share)
         self._terms.check(wanted, await self.groups_of(owner))
-        app = self.store.get(owner, wanted.slug)
+        app = self._published(owner, wanted.slug)
         return {"current": app.current if app else None, "runs": self._terms.in_pods}
 
     async def publish(self, owner: str, snapshot: Snapshot, progress: Progress) -> App:
@@ -105,9 +105,17 @@ class Publisher:
             self.store.commit(stage, app, release)
             return app
 
+    def _published(self, owner: str, slug: str) -> App | None:
+        """Return the app that would be replaced; a damaged record counts as none, so that publishing repairs it."""
+        try:
+            return self.store.get(owner, slug)
+        except HubError as error:
+            log.warning("%s", error)
+            return None
+
     def _records(self, owner: str, snapshot: Snapshot, viewers: list[str]) -> tuple[App, Release]:
         now, number = time.time(), self.store.next_number(owner, snapshot.slug)
-        old = self.store.get(owner, snapshot.slug)
+        old = self._published(owner, snapshot.slug)
         app = App(
             owner=owner,
             slug=snapshot.slug,
