@@ -21,11 +21,7 @@ class Record:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read what `to_json` wrote; a Mistake says what can't be, with the path of its key."""
-        try:
-            table = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise Mistake((), f"is no JSON ({error})") from None
-        return cls.of(table)
+        return cls.of(parsed(text))
 
     @classmethod
     def of(cls, table: object) -> Self:
@@ -39,3 +35,12 @@ class Record:
     def plain(self) -> dict[str, Any]:
         """Return the record as plain objects, for a library that makes JSON of them."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]
+
+
+def parsed(text: str | bytes) -> object:
+    """Return what JSON text says, or raise a Mistake."""
+    try:
+        said: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Mistake((), f"is no JSON ({error})") from None
+    return said

@@ -87,7 +87,7 @@ def _value(value: Any, kind: Any, path: Path, *, lenient: bool) -> Any:
     return value if kind is object else _plain(value, kind, path)
 
 
-def _plain(value: Any, kind: type, path: Path) -> Any:
+def _plain(value: Any, kind: Any, path: Path) -> Any:
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise Mistake(path, f"must be {_WORDS[kind]}; given: {value!r}")

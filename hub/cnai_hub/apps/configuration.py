@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cnai.appwire import Terminal
 from cnai_hub.roles import APPS, TERMINAL
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _let_terminal_in(c: Any, state: Path, hub_url: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = file.with_name(f".client-{os.getpid()}.json")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        json.dump({"hub_url": hub_url, "token": token}, out)
+        out.write(Terminal(hub_url=hub_url, token=token).to_json())
     fresh.replace(file)
 
 

@@ -55,9 +55,10 @@ def slug_of(server_name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release(Record):
-    """One frozen version of what `kind` says. `files` are all paths of the snapshot.
+    """One frozen version of what `kind` says.
 
-    `packages` are the versions it was tried with; `image` and `flavor` are names in the catalog, `reference` is what Kubernetes pulls; `runs` came along.
+    `files` are all paths of the snapshot, `packages` the versions it was tried with. `image` and `flavor` are names in
+    the catalog, `reference` is what Kubernetes pulls; `runs` came along.
     """
 
     number: int

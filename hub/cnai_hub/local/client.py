@@ -10,6 +10,8 @@ from urllib.parse import quote
 import httpx
 
 from cnai.errors import HubError
+from cnai.tables import Mistake
+from cnai_hub import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,18 +39,18 @@ class HubClient:
     def start(self, server: str = "", options: dict[str, str] | None = None) -> None:
         """Begin to start a server of the person; nothing happens if it runs or starts already."""
         path = f"servers/{server}" if server else "server"
-        if not self.server(server).get("pending") and not self.server(server).get("ready"):
+        known = self.server(server)
+        if not known.pending and not known.ready:
             self._ask("POST", f"/hub/api/users/{self._person}/{path}", {"user_options": options or {}})
 
-    def server(self, server: str = "") -> dict[str, Any]:
-        """Return what the hub says about a server of the person; {} while it doesn't run."""
-        model = self._ask("GET", f"/hub/api/users/{self._person}").json()
-        found: dict[str, Any] = model["servers"].get(server, {})
-        return found
+    def server(self, server: str = "") -> models.Server:
+        """Return what the hub says about a server of the person; one that doesn't run is neither ready nor pending."""
+        answer = self._ask("GET", f"/hub/api/users/{self._person}")
+        return models.User.from_json(answer.content).servers.get(server) or models.Server()
 
     def wait_ready(self, server: str = "") -> None:
         """Wait until a server answers."""
-        wait_until(lambda: self.server(server).get("ready"), f"server {server or 'of ' + self.person} does not answer")
+        wait_until(lambda: self.server(server).ready, f"server {server or 'of ' + self.person} does not answer")
 
     def in_server(self, method: str, path: str, body: Any = None) -> Any:
         """Call the Jupyter API of the person's server."""
@@ -104,6 +106,6 @@ def wait_until(found: Callable[[], Any], otherwise: str) -> Any:
 
 def _reason(answer: httpx.Response) -> str:
     try:
-        return str(answer.json()["message"])
-    except (ValueError, KeyError, TypeError):
+        return models.Failure.from_json(answer.content).message
+    except Mistake:
         return answer.reason_phrase

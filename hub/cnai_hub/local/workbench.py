@@ -92,7 +92,7 @@ def link() -> int:
     if known is None:
         raise HubError(f"no workbench of {paths.home()} runs; start it with `make run`")
     person = person_name()
-    sys.stdout.write(known["url"] + links.mint(state, person, _opens(person)) + "\n")
+    sys.stdout.write(known.url + links.mint(state, person, _opens(person)) + "\n")
     return 0
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 
 import pytest
 
 from cnai.errors import CnaiError
-from cnai_hub.local import credentials, links, ports
+from cnai_hub.local import credentials, links, ports, processes
 from cnai_hub.local.configuration import seed
 
 
@@ -25,6 +27,37 @@ def test_damaged_secrets_say_what_to_do(state, damage):
     (state / credentials.FILE_NAME).write_text(damage)
     with pytest.raises(CnaiError, match=r"credentials\.json is damaged; delete it"):
         credentials.load(state)
+
+
+def test_secrets_of_a_newer_version_are_read(state):
+    first = credentials.load(state)
+    file = state / credentials.FILE_NAME
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"proxy_token": "x"}))
+    assert credentials.load(state) == first
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"person": "ada"}', '{"person": "ada", "expires": "never"}'])
+def test_a_damaged_link_logs_nobody_in(state, damage):
+    token = links.mint(state, "ada", "/user/ada/lab").split("/")[3].split("?")[0]
+    (file,) = (state / "links").iterdir()
+    file.write_text(damage)
+    assert links.use(state, token) is None
+
+
+def test_the_lock_names_the_workbench_that_runs(state):
+    assert processes.running(state) is None
+    with processes.only_one(state, "http://127.0.0.1:8000"):
+        assert processes.running(state) == processes.Holder(pid=os.getpid(), url="http://127.0.0.1:8000")
+    assert processes.running(state) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 7}', '{"pid": "7", "url": ""}'])
+def test_a_lock_that_names_nobody_still_holds(state, text):
+    with processes.only_one(state, "http://127.0.0.1:8000"):
+        (state / "workbench.lock").write_text(text)
+        assert processes.running(state) is None
+        with pytest.raises(CnaiError, match=r"runs already; use it"), processes.only_one(state, ""):
+            pass
 
 
 def test_a_link_works_once(state):

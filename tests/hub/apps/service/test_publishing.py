@@ -192,7 +192,7 @@ def test_a_notebook_server_may_publish_with_its_own_token(hub, api, folder, gues
     marker = folder / "marker"
     code = (
         "import os; os.environ.pop('CNAI_HOME')\n"
-        "from cnai.faces import apps\n"
+        "from cnai.publish import apps\n"
         f"app = apps.publish({str(notebook)!r}, share=[{GUEST!r}])\n"
         f"open({str(marker)!r}, 'w').write(repr(app) + apps.apps()._repr_html_())"
     )

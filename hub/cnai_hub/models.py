@@ -1,0 +1,78 @@
+"""What JupyterHub's REST API says of people and servers, as far as we read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cnai.records import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server(Record):
+    """A server; `pending` is what it is about to do: spawn, stop, or None."""
+
+    pending: str | None = None
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User(Record):
+    """A user with their groups, and their servers where whoever asks may see them."""
+
+    groups: tuple[str, ...]
+    servers: dict[str, Server] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group(Record):
+    """A group with the names of its users."""
+
+    users: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named(Record):
+    """Somebody, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share(Record):
+    """A permission to open a server; `user` is None if it is a group's."""
+
+    user: Named | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pagination(Record):
+    """Where the next page of a list is, None on the last."""
+
+    next: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares(Record):
+    """One page of the shares of a server."""
+
+    items: tuple[Share, ...]
+    _pagination: Pagination
+
+    @property
+    def is_last(self) -> bool:
+        """Tell whether no page follows."""
+        return self._pagination.next is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage(Record):
+    """How far a start is, as JupyterHub tells it to those who watch."""
+
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure(Record):
+    """Why a request was refused."""
+
+    message: str
