@@ -1,4 +1,6 @@
-"""What authors and the hub's apps service say to each other, as records; the JSON is the same in all versions.
+"""Messages between authors and the hub's apps service, as records.
+
+Hub and notebook server may be of different versions, so keys may be added here, but none may change or go.
 
 An author asks (`Request`) and is told what to send (`Accepted`); their notebook is tried in a program of its own, which
 tells facts (`AtCell`, `CellFailed`, `RanThrough`); then the bundle is sent, and the service tells facts (`Progress`,
@@ -17,7 +19,7 @@ AppState = Literal["running", "starting", "stopping", "stopped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Record):
-    """What an author asks for; `python` and `packages` are what the notebook ran with, known after its trial only."""
+    """A request to publish; `python` and `packages` are those of the trial, so they are empty before it."""
 
     slug: str
     name: str
@@ -32,7 +34,7 @@ class Request(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted(Record):
-    """What an author is told before the trial.
+    """The service's answer to a request that it would take, before the trial.
 
     `current` is the release that would be replaced, `runs` tells whether the runs that the notebook shows come along.
     """
@@ -43,7 +45,7 @@ class Accepted(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppModel(Record):
-    """An app, as those are told who may open it; times in seconds since 1970 (UTC)."""
+    """An app, for everybody who may open it; times in seconds since 1970 (UTC)."""
 
     slug: str
     title: str
@@ -80,7 +82,7 @@ class Published(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal(Record):
-    """Something was refused; `usage` tells whether what was asked for can't be."""
+    """The request was refused; `usage` tells whether the request itself is at fault."""
 
     error: str
     usage: bool = False
@@ -115,7 +117,7 @@ class RanThrough(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminal(Record):
-    """How a terminal on the hub's machine publishes for the hub's owner (`hub/client.json`). `repr` hides the token."""
+    """The access of a terminal on the hub's machine, for the hub's owner (`hub/client.json`). `repr` hides the token."""
 
     hub_url: str
     token: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""What JupyterHub's REST API says of people and servers, as far as we read it."""
+"""Models: people and servers in the words of JupyterHub's REST API, as far as we read them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Server(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User(Record):
-    """A user with their groups, and their servers where whoever asks may see them."""
+    """A user with their groups and, if the token may see them, their servers."""
 
     groups: tuple[str, ...]
     servers: dict[str, Server] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Share(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pagination(Record):
-    """Where the next page of a list is, None on the last."""
+    """The place of a page in a list; `next` is None on the last page."""
 
     next: object = None
 
@@ -65,14 +65,14 @@ class Shares(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage(Record):
-    """How far a start is, as JupyterHub tells it to those who watch."""
+class SpawnProgress(Record):
+    """An event that JupyterHub sends to those who watch a start."""
 
     message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure(Record):
-    """Why a request was refused."""
+    """The body of a refusal."""
 
     message: str

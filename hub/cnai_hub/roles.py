@@ -7,7 +7,10 @@ role stays as it is.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnai.foreign import Traits
 
 CREATORS = "creators"
 WORKBENCH = "workbench"
@@ -22,7 +25,7 @@ APP_SCOPES = ["users:activity!user", "access:servers!server"]
 SERVER_SCOPES = [*APP_SCOPES, f"access:services!service={APPS}"]
 
 
-def roles(person: str) -> list[dict[str, Any]]:
+def roles(person: str) -> list[Traits]:
     """Return the roles of a local hub."""
     return [
         *people(CREATORS),
@@ -35,7 +38,7 @@ def roles(person: str) -> list[dict[str, Any]]:
     ]
 
 
-def people(creators: str) -> list[dict[str, Any]]:
+def people(creators: str) -> list[Traits]:
     """Return the roles of viewers and of creators, who are the members of a group."""
     return [
         {

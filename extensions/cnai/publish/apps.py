@@ -16,7 +16,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlparse
 
 from cnai.appwire import Accepted, AppList, AppModel, Published, Refusal, Request
@@ -26,6 +26,8 @@ from cnai.publish import trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from cnai.foreign import Notebook
 
 _LONGEST_SLUG = 26
 _SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
@@ -164,20 +166,20 @@ def apps() -> Apps:
     return Apps(_app(model) for model in _models())
 
 
-def read_notebook(path: Path) -> dict[str, Any]:
+def read_notebook(path: Path) -> Notebook:
     """Return a notebook's JSON."""
     if not path.exists():
         near = sorted(other.name for other in path.parent.glob("*.ipynb")) if path.parent.is_dir() else []
         raise UsageError(f"{path} does not exist; notebooks in that folder: {', '.join(near) or 'none'}")
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: Notebook = json.loads(path.read_text(encoding="utf-8"))
         content["cells"], content["nbformat"]
     except (ValueError, KeyError, TypeError, OSError):
         raise UsageError(f"{path} is not a notebook; give a file that JupyterLab saved as .ipynb") from None
     return content
 
 
-def _bare(content: dict[str, Any]) -> dict[str, Any]:
+def _bare(content: Notebook) -> Notebook:
     """Return a notebook's JSON without outputs, which no app shows."""
     cells = [{**cell, "outputs": []} if "outputs" in cell else cell for cell in content["cells"]]
     return {**content, "cells": cells}
@@ -199,7 +201,7 @@ def _checked(slug: str) -> str:
     return slug
 
 
-def _heading(content: dict[str, Any]) -> str:
+def _heading(content: Notebook) -> str:
     """Return the notebook's first heading."""
     for cell in content["cells"]:
         text = "".join(cell.get("source", ""))
@@ -208,7 +210,7 @@ def _heading(content: dict[str, Any]) -> str:
     return ""
 
 
-def _files(path: Path, content: dict[str, Any], include: Iterable[str | Path]) -> dict[str, bytes]:
+def _files(path: Path, content: Notebook, include: Iterable[str | Path]) -> dict[str, bytes]:
     from cnai.publish.localfiles import included, modules
 
     folder = path.resolve().parent

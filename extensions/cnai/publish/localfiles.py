@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from cnai.foreign import Notebook
+
 MOST_FILES = 500
 MOST_BYTES = 50 * 2**20
 _SKIPPED = {"__pycache__", "node_modules"}
 
 
-def modules(folder: Path, notebook: dict[str, Any]) -> set[Path]:
+def modules(folder: Path, notebook: Notebook) -> set[Path]:
     """Return the Python files in `folder` that a notebook imports, directly or through each other."""
     found: set[Path] = set()
     waiting = [source for cell in notebook["cells"] if (source := _code(cell))]
@@ -62,7 +64,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _code(cell: dict[str, Any]) -> str:
+def _code(cell: Notebook) -> str:
     """Return a code cell's Python, magics translated; empty if it is none."""
     from IPython.core.inputtransformer2 import TransformerManager
 

@@ -1,4 +1,4 @@
-"""What apps add to the configuration of a hub: their service, its rights, and the terminal that publishes."""
+"""The part of a hub's configuration that apps add: their service, its rights, and the terminal that publishes."""
 
 from __future__ import annotations
 

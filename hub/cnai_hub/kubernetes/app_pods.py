@@ -7,12 +7,15 @@ An app pod has neither its author's home nor a service account's token. It fetch
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cnai import paths
 from cnai.errors import HubError
 from cnai_hub.apps.releases import Store, read_release, slug_of
 from cnai_hub.tenants.names import ROLE
+
+if TYPE_CHECKING:
+    from cnai.foreign import Manifest, Traits
 
 HOME = "/home/cnai"
 """As in notebook servers, so that paths below it mean the same; here it is empty."""
@@ -40,7 +43,7 @@ class AppPod:
         """Return the labels that decide which network policies hold for the pod."""
         return {ROLE: "app"}
 
-    def traits(self) -> dict[str, Any]:
+    def traits(self) -> Traits:
         """Return the traits of KubeSpawner that make a pod this app's; each replaces what notebook servers have."""
         return {
             "image": self.image,
@@ -112,5 +115,5 @@ def app_pod(server_name: str, owner: str) -> AppPod | None:
     )
 
 
-def _empty(name: str, size: str) -> dict[str, Any]:
+def _empty(name: str, size: str) -> Manifest:
     return {"name": name, "emptyDir": {"sizeLimit": size}}

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai.reasons import GPU, GPU_PRODUCT
 from cnai_hub.tenants.access import NOTEBOOK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cnai.catalog import Catalog, Flavor
+    from cnai.foreign import Manifest, Traits
     from cnai_hub.kubernetes.settings import Settings
     from cnai_hub.profiles import Profile
 
@@ -27,7 +26,7 @@ MAX_HOURS = "cnai.dev/max-hours"
 """Annotation: after so many hours the hub stops the server."""
 
 
-def hardware(flavor: Flavor, settings: Settings) -> dict[str, Any]:
+def hardware(flavor: Flavor, settings: Settings) -> Traits:
     """Return the traits by which a pod, of a notebook or an app, gets what its flavor says and no more."""
     memory = int(flavor.memory_gib * 2**30)
     return {
@@ -44,7 +43,7 @@ def hardware(flavor: Flavor, settings: Settings) -> dict[str, Any]:
     }
 
 
-def notebook(profile: Profile, settings: Settings) -> dict[str, Any]:
+def notebook(profile: Profile, settings: Settings) -> Traits:
     """Return the traits of a notebook server's pod."""
     shm_mib = math.ceil(profile.flavor.memory_gib * 512)
     return {
@@ -91,7 +90,7 @@ def notebook(profile: Profile, settings: Settings) -> dict[str, Any]:
     }
 
 
-def is_overdue(pod: Mapping[str, Any], now: datetime) -> bool:
+def is_overdue(pod: Manifest, now: datetime) -> bool:
     """Tell whether a pod has run for all the hours that its flavor has."""
     hours = (pod["metadata"].get("annotations") or {}).get(MAX_HOURS)
     started = (pod.get("status") or {}).get("startTime")

@@ -40,5 +40,5 @@ def _share(flavor: str) -> dict[str, str]:
     """Return what holds an app to its share of the machine; one without a flavor of its own may take what there is."""
     if not flavor:
         return {}
-    chosen = profiles.choose({"flavor": flavor}, catalog.load(), catalog.this_machine())
+    chosen = profiles.choose(profiles.Choice(flavor=flavor), catalog.load(), catalog.this_machine())
     return profiles.environment(chosen, os.environ.get("CUDA_VISIBLE_DEVICES"))

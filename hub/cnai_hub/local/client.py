@@ -16,6 +16,8 @@ from cnai_hub import models
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cnai_hub.profiles import Choice
+
 _PATIENCE_SECONDS = 180.0
 # What a browser sends when somebody follows a link; JupyterHub looks at it.
 _NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
@@ -36,12 +38,13 @@ class HubClient:
             return self._http.get("/hub/health").status_code == 200
         return False
 
-    def start(self, server: str = "", options: dict[str, str] | None = None) -> None:
+    def start(self, server: str = "", choice: Choice | None = None) -> None:
         """Begin to start a server of the person; nothing happens if it runs or starts already."""
         path = f"servers/{server}" if server else "server"
         known = self.server(server)
         if not known.pending and not known.ready:
-            self._ask("POST", f"/hub/api/users/{self._person}/{path}", {"user_options": options or {}})
+            options = choice.options() if choice else {}
+            self._ask("POST", f"/hub/api/users/{self._person}/{path}", {"user_options": options})
 
     def server(self, server: str = "") -> models.Server:
         """Return what the hub says about a server of the person; one that doesn't run is neither ready nor pending."""

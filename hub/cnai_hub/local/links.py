@@ -27,7 +27,7 @@ _TOKEN = re.compile(r"[\w-]{43}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link(Record):
-    """Whom a link logs in, and until when in seconds since 1970 (UTC)."""
+    """A link's file: the person whom it logs in, and its end in seconds since 1970 (UTC)."""
 
     person: str
     expires: float

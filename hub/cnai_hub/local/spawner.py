@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from traitlets import default
@@ -63,11 +63,12 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
 
     def offer(self) -> profiles.Offer:
         """Return what the spawn page shows."""
-        return profiles.offer(self._catalog, catalog.this_machine(), self.orm_spawner.user_options)
+        last = profiles.Choice.last(self.orm_spawner.user_options)
+        return profiles.offer(self._catalog, catalog.this_machine(), last)
 
-    def settle(self, options: dict[str, Any]) -> None:
-        """Make a notebook server what the options say."""
-        profile = profiles.choose(options, self._catalog, catalog.this_machine())
+    def settle(self, choice: profiles.Choice) -> None:
+        """Make a notebook server what was chosen."""
+        profile = profiles.choose(choice, self._catalog, catalog.this_machine())
         self.cpu_limit = profile.flavor.cpu
         self.mem_limit = int(profile.flavor.memory_gib * 2**30)
         self._chosen = profiles.environment(profile, os.environ.get("CUDA_VISIBLE_DEVICES"))

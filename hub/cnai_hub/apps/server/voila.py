@@ -138,7 +138,7 @@ def configuration(app: App, release: Release, folder: Path, *, url: str, prefix:
     )
 
 
-def local_formulas(page_config: dict[str, Any], *, base_url: str, **_: Any) -> dict[str, Any]:
+def local_formulas(page_config: dict[str, object], *, base_url: str, **_: Any) -> dict[str, object]:
     """Take MathJax from this server; by default it comes from a content network."""
     return {
         **page_config,

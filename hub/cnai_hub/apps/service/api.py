@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller(Record):
-    """Whom a token speaks for and what it may do, as the hub says."""
+    """The user or service that a token speaks for, and its scopes."""
 
     name: str
     kind: str

@@ -84,7 +84,7 @@ class Hub:
         """Return why a server's last start failed, as the hub tells those who watch its progress."""
         reply = await self._ask("GET", f"{_server(owner, server)}/progress", fine=(400, 404), accept="*/*")
         lines = [line.removeprefix("data:") for line in reply.text.splitlines() if line.startswith("data:")]
-        message = _parsed(models.Stage, lines[-1]).message if lines else ""
+        message = _parsed(models.SpawnProgress, lines[-1]).message if lines else ""
         return message.removeprefix(_FAILED) or "the hub's log says why"
 
     async def shared_with(self, owner: str, server: str) -> set[str]:
