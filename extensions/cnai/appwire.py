@@ -117,7 +117,7 @@ class RanThrough(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminal(Record):
-    """The access of a terminal on the hub's machine, for the hub's owner (`hub/client.json`). `repr` hides the token."""
+    """The access of a terminal on the hub's machine (`hub/client.json`), for its owner; `repr` hides the token."""
 
     hub_url: str
     token: str = field(repr=False)

@@ -96,6 +96,14 @@ def test_internal_ports_stay_while_they_are_free(state):
     assert second["hub"] != first["hub"]
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"hub": "x", "proxy": 0}', '{"hub": 99999, "proxy": -1}'])
+def test_damaged_ports_are_chosen_anew(state, text):
+    (state / "ports.json").write_text(text)
+    chosen = ports.internal(state, ("hub", "proxy"))
+    assert all(ports.is_free(port) for port in chosen.values())
+    assert ports.internal(state, ("hub", "proxy")) == chosen
+
+
 def test_a_port_in_use_says_what_to_do():
     with socket.socket() as taken:
         taken.bind((ports.LOOPBACK, 0))
@@ -131,3 +139,17 @@ def test_notebooks_are_seeded_once_and_never_over_the_persons_own(state, tmp_pat
         "03.ipynb": "changed",
         "04.ipynb": "shipped later",
     }
+
+
+@pytest.mark.parametrize("text", ["", "{}", "7", '["01.ipynb", 2]'])
+def test_a_damaged_memory_of_notebooks_keeps_nobody_from_their_server(state, tmp_path, text):
+    work = tmp_path / "work"
+    seed(work, state)
+    first, *others = sorted(work.iterdir())
+    first.write_text("mine")
+    others[0].unlink()
+    (state / "seeded.json").write_text(text)
+    seed(work, state)
+    assert first.read_text() == "mine"
+    assert others[0].exists()
+    assert set(json.loads((state / "seeded.json").read_text())) == {path.name for path in work.iterdir()}
