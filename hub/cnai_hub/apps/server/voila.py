@@ -22,6 +22,7 @@ from jupyterhub.singleuser.extension import JupyterHubAuthorizer, JupyterHubOAut
 from traitlets import default
 from traitlets.config import Config
 from voila.app import Voila
+from voila.static_file_handler import AllowListFileHandler
 
 from cnai import paths
 from cnai.errors import HubError
@@ -73,6 +74,7 @@ class AppServer(Voila):
         settings["allow_unauthenticated_access"] = False
         settings["hub_auth"] = self.identity_provider.hub_auth
         settings["touched"] = self.activity.touch
+        settings["released_files"] = AllowListFileHandler
         return settings
 
     def init_handlers(self) -> Any:
