@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
+from cnai.errors import HubError
 from cnai.records import Record
+from cnai.tables import Mistake
+
+if TYPE_CHECKING:
+    import httpx
+
+_Read = TypeVar("_Read", bound=Record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +84,19 @@ class Failure(Record):
     """The body of a refusal."""
 
     message: str
+
+
+def read(kind: type[_Read], text: str | bytes) -> _Read:
+    """Read an answer of the hub."""
+    try:
+        return kind.from_json(text)
+    except Mistake as mistake:
+        raise HubError(f"the hub's answer is none of JupyterHub 6 ({mistake}); update cnai or the hub") from None
+
+
+def reason(reply: httpx.Response) -> str:
+    """Return why the hub, or a server of it, refused."""
+    try:
+        return Failure.from_json(reply.content).message
+    except Mistake:
+        return reply.reason_phrase

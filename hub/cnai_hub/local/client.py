@@ -10,7 +10,6 @@ from urllib.parse import quote
 import httpx
 
 from cnai.errors import HubError
-from cnai.tables import Mistake
 from cnai_hub import models
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class HubClient:
     def server(self, server: str = "") -> models.Server:
         """Return what the hub says about a server of the person; one that doesn't run is neither ready nor pending."""
         answer = self._ask("GET", f"/hub/api/users/{self._person}")
-        return models.User.from_json(answer.content).servers.get(server) or models.Server()
+        return models.read(models.User, answer.content).servers.get(server) or models.Server()
 
     def wait_ready(self, server: str = "") -> None:
         """Wait until a server answers."""
@@ -75,7 +74,7 @@ class HubClient:
         except httpx.HTTPError as error:
             raise HubError(f"the hub does not answer ({type(error).__name__}); its log says why") from None
         if answer.is_error:
-            raise HubError(f"the hub refused {method} {path} ({answer.status_code}): {_reason(answer)}")
+            raise HubError(f"the hub refused {method} {path} ({answer.status_code}): {models.reason(answer)}")
         return answer
 
 
@@ -105,10 +104,3 @@ def wait_until(found: Callable[[], Any], otherwise: str) -> Any:
             raise HubError(f"{otherwise} after {_PATIENCE_SECONDS:g} s")
         time.sleep(0.1)
     return value
-
-
-def _reason(answer: httpx.Response) -> str:
-    try:
-        return models.Failure.from_json(answer.content).message
-    except Mistake:
-        return answer.reason_phrase

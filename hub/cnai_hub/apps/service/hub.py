@@ -10,7 +10,6 @@ import httpx
 
 from cnai.errors import HubError
 from cnai.records import Record
-from cnai.tables import Mistake
 from cnai_hub import models
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Hub:
         body = {"display_name": title, "user_options": {}}
         reply = await self._ask("POST", _server(owner, server), body, fine=(400,))
         if reply.is_error and await self.state_of(owner, server) == "stopped":  # else somebody else was quicker
-            raise HubError(f"the app's server did not start: {_reason(reply)}")
+            raise HubError(f"the app's server did not start: {models.reason(reply)}")
 
     async def stop(self, owner: str, server: str, *, remove: bool = False) -> None:
         """Stop a server and wait until it has; with `remove` until it's gone, and its shares with it."""
@@ -84,7 +83,7 @@ class Hub:
         """Return why a server's last start failed, as the hub tells those who watch its progress."""
         reply = await self._ask("GET", f"{_server(owner, server)}/progress", fine=(400, 404), accept="*/*")
         lines = [line.removeprefix("data:") for line in reply.text.splitlines() if line.startswith("data:")]
-        message = _parsed(models.SpawnProgress, lines[-1]).message if lines else ""
+        message = models.read(models.SpawnProgress, lines[-1]).message if lines else ""
         return message.removeprefix(_FAILED) or "the hub's log says why"
 
     async def shared_with(self, owner: str, server: str) -> set[str]:
@@ -127,7 +126,7 @@ class Hub:
     async def _get(self, kind: type[_Read], path: str, accept: str = "application/json") -> _Read | None:
         """Return what the hub says, None if there is no such thing."""
         reply = await self._ask("GET", path, fine=(404,), accept=accept)
-        return None if reply.status_code == 404 else _parsed(kind, reply.content)
+        return None if reply.status_code == 404 else models.read(kind, reply.content)
 
     async def _ask(
         self, method: str, path: str, body: Any = None, *, fine: tuple[int, ...] = (), accept: str = "application/json"
@@ -137,7 +136,7 @@ class Hub:
         except httpx.HTTPError as error:
             raise HubError(f"the hub does not answer ({type(error).__name__})") from None
         if reply.is_error and reply.status_code not in fine:
-            raise HubError(f"the hub refused ({reply.status_code}): {_reason(reply)}")
+            raise HubError(f"the hub refused ({reply.status_code}): {models.reason(reply)}")
         return reply
 
 
@@ -147,17 +146,3 @@ def _server(owner: str, server: str) -> str:
 
 def _q(name: str) -> str:
     return quote(name, safe="")
-
-
-def _parsed(kind: type[_Read], text: str | bytes) -> _Read:
-    try:
-        return kind.from_json(text)
-    except Mistake as mistake:
-        raise HubError(f"the hub's answer is none of JupyterHub 6 ({mistake}); update cnai or the hub") from None
-
-
-def _reason(reply: httpx.Response) -> str:
-    try:
-        return models.Failure.from_json(reply.content).message
-    except Mistake:
-        return reply.reason_phrase
