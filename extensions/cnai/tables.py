@@ -6,7 +6,7 @@ import difflib
 import math
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from cnai.errors import UsageError
 
@@ -40,19 +40,24 @@ def shown(path: Path, under: str = "") -> str:
     return text
 
 
-def build(cls: type[_Made], table: Any, path: Path = ()) -> _Made:
-    """Return a dataclass from a table with its keys; what its `__post_init__` refuses is a mistake at its path too."""
+def build(cls: type[_Made], table: Any, path: Path = (), *, lenient: bool = False) -> _Made:
+    """Return a dataclass from a table with its keys; what its `__post_init__` refuses is a mistake at its path too.
+
+    `lenient` ignores unknown keys, also in the tables inside this one.
+    """
     if not isinstance(table, dict):
         raise Mistake(path, f"must be a table; given: {table!r}")
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
-    for key in table:
+    for key in () if lenient else table:
         if key not in known:
             raise Mistake((*path, key), unknown(key, known))
     for name, field in known.items():
         if name not in table and field.default is MISSING and field.default_factory is MISSING:
             raise Mistake((*path, name), "is missing")
     types = get_type_hints(cls)
-    values = {key: _value(value, types[key], (*path, key)) for key, value in table.items()}
+    values = {
+        key: _value(value, types[key], (*path, key), lenient=lenient) for key, value in table.items() if key in known
+    }
     try:
         return cls(**values)
     except Mistake as mistake:
@@ -66,15 +71,23 @@ def unknown(given: Any, allowed: Mapping[str, Any]) -> str:
     return f"is unknown{hint} (allowed: {', '.join(sorted(allowed))})"
 
 
-def _value(value: Any, kind: Any, path: Path) -> Any:
+def _value(value: Any, kind: Any, path: Path, *, lenient: bool) -> Any:
     if isinstance(kind, UnionType):
         if value is None and NoneType in get_args(kind):
             return None
         (kind,) = (each for each in get_args(kind) if each is not NoneType)
     if get_origin(kind) is tuple:
-        return _several(value, get_args(kind)[0], path)
+        return _several(value, get_args(kind)[0], path, lenient=lenient)
+    if get_origin(kind) is dict:
+        return _mapping(value, get_args(kind)[1], path, lenient=lenient)
     if is_dataclass(kind):
-        return value if isinstance(value, kind) else build(kind, value, path)  # type: ignore[arg-type]
+        return value if isinstance(value, kind) else build(kind, value, path, lenient=lenient)  # type: ignore[arg-type]
+    if get_origin(kind) is Literal:
+        return _one_of(value, get_args(kind), path)
+    return value if kind is object else _plain(value, kind, path)
+
+
+def _plain(value: Any, kind: Any, path: Path) -> Any:
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise Mistake(path, f"must be {_WORDS[kind]}; given: {value!r}")
@@ -83,7 +96,19 @@ def _value(value: Any, kind: Any, path: Path) -> Any:
     return value
 
 
-def _several(value: Any, kind: Any, path: Path) -> tuple[Any, ...]:
+def _several(value: Any, kind: Any, path: Path, *, lenient: bool) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise Mistake(path, f"must be a list; given: {value!r}")
-    return tuple(_value(each, kind, (*path, number)) for number, each in enumerate(value))
+    return tuple(_value(each, kind, (*path, number), lenient=lenient) for number, each in enumerate(value))
+
+
+def _mapping(value: Any, kind: Any, path: Path, *, lenient: bool) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Mistake(path, f"must be a table; given: {value!r}")
+    return {key: _value(each, kind, (*path, key), lenient=lenient) for key, each in value.items()}
+
+
+def _one_of(value: Any, allowed: tuple[Any, ...], path: Path) -> Any:
+    if value not in allowed:
+        raise Mistake(path, f"must be {' or '.join(map(str, allowed))}; given: {value!r}")
+    return value

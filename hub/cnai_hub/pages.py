@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from cnai import paths
-from cnai_hub import apps
+from cnai_hub.roles import APPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,6 @@ def _landing(creators: str) -> Callable[[Any], str]:
         # Scopes would say it better, but while somebody logs in they are still those of nobody.
         if user is None or user.admin or creators in {group.name for group in user.groups}:
             return ""
-        return f"{handler.base_url}services/{apps.SERVICE}/"
+        return f"{handler.base_url}services/{APPS}/"
 
     return landing

@@ -1,13 +1,13 @@
 """Profiles: what the catalog offers a person, what they chose of it, and what that means for a server.
 
-Pure functions. The spawn page, its form and the hub's REST API all end in `choose`. A `machine` is what local servers
-run on; on a cluster there is none, and which flavors fit is its scheduler's business.
+Pure functions. The spawn page, its form and the hub's REST API all end in `Choice.of` and `choose`. A `machine` is what
+local servers run on; on a cluster there is none, and which flavors fit is its scheduler's business.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
 
 from cnai import reasons
 from cnai.errors import UsageError
@@ -17,7 +17,38 @@ if TYPE_CHECKING:
 
     from cnai.catalog import Catalog, Flavor, Image
 
-_KEYS = ("image", "flavor")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The names of the image and the flavor that somebody asks for; "" asks for the default."""
+
+    image: str = ""
+    flavor: str = ""
+
+    @classmethod
+    def of(cls, options: Mapping[str, object]) -> Choice:
+        """Read the `user_options` of JupyterHub, which come from a form or from anybody's program."""
+        allowed = [field.name for field in fields(cls)]
+        names: dict[str, str] = {}
+        for key, value in options.items():
+            if key not in allowed:
+                raise UsageError(f"unknown option {key!r}; allowed: {', '.join(allowed)}")
+            if not isinstance(value, str):
+                raise UsageError(f"{key} must be the name of one {key}; given: {value!r}")
+            names[key] = value
+        return cls(**names)
+
+    @classmethod
+    def last(cls, options: Mapping[str, object] | None) -> Choice:
+        """Read the options of an earlier start; those that can't be are as good as none."""
+        try:
+            return cls.of(options or {})
+        except UsageError:
+            return cls()
+
+    def options(self) -> dict[str, str]:
+        """Return the choice as `user_options`, without what it leaves to the default."""
+        return {key: name for key, name in asdict(self).items() if name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +82,11 @@ class Profile:
 def offer(
     catalog: Catalog,
     machine: Flavor | None,
-    last: Mapping[str, Any] | None = None,
+    last: Choice | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Offer:
     """Return what a person may choose, with their last choice chosen while it still holds; notes are by flavor."""
-    profile = _chosen(catalog, machine, last or {})
+    profile = _chosen(catalog, machine, last or Choice())
     image, flavor = (profile.image, profile.flavor) if profile else (None, None)
     return Offer(
         images=tuple(Option(each.name, each.title, each.description, chosen=each == image) for each in catalog.images),
@@ -73,43 +104,37 @@ def offer(
     )
 
 
-def choose(options: Mapping[str, Any], catalog: Catalog, machine: Flavor | None = None) -> Profile:
-    """Return the profile that these options ask for, or raise with a sentence; what is left out has its default."""
-    for key, value in options.items():
-        if key not in _KEYS:
-            raise UsageError(f"unknown option {key!r}; allowed: {', '.join(_KEYS)}")
-        if not isinstance(value, str):
-            raise UsageError(f"{key} must be the name of one {key}; given: {value!r}")
-    flavor = catalog.flavor(options["flavor"]) if options.get("flavor") else default_flavor(catalog, machine)
+def choose(choice: Choice, catalog: Catalog, machine: Flavor | None = None) -> Profile:
+    """Return the profile that was chosen, or raise with a sentence."""
+    flavor = catalog.flavor(choice.flavor) if choice.flavor else default_flavor(catalog, machine)
     if machine and (why := refusal(flavor, machine)):
         fitting = ", ".join(fit.name for fit in catalog.that_fit(machine)) or "none"
         raise UsageError(f"flavor {flavor.name!r} can't be started here: {why}; this machine holds: {fitting}")
-    image = catalog.image(options["image"]) if options.get("image") else default_image(catalog)
+    image = catalog.image(choice.image) if choice.image else default_image(catalog)
     return Profile(image, flavor)
 
 
-def choose_for(options: Mapping[str, Any], catalog: Catalog, groups: Collection[str]) -> Profile:
+def choose_for(choice: Choice, catalog: Catalog, groups: Collection[str]) -> Profile:
     """Return the profile that a member of these groups asks for; what isn't theirs is refused like what isn't there."""
     shelf = catalog.for_groups(groups)
-    for what, items, everything in (
-        ("image", shelf.images, catalog.images),
-        ("flavor", shelf.flavors, catalog.flavors),
+    for what, asked, items, everything in (
+        ("image", choice.image, shelf.images, catalog.images),
+        ("flavor", choice.flavor, shelf.flavors, catalog.flavors),
     ):
         if not items:
             raise UsageError(f"no {what} is open to you; ask your administrator to put you into a group that has one")
-        asked = options.get(what)
         for item in everything:
             if item.name == asked and item not in items:
                 allowed = ", ".join(each.name for each in items)
                 raise UsageError(
                     f"{what} {asked!r} is for members of {' or '.join(item.groups)} only; you may start: {allowed}"
                 )
-    return choose(options, shelf)
+    return choose(choice, shelf)
 
 
-def from_form(form: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Return a submitted form as `user_options`; what can't be is left for `choose` to refuse."""
-    options = {key: values[0] if len(values) == 1 else values for key, values in form.items()}
+def from_form(form: Mapping[str, list[str]]) -> dict[str, object]:
+    """Return a submitted form as `user_options`; what can't be is left for `Choice` to refuse."""
+    options: dict[str, object] = {key: values[0] if len(values) == 1 else values for key, values in form.items()}
     options.pop("_xsrf", None)
     return options
 
@@ -176,10 +201,10 @@ def environment(profile: Profile, visible_gpus: str | None = None) -> dict[str, 
     }
 
 
-def _chosen(catalog: Catalog, machine: Flavor | None, last: Mapping[str, Any]) -> Profile | None:
-    for options in (last, {}):
+def _chosen(catalog: Catalog, machine: Flavor | None, last: Choice) -> Profile | None:
+    for choice in (last, Choice()):
         try:
-            return choose(options, catalog, machine)
+            return choose(choice, catalog, machine)
         except UsageError:
             continue
     return None

@@ -7,17 +7,25 @@ role stays as it is.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnai.foreign import Traits
 
 CREATORS = "creators"
 WORKBENCH = "workbench"
+APPS = "apps"
+"""Hub service that publishes apps and lists them."""
+
+TERMINAL = "apps-terminal"
+"""Hub service without a process: the identity of `cnai publish` in a terminal, which acts for the workbench's owner."""
 
 # What a server's own token may do: report that it is alive and let its owner in; a notebook server may also publish.
 APP_SCOPES = ["users:activity!user", "access:servers!server"]
-SERVER_SCOPES = [*APP_SCOPES, "access:services!service=apps"]
+SERVER_SCOPES = [*APP_SCOPES, f"access:services!service={APPS}"]
 
 
-def roles(person: str) -> list[dict[str, Any]]:
+def roles(person: str) -> list[Traits]:
     """Return the roles of a local hub."""
     return [
         *people(CREATORS),
@@ -30,7 +38,7 @@ def roles(person: str) -> list[dict[str, Any]]:
     ]
 
 
-def people(creators: str) -> list[dict[str, Any]]:
+def people(creators: str) -> list[Traits]:
     """Return the roles of viewers and of creators, who are the members of a group."""
     return [
         {

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cnai import paths
+from cnai.records import parsed
+from cnai.tables import Mistake
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +19,7 @@ def seed(folder: Path, state: Path) -> None:
     """Copy each notebook and module that comes with cnai once; what the person changed or deleted stays so."""
     paths.private(folder)
     memory = state / "seeded.json"
-    seeded: list[str] = json.loads(memory.read_text()) if memory.exists() else []
+    seeded = _names(memory)
     shipped = [path for path in sorted(paths.shipped("notebooks").iterdir()) if path.suffix in {".ipynb", ".py"}]
     fresh = [path for path in shipped if path.name not in seeded]
     for path in fresh:
@@ -24,3 +27,12 @@ def seed(folder: Path, state: Path) -> None:
             shutil.copyfile(path, folder / path.name)
     if fresh:
         memory.write_text(json.dumps(seeded + [path.name for path in fresh]))
+
+
+def _names(memory: Path) -> list[str]:
+    """Return what was copied before; a damaged memory knows nothing, since its owner may need a server to repair it."""
+    with suppress(FileNotFoundError, Mistake):
+        names = parsed(memory.read_bytes())
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+    return []

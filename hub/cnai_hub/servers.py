@@ -45,19 +45,19 @@ class CatalogServer(HasTraits):
         return bool(self.name.startswith(SERVER_PREFIX))
 
     @default("options_from_form")
-    def _default_options_from_form(self) -> Callable[[Mapping[str, list[str]]], dict[str, Any]]:
+    def _default_options_from_form(self) -> Callable[[Mapping[str, list[str]]], dict[str, object]]:
         return profiles.from_form
 
     @default("apply_user_options")
-    def _default_apply_user_options(self) -> Callable[[CatalogServer, dict[str, Any]], None]:
+    def _default_apply_user_options(self) -> Callable[[CatalogServer, dict[str, object]], None]:
         return CatalogServer._apply
 
     @default("server_token_scopes")
     def _default_server_token_scopes(self) -> list[str]:
         return roles.APP_SCOPES if self.is_app else roles.SERVER_SCOPES
 
-    def settle(self, options: dict[str, Any]) -> None:
-        """Make a notebook server what the options say, or raise a CnaiError with a sentence."""
+    def settle(self, choice: profiles.Choice) -> None:
+        """Make a notebook server what was chosen, or raise a CnaiError with a sentence."""
         raise NotImplementedError
 
     def settle_app(self) -> None:
@@ -71,15 +71,15 @@ class CatalogServer(HasTraits):
         """
         return CnaiError(f"{self.user.name} has published no app {self.name.removeprefix(SERVER_PREFIX)!r}")
 
-    def _settle(self, options: dict[str, Any]) -> None:
+    def _settle(self, options: dict[str, object]) -> None:
         if not self.is_app:
-            self.settle(options)
+            self.settle(profiles.Choice.of(options))
         elif options:
             raise CnaiError("an app takes no options; what it starts is fixed by its release")
         else:
             self.settle_app()
 
-    def _apply(self, options: dict[str, Any]) -> None:
+    def _apply(self, options: dict[str, object]) -> None:
         try:
             self._settle(options)
         except CnaiError as error:

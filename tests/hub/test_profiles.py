@@ -8,7 +8,7 @@ from cnai.catalog import Catalog, Flavor, Image
 from cnai.errors import CnaiError
 from cnai_hub import profiles
 from cnai_hub.pages import options as render
-from cnai_hub.profiles import Offer, Option
+from cnai_hub.profiles import Choice, Offer, Option
 
 TORCH = Image(name="torch", title="PyTorch", description="with JupyterLab")
 JAX = Image(name="jax", title="JAX", default=True)
@@ -51,15 +51,15 @@ def test_a_workstation_is_offered_everything():
     ],
 )
 def test_the_last_choice_is_offered_again_while_it_holds(last, image, flavor):
-    offer = profiles.offer(CATALOG, LAPTOP, last)
+    offer = profiles.offer(CATALOG, LAPTOP, Choice.last(last))
     assert [option.name for option in offer.images + offer.flavors if option.chosen] == [image, flavor]
 
 
 def test_image_and_flavor_are_chosen_independently():
-    assert profiles.choose({"image": "torch"}, CATALOG, LAPTOP) == profiles.Profile(TORCH, MEDIUM)
-    assert profiles.choose({"flavor": "small"}, CATALOG, LAPTOP) == profiles.Profile(JAX, SMALL)
-    assert profiles.choose({"image": "torch", "flavor": "gpus"}, CATALOG, WORKSTATION) == profiles.Profile(TORCH, GPUS)
-    assert profiles.choose({}, CATALOG, LAPTOP) == profiles.Profile(JAX, MEDIUM)
+    assert profiles.choose(Choice(image="torch"), CATALOG, LAPTOP) == profiles.Profile(TORCH, MEDIUM)
+    assert profiles.choose(Choice(flavor="small"), CATALOG, LAPTOP) == profiles.Profile(JAX, SMALL)
+    assert profiles.choose(Choice(image="torch", flavor="gpus"), CATALOG, WORKSTATION) == profiles.Profile(TORCH, GPUS)
+    assert profiles.choose(Choice(), CATALOG, LAPTOP) == profiles.Profile(JAX, MEDIUM)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,15 @@ def test_image_and_flavor_are_chosen_independently():
 )
 def test_what_cannot_be_is_refused_with_a_sentence(options, sentence):
     with pytest.raises(CnaiError) as refusal:
-        profiles.choose(options, CATALOG, LAPTOP)
+        profiles.choose(Choice.of(options), CATALOG, LAPTOP)
     assert str(refusal.value) == sentence
+
+
+def test_a_choice_is_what_jupyterhub_keeps_of_it():
+    for choice in (Choice(), Choice(image="torch"), Choice(image="torch", flavor="small")):
+        assert Choice.of(choice.options()) == Choice.last(choice.options()) == choice
+    assert Choice().options() == {}
+    assert Choice.last(None) == Choice()
 
 
 def test_without_a_default_that_fits_the_largest_is_chosen():
@@ -91,7 +98,7 @@ def test_without_a_default_that_fits_the_largest_is_chosen():
 def test_a_machine_that_holds_nothing_says_so_and_still_has_a_page():
     nothing = Flavor(name="this-machine", title="", cpu=1, memory_gib=1)
     with pytest.raises(CnaiError, match=r"this machine \(1 CPU, 1.0 GiB\) holds no flavor"):
-        profiles.choose({}, CATALOG, nothing)
+        profiles.choose(Choice(), CATALOG, nothing)
     assert not any(option.chosen for option in profiles.offer(CATALOG, nothing).flavors)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given
@@ -57,6 +59,64 @@ def test_a_hub_without_apps_is_told_so(folder, monkeypatch):
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "x")
     with pytest.raises(HubError, match="no apps service"):
         apps.apps()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"hub_url": "http://127.0.0.1:9/"}', '{"hub_url": 9, "token": "x"}'])
+def test_a_damaged_file_of_the_hub_is_as_good_as_none(folder, tmp_path, text):
+    (tmp_path / "cnai" / "hub").mkdir(parents=True)
+    (tmp_path / "cnai" / "hub" / "client.json").write_text(text)
+    with pytest.raises(HubError, match="there is no hub to publish on"):
+        apps.apps()
+
+
+@pytest.fixture
+def answers(folder, monkeypatch):
+    """A hub that gives one answer to everything."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said[0])
+
+        def log_message(self, *_):
+            pass
+
+    said = [b""]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "x")
+        monkeypatch.setenv("CNAI_HUB_URL", f"http://127.0.0.1:{server.server_port}/")
+        yield lambda text: said.__setitem__(0, text.encode())
+        server.shutdown()
+
+
+MODEL = {
+    "slug": "a", "title": "A", "author": "ada", "mine": True, "created": 1.0, "published": 2, "version": 1,
+    "share": [], "state": "running", "url": "http://127.0.0.1/",
+}  # fmt: skip
+
+
+def test_what_a_newer_hub_says_beside_is_ignored(answers):
+    answers(json.dumps({"apps": [MODEL | {"icon": "x"}], "more": True}))
+    assert [(app.slug, app.state) for app in apps.apps()] == [("a", "running")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("<html>", "is no JSON"),
+        ("[]", "must be a table"),
+        ("{}", "apps is missing"),
+        (json.dumps({"apps": [MODEL | {"version": "1"}]}), r"apps\[0\].version must be a whole number; given: '1'"),
+        (json.dumps({"apps": [MODEL | {"state": "odd"}]}), r"apps\[0\].state must be running or"),
+    ],
+)
+def test_another_answer_is_one_sentence(answers, answer, why):
+    answers(answer)
+    with pytest.raises(HubError, match=rf"has another version of cnai than this one \({why}") as refused:
+        apps.apps()
+    assert "\n" not in str(refused.value)
 
 
 def test_a_missing_notebook_is_told_with_those_there_are(folder):

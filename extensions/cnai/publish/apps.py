@@ -13,12 +13,13 @@ import re
 import tarfile
 import tempfile
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlparse
 
+from cnai.appwire import Accepted, AppList, AppModel, Published, Refusal, Request
 from cnai.errors import HubError, UnknownName, UsageError
 from cnai.publication import LONGEST_SLUG, checked_slug
 from cnai.publish import service as appservice
@@ -26,6 +27,8 @@ from cnai.publish import trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from cnai.foreign import Notebook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -84,22 +87,22 @@ def publish(
     path = Path(notebook).expanduser()
     content = read_notebook(path)
     tell = _once(progress)
-    wanted = {
-        "slug": checked_slug(slug) if slug else slug_from(path.stem),
-        "title": title or _heading(content) or path.stem,
-        "name": path.name,
-        "share": [share] if isinstance(share, str) else list(share),
-        "flavor": flavor or "",
-        "image": os.environ.get("CNAI_IMAGE", ""),
-        "reference": os.environ.get("CNAI_IMAGE_REFERENCE", ""),
-    }
+    wanted = Request(
+        slug=checked_slug(slug) if slug else slug_from(path.stem),
+        title=title or _heading(content) or path.stem,
+        name=path.name,
+        share=(share,) if isinstance(share, str) else tuple(share),
+        flavor=flavor or "",
+        image=os.environ.get("CNAI_IMAGE", ""),
+        reference=os.environ.get("CNAI_IMAGE_REFERENCE", ""),
+    )
     files = {**_files(path, content, include), path.name: json.dumps(_bare(content)).encode()}
     tell("checking")
-    terms = appservice.fine(appservice.ask("POST", "api/check", wanted)).json()
-    outcome = _try(files, path.name, terms["current"], tell)
-    runs = trial.results(outcome.runs) if terms["runs"] else {}
+    accepted = appservice.read(Accepted, appservice.ask("POST", "api/check", wanted))
+    outcome = _try(files, path.name, accepted.current, tell)
+    runs = trial.results(outcome.runs) if accepted.runs else {}
     with tempfile.TemporaryFile() as body:
-        _pack(body, {**wanted, "python": outcome.python, "packages": outcome.packages}, files, runs)
+        _pack(body, replace(wanted, python=outcome.python, packages=outcome.packages), files, runs)
         return _app(_send(body, tell))
 
 
@@ -125,9 +128,9 @@ def _try(files: dict[str, bytes], name: str, current: int | None, tell: Callable
         raise HubError(f"{error}\n{kept}") from None
 
 
-def _pack(body: IO[bytes], request: dict[str, Any], files: dict[str, bytes], runs: dict[str, bytes]) -> None:
+def _pack(body: IO[bytes], request: Request, files: dict[str, bytes], runs: dict[str, bytes]) -> None:
     """Write what is sent: the request first, then the notebook's files, then the runs that it shows."""
-    sent = {"request.json": json.dumps(request).encode()}
+    sent = {"request.json": request.to_json().encode()}
     sent |= {f"files/{name}": content for name, content in files.items()}
     sent |= {f"runs/{name}": content for name, content in runs.items()}
     with tarfile.open(fileobj=body, mode="w") as tar:
@@ -138,14 +141,13 @@ def _pack(body: IO[bytes], request: dict[str, Any], files: dict[str, bytes], run
     body.seek(0)
 
 
-def _send(body: IO[bytes], tell: Callable[[str], None]) -> dict[str, Any]:
+def _send(body: IO[bytes], tell: Callable[[str], None]) -> AppModel:
     for fact in appservice.send("api/apps", body):
-        if "error" in fact:
-            raise (UsageError if fact.get("usage") else HubError)(fact["error"])
-        if "app" in fact:
-            model: dict[str, Any] = fact["app"]
-            return model
-        tell(fact["progress"])
+        if isinstance(fact, Refusal):
+            raise (UsageError if fact.usage else HubError)(fact.error)
+        if isinstance(fact, Published):
+            return fact.app
+        tell(fact.progress)
     raise HubError("the hub ended the connection before the app was published; look at %cnai apps, then try again")
 
 
@@ -153,7 +155,7 @@ def unpublish(slug: str) -> None:
     """Take back an app: nobody can open it any more, its releases are deleted. The notebook stays."""
     reply = appservice.ask("DELETE", f"api/apps/{checked_slug(slug)}")
     if reply.status_code == 404:
-        raise UnknownName("app", slug, [model["slug"] for model in _models() if model["mine"]])
+        raise UnknownName("app", slug, [model.slug for model in _models() if model.mine])
     appservice.fine(reply)
 
 
@@ -162,20 +164,20 @@ def apps() -> Apps:
     return Apps(_app(model) for model in _models())
 
 
-def read_notebook(path: Path) -> dict[str, Any]:
+def read_notebook(path: Path) -> Notebook:
     """Return a notebook's JSON."""
     if not path.exists():
         near = sorted(other.name for other in path.parent.glob("*.ipynb")) if path.parent.is_dir() else []
         raise UsageError(f"{path} does not exist; notebooks in that folder: {', '.join(near) or 'none'}")
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: Notebook = json.loads(path.read_text(encoding="utf-8"))
         content["cells"], content["nbformat"]
     except (ValueError, KeyError, TypeError, OSError):
         raise UsageError(f"{path} is not a notebook; give a file that JupyterLab saved as .ipynb") from None
     return content
 
 
-def _bare(content: dict[str, Any]) -> dict[str, Any]:
+def _bare(content: Notebook) -> Notebook:
     """Return a notebook's JSON without outputs, which no app shows."""
     cells = [{**cell, "outputs": []} if "outputs" in cell else cell for cell in content["cells"]]
     return {**content, "cells": cells}
@@ -188,7 +190,7 @@ def slug_from(name: str) -> str:
     return checked_slug(slug) if slug else "app"
 
 
-def _heading(content: dict[str, Any]) -> str:
+def _heading(content: Notebook) -> str:
     """Return the notebook's first heading."""
     for cell in content["cells"]:
         text = "".join(cell.get("source", ""))
@@ -197,7 +199,7 @@ def _heading(content: dict[str, Any]) -> str:
     return ""
 
 
-def _files(path: Path, content: dict[str, Any], include: Iterable[str | Path]) -> dict[str, bytes]:
+def _files(path: Path, content: Notebook, include: Iterable[str | Path]) -> dict[str, bytes]:
     from cnai.publish.localfiles import included, modules
 
     folder = path.resolve().parent
@@ -213,19 +215,18 @@ def _content(file: Path) -> bytes:
         raise UsageError(f"{file} can't be read: {error.strerror}; make it readable or move it away") from None
 
 
-def _models() -> list[dict[str, Any]]:
-    models: list[dict[str, Any]] = appservice.fine(appservice.ask("GET", "api/apps")).json()["apps"]
-    return models
+def _models() -> tuple[AppModel, ...]:
+    return appservice.read(AppList, appservice.ask("GET", "api/apps")).apps
 
 
-def _app(model: dict[str, Any]) -> App:
+def _app(model: AppModel) -> App:
     return App(
-        slug=model["slug"],
-        title=model["title"],
-        author=model["author"],
-        created=datetime.fromtimestamp(model["published"], UTC),
-        state=model["state"],
-        url=model["url"],
-        version=model["version"],
-        share=tuple(model["share"]),
+        slug=model.slug,
+        title=model.title,
+        author=model.author,
+        created=datetime.fromtimestamp(model.published, UTC),
+        state=model.state,
+        url=model.url,
+        version=model.version,
+        share=model.share,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai.errors import UsageError
 from cnai.publication import MOST_BYTES, MOST_FILES
@@ -11,8 +11,10 @@ from cnai.publication import MOST_BYTES, MOST_FILES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cnai.foreign import Notebook
 
-def modules(folder: Path, notebook: dict[str, Any]) -> set[Path]:
+
+def modules(folder: Path, notebook: Notebook) -> set[Path]:
     """Return the files in `folder` of the modules that a notebook imports, directly or through each other."""
     from cnai.engine.capture.imports import imports_of, is_too_large, local_files
 
@@ -47,7 +49,7 @@ def _check(name: str | Path, found: set[Path]) -> None:
         )
 
 
-def _code(cell: dict[str, Any]) -> str:
+def _code(cell: Notebook) -> str:
     """Return a code cell's Python, magics translated; empty if it is none."""
     from IPython.core.inputtransformer2 import TransformerManager
 

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, TypeVar
 
-from cnai import paths
+from cnai import appwire, paths
 from cnai.errors import HubError, UsageError
+from cnai.records import Record
+from cnai.tables import Mistake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import httpx
 
+_Read = TypeVar("_Read", bound=Record)
+
 _START = "start it with `make run`, or publish from a notebook server of a hub"
 
 
-def ask(method: str, path: str, body: Any = None) -> httpx.Response:
-    """Ask, with JSON if any."""
+def ask(method: str, path: str, body: Record | None = None) -> httpx.Response:
+    """Ask, with a record if any."""
     import httpx
 
     try:
         with _client() as client:
-            return client.request(method, path, json=body)
+            return client.request(method, path, json=body and body.plain())
     except httpx.HTTPError as error:
         raise _silent(error) from None
 
 
-def send(path: str, body: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """Send a file from where it stands and return the JSON lines of the answer, as they come."""
+def send(path: str, body: IO[bytes]) -> Iterator[appwire.Progress | appwire.Published | appwire.Refusal]:
+    """Send a file from where it stands and return the facts of the answer, as they come."""
     import httpx
 
     begin = body.tell()
@@ -41,9 +44,19 @@ def send(path: str, body: IO[bytes]) -> Iterator[dict[str, Any]]:
                 reply.read()
                 fine(reply)
             for line in reply.iter_lines():
-                yield json.loads(line)
+                yield appwire.publication(line)
     except httpx.HTTPError as error:
         raise _silent(error) from None
+    except Mistake as mistake:
+        raise _other(mistake) from None
+
+
+def read(kind: type[_Read], reply: httpx.Response) -> _Read:
+    """Return the record that the service answered, or raise what it refused with."""
+    try:
+        return kind.from_json(fine(reply).content)
+    except Mistake as mistake:
+        raise _other(mistake) from None
 
 
 def fine(reply: httpx.Response) -> httpx.Response:
@@ -51,8 +64,8 @@ def fine(reply: httpx.Response) -> httpx.Response:
     if not reply.is_error:
         return reply
     try:
-        text = str(reply.json()["error"])
-    except (ValueError, KeyError, TypeError):
+        text = appwire.Refusal.from_json(reply.content).error
+    except Mistake:
         text = f"the hub refused ({reply.status_code} {reply.reason_phrase})"
     raise (UsageError if reply.status_code == 400 else HubError)(text)
 
@@ -65,10 +78,10 @@ def _hub() -> tuple[str, str]:
             raise HubError("this hub has no apps service; ask whoever runs it to configure cnai_hub.apps")
         return url, token
     try:
-        known = json.loads((paths.home() / "hub" / "client.json").read_text())
-        return known["hub_url"], known["token"]
-    except (OSError, ValueError, KeyError):
+        known = appwire.Terminal.from_json((paths.home() / "hub" / "client.json").read_bytes())
+    except (OSError, Mistake):
         raise HubError(f"there is no hub to publish on; {_START}") from None
+    return known.hub_url, known.token
 
 
 def _client() -> httpx.Client:
@@ -84,3 +97,7 @@ def _client() -> httpx.Client:
 
 def _silent(error: Exception) -> HubError:
     return HubError(f"the hub at {_hub()[0]} does not answer ({type(error).__name__}); {_START}")
+
+
+def _other(mistake: Mistake) -> HubError:
+    return HubError(f"the hub at {_hub()[0]} has another version of cnai than this one ({mistake}); update the older")

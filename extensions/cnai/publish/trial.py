@@ -5,7 +5,6 @@ What it ran with becomes part of the release, and so do the runs whose results i
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,15 +13,17 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
+from cnai import appwire
+from cnai.appwire import AtCell, CellFailed, RanThrough
 from cnai.errors import HubError, UsageError
 from cnai.paths import store_root
 from cnai.publication import MOST_RUN_BYTES, RUN_FILES
 from cnai.run.search import TAKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 DEADLINE_SECONDS = 600.0
 _PATIENCE_SECONDS = 20.0
@@ -80,24 +81,20 @@ def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: C
 
         clock = threading.Timer(deadline_seconds, give_up)
         clock.start()
-        last: dict[str, Any] = {}
+        last: AtCell | CellFailed | RanThrough | None = None
         try:
-            for last in _facts(process.stdout):
-                if "cell" in last and "error" not in last:
-                    progress(f"running the notebook once: cell {last['cell']} of {last['cells']}")
+            for line in process.stdout or ():
+                last = appwire.trial(line)
+                if isinstance(last, AtCell):
+                    progress(f"running the notebook once: cell {last.cell} of {last.cells}")
         finally:
             clock.cancel()
             _end(process)
-        if late.is_set() and "packages" not in last:
+        if late.is_set() and not isinstance(last, CellFailed | RanThrough):
             raise _too_slow(notebook, deadline_seconds, last)
         found = _outcome(notebook, last, errors)
     runs = dict.fromkeys(taken.read_text().split()) if taken.exists() else ()
-    return Outcome(found["python"], found["packages"], tuple(runs))
-
-
-def _facts(lines: Iterable[bytes] | None) -> Iterator[dict[str, Any]]:
-    for line in lines or ():
-        yield json.loads(line)
+    return Outcome(found.python, found.packages, tuple(runs))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -114,25 +111,25 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def _too_slow(notebook: str, deadline_seconds: float, last: Mapping[str, Any]) -> TrialFailed:
-    where = f"cell {last['cell']} of {last['cells']}" if "cell" in last else "its start"
+def _too_slow(notebook: str, deadline_seconds: float, last: AtCell | None) -> TrialFailed:
+    where = f"cell {last.cell} of {last.cells}" if last else "its start"
     return TrialFailed(
         f"{notebook} did not run through within {deadline_seconds:g} s (it was at {where}); make it quicker, "
         "for example by attaching to a finished run instead of training"
     )
 
 
-def _outcome(notebook: str, last: dict[str, Any], errors: IO[bytes]) -> dict[str, Any]:
-    if "packages" in last:
+def _outcome(notebook: str, last: AtCell | CellFailed | RanThrough | None, errors: IO[bytes]) -> RanThrough:
+    if isinstance(last, RanThrough):
         return last
-    if not last:
+    if last is None:
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
         raise TrialFailed(f"{notebook} could not be tried: {said[-1]}")
-    if "error" not in last:
-        raise TrialFailed(f"{notebook} could not be tried: its kernel ended at cell {last['cell']}")
-    place = f", line {last['line']}: {last['source']}" if last["line"] else ""
-    raise TrialFailed(f"{notebook}: cell {last['cell']}{place}\n{last['error']}\n{last['tail']}".rstrip())
+    if isinstance(last, AtCell):
+        raise TrialFailed(f"{notebook} could not be tried: its kernel ended at cell {last.cell}")
+    place = f", line {last.line}: {last.source}" if last.line else ""
+    raise TrialFailed(f"{notebook}: cell {last.cell}{place}\n{last.error}\n{last.tail}".rstrip())
 
 
 def results(runs: Iterable[str]) -> dict[str, bytes]:

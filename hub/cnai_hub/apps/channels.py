@@ -8,7 +8,7 @@ waits for the cell's reply, and in one of some dozens of times waits forever.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import zmq
 from jupyter_client.asynchronous.client import AsyncKernelClient
@@ -16,11 +16,14 @@ from jupyter_client.channels import AsyncZMQSocketChannel
 from traitlets import Type
 from traitlets.config import Config
 
+if TYPE_CHECKING:
+    from cnai.foreign import Message
+
 
 class WakingChannel(AsyncZMQSocketChannel):
     """Channel that looks after each send whether something has arrived."""
 
-    def send(self, msg: dict[str, Any]) -> None:
+    def send(self, msg: Message) -> None:
         """Send a message."""
         super().send(msg)
         self.socket.get(zmq.EVENTS)  # asking an asyncio socket also wakes who waits on it

@@ -11,22 +11,29 @@ leaves the old release current.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import shutil
 import stat
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote, unquote
 
+from cnai.errors import HubError
 from cnai.paths import private
 from cnai.publication import SERVER_PREFIX, valid_slug
+from cnai.records import Record
+from cnai.tables import Mistake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_Read = TypeVar("_Read", bound=Record)
 
 KEPT_RELEASES = 4
 
@@ -38,16 +45,18 @@ def slug_of(server_name: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """One frozen version. `files` are all paths of the snapshot, `packages` the versions it was tried with.
+class Release(Record):
+    """One frozen version of what `kind` says.
 
-    `image` and `flavor` are names in the catalog, `reference` is what Kubernetes pulls; `runs` came along.
+    `files` are all paths of the snapshot, `packages` the versions it was tried with. `image` and `flavor` are names in
+    the catalog, `reference` is what Kubernetes pulls; `runs` came along.
     """
 
     number: int
     notebook: str
     author: str
     created: float
+    kind: Literal["notebook"] = "notebook"
     files: tuple[str, ...] = ()
     python: str = ""
     packages: dict[str, str] = field(default_factory=dict)
@@ -58,7 +67,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class App:
+class App(Record):
     """A published notebook. `share` is whom the author named, `viewers` are the users it meant when last looked up."""
 
     owner: str
@@ -98,9 +107,13 @@ class Store:
         """Return an app, None if nothing of that name is published."""
         return read_app(self.folder(owner, slug)) if valid_slug(slug) else None
 
+    def has(self, owner: str, slug: str) -> bool:
+        """Tell whether an app of that name is published, even if its record is damaged."""
+        return valid_slug(slug) and (self.folder(owner, slug) / "app.json").exists()
+
     def apps(self) -> list[App]:
-        """Return all apps, the latest published first."""
-        found = [read_app(file.parent) for file in self.root.glob("*/*/app.json")]
+        """Return all apps, the latest published first; damaged ones are left out, so that they hide no others."""
+        found = [_whole(file.parent) for file in self.root.glob("*/*/app.json")]
         return sorted((app for app in found if app), key=lambda app: app.published, reverse=True)
 
     @contextmanager
@@ -122,7 +135,7 @@ class Store:
     def commit(self, stage: Path, app: App, release: Release) -> None:
         """Make a staged release the current one; `app.current` and `release.number` are its number."""
         folder = self.folder(app.owner, app.slug)
-        (stage / "release.json").write_text(json.dumps(asdict(release), indent=1))
+        (stage / "release.json").write_text(release.to_json(indent=1))
         freeze(stage)
         stage.rename(folder / "releases" / str(release.number))
         self.write(app)
@@ -134,7 +147,7 @@ class Store:
         """Replace an app's record."""
         folder = self.folder(app.owner, app.slug)
         part = folder / ".app.json.part"
-        part.write_text(json.dumps(asdict(app), indent=1))
+        part.write_text(app.to_json(indent=1))
         part.replace(folder / "app.json")
 
     def next_number(self, owner: str, slug: str) -> int:
@@ -150,18 +163,12 @@ class Store:
 
 def read_app(folder: Path) -> App | None:
     """Read an app's record, None if there is none."""
-    record = _read(folder / "app.json")
-    if record is None:
-        return None
-    return App(**record | {"share": tuple(record["share"]), "viewers": tuple(record["viewers"])})
+    return _read(App, folder / "app.json")
 
 
 def read_release(folder: Path, number: int) -> Release | None:
     """Read the record of one release of the app in `folder`, None if there is none."""
-    record = _read(folder / "releases" / str(number) / "release.json")
-    if record is None:
-        return None
-    return Release(**record | {"files": tuple(record["files"]), "runs": tuple(record.get("runs", ()))})
+    return _read(Release, folder / "releases" / str(number) / "release.json")
 
 
 def owner_of(folder: Path) -> str:
@@ -174,12 +181,21 @@ def release_numbers(folder: Path) -> list[int]:
     return [int(path.name) for path in (folder / "releases").glob("*") if path.name.isdigit()]
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _whole(folder: Path) -> App | None:
     try:
-        record: dict[str, Any] = json.loads(file.read_text())
+        return read_app(folder)
+    except HubError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _read(record: type[_Read], file: Path) -> _Read | None:
+    try:
+        return record.from_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return record
+    except Mistake as mistake:
+        raise HubError(f"{file} is damaged: {mistake}; publish the notebook again") from None
 
 
 def freeze(folder: Path) -> None:

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from cnai.appwire import Request
 from cnai.errors import UsageError
 from cnai.publication import MOST_BYTES, MOST_FILES, MOST_RUN_BYTES, RUN_FILES, checked_slug
+from cnai.tables import Mistake
 from cnai_hub.apps import bundle
 
 MOST_RUNS = 50
@@ -75,17 +77,17 @@ class Snapshot(Wanted):
 def read(body: IO[bytes]) -> Snapshot:
     """Return what a publish request asks for; UsageError says what is wrong with it."""
     found = dict(bundle.members(body, MOST_MEMBERS, LONGEST))
+    request = request_of(found.pop("request.json", b""))
+    asked = wanted(request)
     try:
-        request: dict[str, Any] = json.loads(found.pop("request.json", b""))
-        asked = wanted(request)
         files = _part("files", found)
         notebook = json.loads(files.pop(asked.name))
         snapshot = Snapshot(
             **asdict(asked),
             notebook=clean(notebook, asked.name, asked.title),
             files=files,
-            python=str(request.get("python", ""))[:20],
-            packages=_packages(request.get("packages", {})),
+            python=request.python[:20],
+            packages=_packages(request.packages),
             runs=_part("runs", found),
         )
     except UsageError:
@@ -98,20 +100,31 @@ def read(body: IO[bytes]) -> Snapshot:
     return snapshot
 
 
-def wanted(request: dict[str, Any]) -> Wanted:
-    """Return what a request asks for; UsageError says what can't be."""
+def request_of(text: bytes) -> Request:
+    """Return a request as it was sent; UsageError says why it is none."""
     try:
-        slug, name, share = str(request["slug"]), str(request["name"]), request.get("share") or []
-        title = " ".join(str(request.get("title") or "").split()) or slug
-        names = {key: str(request.get(key) or "") for key in ("flavor", "image", "reference")}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"this is not a publish request ({type(error).__name__}: {error})") from None
+        return Request.from_json(text)
+    except Mistake as mistake:
+        raise UsageError(f"this is not a publish request ({mistake})") from None
+
+
+def wanted(request: Request) -> Wanted:
+    """Return what a request asks for; UsageError says what can't be."""
+    slug, name = request.slug, request.name
     checked_slug(slug)
     if PurePosixPath(name).name != name or not name.endswith(".ipynb"):
         raise UsageError(f"{name!r} is not a notebook's file name; it must end in .ipynb")
-    if not isinstance(share, list) or not all(isinstance(who, str) and who for who in share):
-        raise UsageError("share must be a list of names of users or groups")
-    return Wanted(slug=slug, title=title[:LONGEST_TITLE], name=name, share=tuple(dict.fromkeys(share)), **names)
+    if "" in request.share:
+        raise UsageError("share must be a list of names of users or groups; one of those given is empty")
+    return Wanted(
+        slug=slug,
+        title=(" ".join(request.title.split()) or slug)[:LONGEST_TITLE],
+        name=name,
+        share=tuple(dict.fromkeys(request.share)),
+        flavor=request.flavor,
+        image=request.image,
+        reference=request.reference,
+    )
 
 
 def _part(folder: str, found: dict[str, bytes]) -> dict[str, bytes]:
@@ -123,10 +136,10 @@ def _below(folder: str, files: dict[str, bytes]) -> list[tuple[str, bytes]]:
     return [(f"{folder}/{path}", content) for path, content in files.items()]
 
 
-def _packages(given: Any) -> dict[str, str]:
-    if not isinstance(given, dict) or len(given) > _MOST_PACKAGES:
+def _packages(given: dict[str, str]) -> dict[str, str]:
+    if len(given) > _MOST_PACKAGES:
         raise UsageError(f"packages must be at most {_MOST_PACKAGES} names with their versions")
-    return {str(name)[:200]: str(version)[:200] for name, version in given.items()}
+    return {name[:200]: version[:200] for name, version in given.items()}
 
 
 def _check_runs(snapshot: Snapshot) -> None:

@@ -6,7 +6,6 @@ cnai_hub.apps.trial NOTEBOOK`. It tells its progress as JSON lines, and ends whe
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from cnai.appwire import AtCell, CellFailed, RanThrough
 from cnai_hub.apps.environment import without_hub
 
 _SHOWN_LINES = 12
@@ -38,18 +38,18 @@ def main() -> None:
     cells = len(notebook.cells)
 
     def started(cell: Any, cell_index: int) -> None:  # noqa: ARG001 - nbclient passes both by name
-        _tell(cell=cell_index + 1, cells=cells)
+        _tell(AtCell(cell=cell_index + 1, cells=cells))
 
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_start=started, config=waking())
     try:
         # The kernel's own output would come between our lines.
         client.execute(cwd=str(Path.cwd()), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except CellExecutionError:
-        _tell(**_failure(notebook))
+        _tell(_failure(notebook))
     except (DeadKernelError, AssertionError):  # the latter is nbclient's own, when it is ended while a cell runs
         sys.exit(1)
     else:
-        _tell(python=".".join(map(str, sys.version_info[:3])), packages=_packages())
+        _tell(RanThrough(python=".".join(map(str, sys.version_info[:3])), packages=_packages()))
 
 
 def _end_with_parent() -> None:
@@ -58,27 +58,27 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _failure(notebook: Any) -> dict[str, Any]:
+def _failure(notebook: Any) -> CellFailed:
     """Return number, line and error of the first cell that failed."""
     for number, cell in enumerate(notebook.cells, 1):
         for output in cell.get("outputs", []):
             if output.output_type == "error" and "raises-exception" not in cell.metadata.get("tags", []):
                 return _failed_cell(number, cell, output)
-    return {"cell": len(notebook.cells), "line": 0, "source": "", "error": "failed without an error", "tail": ""}
+    return CellFailed(cell=len(notebook.cells), line=0, source="", error="failed without an error", tail="")
 
 
-def _failed_cell(number: int, cell: Any, output: Any) -> dict[str, Any]:
+def _failed_cell(number: int, cell: Any, output: Any) -> CellFailed:
     traceback = _COLORS.sub("", "\n".join(output.traceback)).splitlines()
     places = [int(found[1]) for line in traceback if (found := _PLACE.search(line))]
     source = cell.source.splitlines()
     line = next((place for place in places if place <= len(source)), 0)
-    return {
-        "cell": number,
-        "line": line,
-        "source": source[line - 1].strip() if line else "",
-        "error": f"{output.ename}: {output.evalue}"[:2000],
-        "tail": "\n".join(text[:300] for text in traceback[-_SHOWN_LINES:-1]),
-    }
+    return CellFailed(
+        cell=number,
+        line=line,
+        source=source[line - 1].strip() if line else "",
+        error=f"{output.ename}: {output.evalue}"[:2000],
+        tail="\n".join(text[:300] for text in traceback[-_SHOWN_LINES:-1]),
+    )
 
 
 def _packages() -> dict[str, str]:
@@ -87,8 +87,8 @@ def _packages() -> dict[str, str]:
     return dict(sorted((found.name, found.version) for found in distributions()))
 
 
-def _tell(**fact: Any) -> None:
-    sys.stdout.write(json.dumps(fact) + "\n")
+def _tell(fact: AtCell | CellFailed | RanThrough) -> None:
+    sys.stdout.write(fact.to_json() + "\n")
     sys.stdout.flush()
 
 

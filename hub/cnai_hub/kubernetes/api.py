@@ -18,6 +18,8 @@ from cnai.errors import HubError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cnai.foreign import Manifest
+
 _FIELD_MANAGER = "cnai-hub"
 _PLURALS = {"NetworkPolicy": "networkpolicies"}
 _SECONDS = 15.0
@@ -38,7 +40,7 @@ class Api:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    async def get(self, path: str, **query: str) -> dict[str, Any] | None:
+    async def get(self, path: str, **query: str) -> Manifest | None:
         """Return an object or a list; None when there is no such object."""
         try:
             return await self._ask("GET", path, query=query)
@@ -47,7 +49,7 @@ class Api:
                 return None
             raise
 
-    async def create(self, manifest: Mapping[str, Any]) -> bool:
+    async def create(self, manifest: Manifest) -> bool:
         """Create an object; False when one of its name is there already."""
         try:
             await self._ask("POST", _collection(manifest), manifest)
@@ -57,7 +59,7 @@ class Api:
             raise
         return True
 
-    async def apply(self, manifest: Mapping[str, Any]) -> None:
+    async def apply(self, manifest: Manifest) -> None:
         """Make an object what the manifest says, whoever changed it before."""
         query = {"fieldManager": _FIELD_MANAGER, "force": "true"}
         await self._ask("PATCH", path_of(manifest), manifest, query=query, kind="application/apply-patch+yaml")
@@ -70,7 +72,7 @@ class Api:
         *,
         query: Mapping[str, str] | None = None,
         kind: str = "application/json",
-    ) -> dict[str, Any]:
+    ) -> Manifest:
         try:
             answer = await self._client.call_api(
                 path,
@@ -88,7 +90,7 @@ class Api:
         if answer.status >= 400:
             raise refused(answer.status, content.decode(errors="replace"))
         # A list of all pods of a large cluster takes half a second, in which nobody else would be served.
-        found: dict[str, Any] = await asyncio.to_thread(json.loads, content)
+        found: Manifest = await asyncio.to_thread(json.loads, content)
         return found
 
 
@@ -100,12 +102,12 @@ def refused(status: int, body: str) -> Refused:
     return Refused(reasons.of_refusal(body), status)
 
 
-def path_of(manifest: Mapping[str, Any]) -> str:
+def path_of(manifest: Manifest) -> str:
     """Return the path of an object."""
     return f"{_collection(manifest)}/{manifest['metadata']['name']}"
 
 
-def _collection(manifest: Mapping[str, Any]) -> str:
+def _collection(manifest: Manifest) -> str:
     version = manifest["apiVersion"]
     plural = _PLURALS.get(manifest["kind"]) or f"{manifest['kind'].lower()}s"
     namespace = manifest["metadata"].get("namespace")

@@ -7,13 +7,16 @@ An app pod has neither its author's home nor a service account's token. It fetch
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cnai import paths, podspec
 from cnai.errors import HubError
 from cnai.labels import ROLE
 from cnai.podspec import HOME
 from cnai_hub.apps.releases import Store, read_release, slug_of
+
+if TYPE_CHECKING:
+    from cnai.foreign import Manifest, Traits
 
 HOME_SIZE = "2Gi"
 TEMPORARY_SIZE = "1Gi"
@@ -38,7 +41,7 @@ class AppPod:
         """Return the labels that decide which network policies hold for the pod."""
         return {ROLE: "app"}
 
-    def traits(self) -> dict[str, Any]:
+    def traits(self) -> Traits:
         """Return the traits of KubeSpawner that make a pod this app's; each replaces what notebook servers have."""
         volume, mount = podspec.shared_memory(SHARED_MEMORY_SIZE)
         return {
@@ -100,5 +103,5 @@ def app_pod(server_name: str, owner: str) -> AppPod | None:
     )
 
 
-def _empty(name: str, size: str) -> dict[str, Any]:
+def _empty(name: str, size: str) -> Manifest:
     return {"name": name, "emptyDir": {"sizeLimit": size}}

@@ -5,16 +5,18 @@ Pure functions of nodes and pods as the API server lists them.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai.labels import GPU, GPU_PRODUCT
 from cnai.reasons import product, quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from cnai.catalog import Catalog, Flavor
+    from cnai.foreign import Manifest
     from cnai_hub.kubernetes.settings import Settings
 
 
@@ -42,13 +44,37 @@ class Node:
         return not flavor.gpu_product or self.gpu_product == flavor.gpu_product
 
 
-def free(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]) -> tuple[Node, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """CPUs, bytes of memory and GPUs: what a node has, or a pod keeps from others."""
+
+    cpu: float = 0
+    memory: float = 0
+    gpus: float = 0
+
+    @classmethod
+    def of(cls, quantities: Manifest) -> Resources:
+        """Read quantities by their names in Kubernetes."""
+        cpu, memory, gpus = (quantity(quantities.get(key, 0)) for key in ("cpu", "memory", GPU))
+        return cls(cpu=cpu, memory=memory, gpus=gpus)
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(cpu=self.cpu + other.cpu, memory=self.memory + other.memory, gpus=self.gpus + other.gpus)
+
+    def at_least(self, other: Resources) -> Resources:
+        """Return the larger number of each."""
+        return Resources(
+            cpu=max(self.cpu, other.cpu), memory=max(self.memory, other.memory), gpus=max(self.gpus, other.gpus)
+        )
+
+
+def free(nodes: Iterable[Manifest], pods: Iterable[Manifest]) -> tuple[Node, ...]:
     """Return what is free on each node that is ready and takes pods of ours."""
-    held: dict[str, list[dict[str, float]]] = {}
+    held: defaultdict[str, Resources] = defaultdict(Resources)
     for pod in pods:
         if (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}:
-            held.setdefault((pod.get("spec") or {}).get("nodeName") or "", []).append(_asked(pod))
-    return tuple(_node(node, held.get(node["metadata"]["name"], [])) for node in nodes if _open(node))
+            held[(pod.get("spec") or {}).get("nodeName") or ""] += _asked(pod)
+    return tuple(_node(node, held[node["metadata"]["name"]]) for node in nodes if _open(node))
 
 
 def note(flavor: Flavor, nodes: Iterable[Node]) -> str:
@@ -103,40 +129,34 @@ def largest(shelf: Catalog, instead_of: Flavor, nodes: Iterable[Node], settings:
     )
 
 
-def _open(node: Mapping[str, Any]) -> bool:
+def _open(node: Manifest) -> bool:
     spec, status = node.get("spec") or {}, node.get("status") or {}
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or ())
     kept = [taint for taint in spec.get("taints") or () if taint.get("effect") != "PreferNoSchedule"]
     return ready and not spec.get("unschedulable") and all(taint.get("key") == GPU for taint in kept)
 
 
-def _node(node: Mapping[str, Any], held: list[dict[str, float]]) -> Node:
-    has = node["status"].get("allocatable") or {}
-    left = {key: quantity(has.get(key, 0)) - sum(pod.get(key, 0) for pod in held) for key in (GPU, "cpu", "memory")}
+def _node(node: Manifest, held: Resources) -> Node:
+    has = Resources.of(node["status"].get("allocatable") or {})
     return Node(
         name=node["metadata"]["name"],
         gpu_product=(node["metadata"].get("labels") or {}).get(GPU_PRODUCT, ""),
-        gpus=int(quantity(has.get(GPU, 0))),
-        free_gpus=max(0, int(left[GPU])),
-        free_cpu=max(0.0, left["cpu"]),
-        free_memory=max(0.0, left["memory"]),
+        gpus=int(has.gpus),
+        free_gpus=max(0, int(has.gpus - held.gpus)),
+        free_cpu=max(0.0, has.cpu - held.cpu),
+        free_memory=max(0.0, has.memory - held.memory),
     )
 
 
-def _asked(pod: Mapping[str, Any]) -> dict[str, float]:
+def _asked(pod: Manifest) -> Resources:
     """Return what a pod keeps from others: the sum of its containers, or more while an init container needs it."""
     spec = pod.get("spec") or {}
-    total: dict[str, float] = {}
-    for container in spec.get("containers") or ():
-        for key, value in _requests(container).items():
-            total[key] = total.get(key, 0) + value
+    total = sum((_requests(container) for container in spec.get("containers") or ()), Resources())
     for container in spec.get("initContainers") or ():
-        for key, value in _requests(container).items():
-            total[key] = max(total.get(key, 0), value)
+        total = total.at_least(_requests(container))
     return total
 
 
-def _requests(container: Mapping[str, Any]) -> dict[str, float]:
+def _requests(container: Manifest) -> Resources:
     resources = container.get("resources") or {}
-    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    return {key: quantity(value) for key, value in asked.items() if key in {GPU, "cpu", "memory"}}
+    return Resources.of({**(resources.get("limits") or {}), **(resources.get("requests") or {})})

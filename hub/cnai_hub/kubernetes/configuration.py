@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from cnai.errors import CnaiError
-from cnai_hub import apps, pages, roles
+from cnai_hub import pages, roles
+from cnai_hub.apps import configuration as apps
 from cnai_hub.kubernetes.settings import Settings, parse
 
 if TYPE_CHECKING:

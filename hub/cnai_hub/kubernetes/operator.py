@@ -26,6 +26,8 @@ from cnai.labels import WORKER_GROUP
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cnai.foreign import Manifest
+
 API_PORT = "http-dashboard"
 
 LOST_SECONDS = 900.0
@@ -82,7 +84,7 @@ def watch_schedulers(lost_seconds: float) -> None:
         await cluster.delete()
 
 
-def without_scheduler(deployment: dict[str, Any] | None, created: str, now: float) -> float:
+def without_scheduler(deployment: Manifest | None, created: str, now: float) -> float:
     """Return for how many seconds a cluster has had no scheduler that is ready, by its deployment; 0 if it has one."""
     if deployment is None:
         return now - reasons.seconds(created)
@@ -111,7 +113,7 @@ async def retire_workers(
     return to_end(exist, free, busy, n_workers)
 
 
-def to_end(exist: list[str], free: Iterable[Any], busy: Iterable[Any], number: int) -> list[str]:
+def to_end(exist: list[str], free: Iterable[object], busy: Iterable[object], number: int) -> list[str]:
     """Return `number` of the workers that exist: free ones, then those the scheduler doesn't know, then busy ones."""
     first = _of(exist, free)
     last = [name for name in _of(exist, busy) if name not in first]
@@ -119,7 +121,7 @@ def to_end(exist: list[str], free: Iterable[Any], busy: Iterable[Any], number: i
     return [*first, *unknown, *last][:number]
 
 
-def _of(exist: list[str], named: Iterable[Any]) -> list[str]:
+def _of(exist: list[str], named: Iterable[object]) -> list[str]:
     return [name for name in dict.fromkeys(each for each in named if isinstance(each, str)) if name in exist]
 
 
@@ -141,8 +143,8 @@ async def get_desired_workers(scheduler_service_name: str, namespace: str | None
 
 
 async def ask(
-    service_name: str, namespace: str | None, question: str, parameters: dict[str, Any] | None = None
-) -> dict[str, Any]:
+    service_name: str, namespace: str | None, question: str, parameters: dict[str, int] | None = None
+) -> dict[str, object]:
     """Return what a scheduler's JSON API answers; every bad answer is the same error."""
     import aiohttp
     import kr8s
@@ -163,7 +165,7 @@ async def ask(
         ) from None
 
 
-def api_address(service: dict[str, Any]) -> str:
+def api_address(service: Manifest) -> str:
     """Return where a scheduler's API is: an address out of the cluster's own range, never a name."""
     spec = service["spec"]
     address = spec.get("clusterIP") or "None"
@@ -173,7 +175,7 @@ def api_address(service: dict[str, Any]) -> str:
     return f"http://[{address}]:{ports[0]}" if ":" in address else f"http://{address}:{ports[0]}"
 
 
-async def _read(response: Any) -> dict[str, Any]:
+async def _read(response: Any) -> dict[str, object]:
     if response.status != 200:
         raise ValueError(f"HTTP {response.status}")
     body = bytearray()
@@ -187,7 +189,7 @@ async def _read(response: Any) -> dict[str, Any]:
     return answer
 
 
-def _number(value: Any) -> int | float:
+def _number(value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise SchedulerRefused("its answer is no number")
     return value

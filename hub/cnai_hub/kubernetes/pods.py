@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai import podspec
 from cnai.labels import FLAVOR, IMAGE, MAX_HOURS
@@ -15,16 +15,15 @@ from cnai.podspec import HOME
 from cnai_hub.tenants.access import NOTEBOOK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cnai.catalog import Catalog, Flavor
+    from cnai.foreign import Manifest, Traits
     from cnai_hub.kubernetes.settings import Settings
     from cnai_hub.profiles import Profile
 
 CLAIM = "home"
 
 
-def hardware(flavor: Flavor, settings: Settings) -> dict[str, Any]:
+def hardware(flavor: Flavor, settings: Settings) -> Traits:
     """Return the traits by which a pod, of a notebook or an app, gets what its flavor says and no more."""
     memory = int(flavor.memory_gib * 2**30)
     return {
@@ -39,7 +38,7 @@ def hardware(flavor: Flavor, settings: Settings) -> dict[str, Any]:
     }
 
 
-def notebook(profile: Profile, settings: Settings) -> dict[str, Any]:
+def notebook(profile: Profile, settings: Settings) -> Traits:
     """Return the traits of a notebook server's pod."""
     volume, mount = podspec.shared_memory(f"{math.ceil(profile.flavor.memory_gib * 512)}Mi")
     return {
@@ -77,7 +76,7 @@ def notebook(profile: Profile, settings: Settings) -> dict[str, Any]:
     }
 
 
-def is_overdue(pod: Mapping[str, Any], now: datetime) -> bool:
+def is_overdue(pod: Manifest, now: datetime) -> bool:
     """Tell whether a pod has run for all the hours that its flavor has."""
     hours = (pod["metadata"].get("annotations") or {}).get(MAX_HOURS)
     started = (pod.get("status") or {}).get("startTime")

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from cnai import reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-Stage = tuple[int, str]
+    from cnai.foreign import Manifest
 
 
-def stage(pod: Mapping[str, Any] | None, events: Sequence[Mapping[str, Any]]) -> Stage:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a start: percent, and a sentence about what the pod does or waits for."""
+
+    percent: int
+    sentence: str
+
+
+def stage(pod: Manifest | None, events: Sequence[Manifest]) -> Stage:
     """Return how far a pod is in percent, and what it does or waits for."""
     if pod is None:
-        return 10, "Making room in your namespace"
-    percent, sentence = _phase(pod, events)
-    why = reasons.of_pod(pod, events)
-    return percent, sentence if not why else f"{why[0].upper()}{why[1:]}"
+        return Stage(10, "Making room in your namespace")
+    begun, why = _phase(pod, events), reasons.of_pod(pod, events)
+    return replace(begun, sentence=f"{why[0].upper()}{why[1:]}") if why else begun
 
 
-def _phase(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Stage:
+def _phase(pod: Manifest, events: Sequence[Manifest]) -> Stage:
     status = pod.get("status") or {}
     if status.get("phase") == "Running":
-        return 80, "The server is starting"
+        return Stage(80, "The server is starting")
     if not (pod.get("spec") or {}).get("nodeName"):
-        return 20, "Looking for a node with enough room"
+        return Stage(20, "Looking for a node with enough room")
     seen = {event.get("reason") for event in events}
     if "Started" in seen:
-        return 80, "The server is starting"
+        return Stage(80, "The server is starting")
     if "Pulled" in seen:
-        return 60, "The image is there; the container is being made"
-    return 40, "A node was found; it fetches image and home folder"
+        return Stage(60, "The image is there; the container is being made")
+    return Stage(40, "A node was found; it fetches image and home folder")

@@ -6,10 +6,13 @@ JupyterHub itself looks for such a server where the start would have said that i
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jupyterhub.spawner import SpawnException
 from kubespawner import KubeSpawner
+
+if TYPE_CHECKING:
+    from cnai.foreign import Manifest
 
 _LOOK_SECONDS = 0.2
 
@@ -19,7 +22,7 @@ class Recovery(KubeSpawner):
 
     _recovering = False
 
-    def _pod(self) -> dict[str, Any] | None:
+    def _pod(self) -> Manifest | None:
         raise NotImplementedError
 
     async def _watch(self) -> str:

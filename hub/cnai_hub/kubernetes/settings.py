@@ -98,7 +98,7 @@ def _with_references(tables: Any, references: Any) -> Any:
     return {**tables, "image": [_with_reference(image, references) for image in images]}
 
 
-def _with_reference(image: Any, references: dict[str, Any]) -> Any:
+def _with_reference(image: Any, references: dict[str, object]) -> Any:
     if not isinstance(image, dict) or image.get("name") not in references:
         return image
     return {**image, "reference": references[image["name"]]}

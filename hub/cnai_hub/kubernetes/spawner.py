@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -21,12 +22,14 @@ from cnai_hub.kubernetes.patience import PatientSpawner
 from cnai_hub.kubernetes.recovery import Recovery
 from cnai_hub.kubernetes.settings import Settings
 from cnai_hub.kubernetes.survey import Survey
+from cnai_hub.profiles import Choice
 from cnai_hub.servers import CatalogServer, NotStarted, listens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from cnai.catalog import Catalog
+    from cnai.foreign import Manifest, Traits
 
 _LOOK_SECONDS = 0.5
 _KNOCK_SECONDS = 0.1
@@ -36,10 +39,19 @@ _BINDING_SECONDS = 5.0
 _BEFORE_TIMEOUT_SECONDS = 5.0
 
 
-class NoPlace(NotStarted):
-    """No node has room; `alternative` is what would start now: the fields of the spawn page's form, and its title."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """A choice that would start now: the fields of the spawn page's form, and its title."""
 
-    def __init__(self, sentence: str, alternative: dict[str, str] | None = None) -> None:
+    image: str
+    flavor: str
+    title: str
+
+
+class NoPlace(NotStarted):
+    """No node has room for what was asked; the page offers the alternative."""
+
+    def __init__(self, sentence: str, alternative: Alternative | None = None) -> None:
         super().__init__(sentence, reason="capacity", status_code=503)
         self.alternative = alternative
 
@@ -78,12 +90,12 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         except Refused as refusal:
             self.log.warning("Free GPUs are not shown: %s", refusal)
             notes = {}
-        return pages.options(profiles.offer(self._shelf, None, self.orm_spawner.user_options, notes))
+        return pages.options(profiles.offer(self._shelf, None, Choice.last(self.orm_spawner.user_options), notes))
 
-    def settle(self, options: dict[str, Any]) -> None:
-        """Make a notebook server what the options say."""
+    def settle(self, choice: Choice) -> None:
+        """Make a notebook server what was chosen."""
         groups = tenancy.groups_of(self.user)
-        profile = profiles.choose_for(options, self.settings.catalog, groups)
+        profile = profiles.choose_for(choice, self.settings.catalog, groups)
         self._become(pods.notebook(profile, self.settings))
         self._flavor, self._image = profile.flavor, profile.image.name
         self._chosen = pods.environment(profile, self._shelf, self.namespace)
@@ -93,7 +105,8 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         app = app_pod(self.name, self.user.name)
         if app is None:
             raise self.no_such_app()
-        flavor = profiles.choose_for({"flavor": app.flavor}, self.settings.catalog, tenancy.groups_of(self.user)).flavor
+        groups = tenancy.groups_of(self.user)
+        flavor = profiles.choose_for(Choice(flavor=app.flavor), self.settings.catalog, groups).flavor
         traits = {**pods.hardware(flavor, self.settings), **app.traits()}
         # What an app says when it ends at its start is its last word.
         traits["extra_pod_config"] = {**traits["extra_pod_config"], "restartPolicy": "Never"}
@@ -102,7 +115,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         self._flavor, self._image = flavor, app.image_name
         self._chosen = {**app.environment, "CNAI_FLAVOR": flavor.name}
 
-    def _become(self, traits: dict[str, Any]) -> None:
+    def _become(self, traits: Traits) -> None:
         for name, value in traits.items():
             setattr(self, name, value)
         self.pvc_name = self._expand_user_properties(self.pvc_name_template)
@@ -176,7 +189,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
                 sentence = f"the server did not start within {self.start_timeout} s: {why}"
                 raise NotStarted(sentence, reason="timeout", status_code=503)
 
-    def _pod(self) -> dict[str, Any] | None:
+    def _pod(self) -> Manifest | None:
         reflector = self.pod_reflector
         return reflector.pods.get(f"{self.namespace}/{self.pod_name}") if reflector else None
 
@@ -192,18 +205,17 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         fit = capacity.largest(self._shelf, self._flavor, free, self.settings)
         if fit is None or self.is_app:
             return NoPlace(f"{sentence}; try again later")
-        alternative = {"image": self._image, "flavor": fit.name, "title": fit.title}
+        alternative = Alternative(image=self._image, flavor=fit.name, title=fit.title)
         return NoPlace(f"{sentence}; the largest flavor that fits is {fit.title} ({fit})", alternative)
 
-    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+    async def progress(self) -> AsyncIterator[dict[str, int | str]]:
         """Say in plain words what the pod does while it starts, each thing once."""
         said: progress.Stage | None = None
         while self._start_future is None or not self._start_future.done():
             now = progress.stage(self._pod(), self.events)
             if now != said:
-                said = (max(now[0], said[0] if said else 0), now[1])
-                sentence = await self._in_detail(said[1])
-                yield {"progress": said[0], "message": sentence}
+                percent = max(now.percent, said.percent if said else 0)
+                yield {"progress": percent, "message": await self._in_detail(now.sentence)}
                 said = now
             await asyncio.sleep(_LOOK_SECONDS)
 

@@ -10,8 +10,9 @@ from cnai_hub import tenants
 from cnai_hub.kubernetes.api import Refused, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
+    from cnai.foreign import Manifest
     from cnai_hub.kubernetes.api import Api
     from cnai_hub.kubernetes.settings import Settings
 
@@ -32,7 +33,7 @@ async def ensure(api: Api, user: str, groups: Collection[str], settings: Setting
     await asyncio.gather(*(_apply(api, manifest) for manifest in inside))
 
 
-def why_without_volume(claim: Mapping[str, Any] | None) -> str:
+def why_without_volume(claim: Manifest | None) -> str:
     """Say why a home folder's claim can't get a volume; empty while it only takes its time."""
     if claim is None:
         return "the home folder's claim is gone; start the server again"
@@ -46,7 +47,7 @@ def why_without_volume(claim: Mapping[str, Any] | None) -> str:
     )
 
 
-async def _claim(api: Api, namespace: Mapping[str, Any], user: str) -> None:
+async def _claim(api: Api, namespace: Manifest, user: str) -> None:
     found = await api.get(path_of(namespace))
     if found is None:
         if await api.create(namespace):
@@ -58,7 +59,7 @@ async def _claim(api: Api, namespace: Mapping[str, Any], user: str) -> None:
         raise Refused(f"namespace {found['metadata']['name']!r} is being removed; try again in a minute", _BAD_REQUEST)
 
 
-async def _apply(api: Api, manifest: Mapping[str, Any]) -> None:
+async def _apply(api: Api, manifest: Manifest) -> None:
     deadline = time.monotonic() + _RIGHTS_SECONDS
     while True:
         try:

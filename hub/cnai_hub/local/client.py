@@ -10,9 +10,12 @@ from urllib.parse import quote
 import httpx
 
 from cnai.errors import HubError
+from cnai_hub import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cnai_hub.profiles import Choice
 
 _PATIENCE_SECONDS = 180.0
 # What a browser sends when somebody follows a link; JupyterHub looks at it.
@@ -34,21 +37,22 @@ class HubClient:
             return self._http.get("/hub/health").status_code == 200
         return False
 
-    def start(self, server: str = "", options: dict[str, str] | None = None) -> None:
+    def start(self, server: str = "", choice: Choice | None = None) -> None:
         """Begin to start a server of the person; nothing happens if it runs or starts already."""
         path = f"servers/{server}" if server else "server"
-        if not self.server(server).get("pending") and not self.server(server).get("ready"):
-            self._ask("POST", f"/hub/api/users/{self._person}/{path}", {"user_options": options or {}})
+        known = self.server(server)
+        if not known.pending and not known.ready:
+            options = choice.options() if choice else {}
+            self._ask("POST", f"/hub/api/users/{self._person}/{path}", {"user_options": options})
 
-    def server(self, server: str = "") -> dict[str, Any]:
-        """Return what the hub says about a server of the person; {} while it doesn't run."""
-        model = self._ask("GET", f"/hub/api/users/{self._person}").json()
-        found: dict[str, Any] = model["servers"].get(server, {})
-        return found
+    def server(self, server: str = "") -> models.Server:
+        """Return what the hub says about a server of the person; one that doesn't run is neither ready nor pending."""
+        answer = self._ask("GET", f"/hub/api/users/{self._person}")
+        return models.read(models.User, answer.content).servers.get(server) or models.Server()
 
     def wait_ready(self, server: str = "") -> None:
         """Wait until a server answers."""
-        wait_until(lambda: self.server(server).get("ready"), f"server {server or 'of ' + self.person} does not answer")
+        wait_until(lambda: self.server(server).ready, f"server {server or 'of ' + self.person} does not answer")
 
     def in_server(self, method: str, path: str, body: Any = None) -> Any:
         """Call the Jupyter API of the person's server."""
@@ -70,7 +74,7 @@ class HubClient:
         except httpx.HTTPError as error:
             raise HubError(f"the hub does not answer ({type(error).__name__}); its log says why") from None
         if answer.is_error:
-            raise HubError(f"the hub refused {method} {path} ({answer.status_code}): {reason(answer)}")
+            raise HubError(f"the hub refused {method} {path} ({answer.status_code}): {models.reason(answer)}")
         return answer
 
 
@@ -100,11 +104,3 @@ def wait_until(found: Callable[[], Any], otherwise: str) -> Any:
             raise HubError(f"{otherwise} after {_PATIENCE_SECONDS:g} s")
         time.sleep(0.1)
     return value
-
-
-def reason(answer: httpx.Response) -> str:
-    """Return why the hub refused, in its own words."""
-    try:
-        return str(answer.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return answer.reason_phrase

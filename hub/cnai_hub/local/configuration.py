@@ -11,7 +11,8 @@ from typing import Any
 
 from cnai import paths
 from cnai.errors import CnaiError, HubError
-from cnai_hub import apps, pages, roles
+from cnai_hub import pages, roles
+from cnai_hub.apps import configuration as apps
 from cnai_hub.local import credentials, ports, proxy
 from cnai_hub.local.account import person_name
 from cnai_hub.seeding import seed

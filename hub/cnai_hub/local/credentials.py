@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cnai.errors import HubError
+from cnai.records import Record
+from cnai.tables import Mistake
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 FILE_NAME = "credentials.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials(Record):
     """Passwords that people type, and the token that the launcher uses. `repr` shows none of them."""
 
     person_password: str
@@ -32,17 +33,22 @@ def load(state: Path) -> Credentials:
     """Read the secrets of this hub, made on first use (0600, 43 characters each)."""
     path = state / FILE_NAME
     if not path.exists():
-        _write(path, Credentials(*(secrets.token_urlsafe(32) for _ in range(3))))
+        _write(path, _fresh())
     path.chmod(0o600)
     try:
-        return Credentials(**json.loads(path.read_text()))
-    except (TypeError, ValueError):
+        return Credentials.from_json(path.read_bytes())
+    except Mistake:
         raise HubError(f"{path} is damaged; delete it, and new passwords are made at the next start") from None
+
+
+def _fresh() -> Credentials:
+    person, guest, workbench = (secrets.token_urlsafe(32) for _ in range(3))
+    return Credentials(person_password=person, guest_password=guest, workbench_token=workbench)
 
 
 def _write(path: Path, credentials: Credentials) -> None:
     # Opened with its final mode, then renamed: never readable by others, never half written.
     part = path.with_suffix(".part")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123
-        json.dump(asdict(credentials), file, indent=1)
+        file.write(credentials.to_json(indent=1))
     part.replace(path)

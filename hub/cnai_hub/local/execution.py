@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tornado.httpclient import HTTPRequest
@@ -19,6 +19,7 @@ from cnai.errors import HubError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cnai.foreign import Message, Notebook
     from cnai_hub.local.client import HubClient
 
 CELL_SECONDS = 600.0
@@ -38,12 +39,12 @@ def run_notebook(hub: HubClient, path: str, progress: Callable[[int, int], None]
         raise problem
 
 
-def _kernel_name(notebook: dict[str, Any]) -> str:
+def _kernel_name(notebook: Notebook) -> str:
     return str(notebook["metadata"].get("kernelspec", {}).get("name") or "python3")
 
 
 async def _run_cells(
-    hub: HubClient, kernel: str, cells: list[dict[str, Any]], progress: Callable[[int, int], None]
+    hub: HubClient, kernel: str, cells: list[Notebook], progress: Callable[[int, int], None]
 ) -> HubError | None:
     """Run cells until one raises, and return that."""
     request = HTTPRequest(f"{hub.websocket_url}/api/kernels/{kernel}/channels", headers=hub.headers)
@@ -61,14 +62,14 @@ async def _run_cells(
     return None
 
 
-async def _run_cell(socket: WebSocketClientConnection, cell: dict[str, Any], outputs: Outputs) -> None:
+async def _run_cell(socket: WebSocketClientConnection, cell: Notebook, outputs: Outputs) -> None:
     source = "".join(cell["source"])
     request = _execute_request(source)
     # Trusted, as a cell is that its reader ran: otherwise JupyterLab would hide what isn't plain text.
     cell.setdefault("metadata", {})["trusted"] = True
     cell["outputs"], cell["execution_count"] = outputs.begin(), None
     await socket.write_message(json.dumps(request))
-    reply: dict[str, Any] = {}
+    reply: Message = {}
     idle = False
     while not (reply and idle):
         try:
@@ -89,7 +90,7 @@ async def _run_cell(socket: WebSocketClientConnection, cell: dict[str, Any], out
         raise HubError(f"cell {_first_line(source)!r} raised {reply.get('ename')}: {reply.get('evalue')}")
 
 
-def _execute_request(source: str) -> dict[str, Any]:
+def _execute_request(source: str) -> Message:
     header = {"msg_id": uuid.uuid4().hex, "username": "", "session": uuid.uuid4().hex, "version": "5.3"}
     content = {"code": source, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
     return {
@@ -110,16 +111,16 @@ class Outputs:
     """Outputs of cells as a notebook stores them, made from a kernel's messages."""
 
     def __init__(self) -> None:
-        self._current: list[dict[str, Any]] = []
-        self._shown: dict[str, list[dict[str, Any]]] = {}
+        self._current: list[Notebook] = []
+        self._shown: dict[str, list[Notebook]] = {}
         self._clear_next = False
 
-    def begin(self) -> list[dict[str, Any]]:
+    def begin(self) -> list[Notebook]:
         """Return the list that the next cell's outputs go to."""
         self._current, self._clear_next = [], False
         return self._current
 
-    def take(self, kind: str, content: dict[str, Any]) -> None:
+    def take(self, kind: str, content: Message) -> None:
         """Add what a message says."""
         if kind == "update_display_data":
             for output in self._shown.get(content.get("transient", {}).get("display_id"), []):
@@ -134,7 +135,7 @@ class Outputs:
                 self._clear_next = False
             self._add(kind, content)
 
-    def _add(self, kind: str, content: dict[str, Any]) -> None:
+    def _add(self, kind: str, content: Message) -> None:
         last = self._current[-1] if self._current else {}
         if kind == "stream" and last.get("output_type") == "stream" and last["name"] == content["name"]:
             last["text"] += content["text"]

@@ -37,9 +37,9 @@ def done(state: Path) -> bool:
 def do(hub: HubClient, secrets: Credentials, state: Path, steps: Steps) -> None:
     """Do the job, step by step; what fails raises, and the next start tries again."""
     machine, shelf = catalog.this_machine(), catalog.load()
-    profile = profiles.choose({}, shelf, machine)
+    profile = profiles.choose(profiles.Choice(), shelf, machine)
     with steps.step(f"notebook server: {profile.image.title}, {profile.flavor.title} ({profile.flavor})"):
-        hub.start(options={"image": profile.image.name, "flavor": profile.flavor.name})
+        hub.start(choice=profiles.Choice(image=profile.image.name, flavor=profile.flavor.name))
         hub.wait_ready()
     with steps.step(f"{NOTEBOOK} runs in it, training over 2 ranks") as show:
         run_notebook(hub, NOTEBOOK, lambda done, of: show(f"cell {done}/{of}"))

@@ -23,7 +23,7 @@ class LocalAuthenticator(SharedPasswordAuthenticator):
         """Return the login pages: the form, and the one that links lead to."""
         return [*super().get_handlers(app), (r"/link/([^/]*)", LinkHandler)]
 
-    async def authenticate(self, handler: Any, data: dict[str, str]) -> dict[str, Any] | None:
+    async def authenticate(self, handler: Any, data: dict[str, str]) -> dict[str, object] | None:
         """Return who this is: by link, else by name and password."""
         if token := data.get("link"):
             person = links.use(Path(self.state), token)

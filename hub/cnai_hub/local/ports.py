@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cnai.errors import HubError
+from cnai.records import Record
+from cnai.tables import Mistake
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports(Record):
+    """The internal ports of the last start, 0 if there was none."""
+
+    hub: int = 0
+    proxy: int = 0
+    public: int = 0
 
 
 def is_free(port: int) -> bool:
@@ -21,7 +34,7 @@ def is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
-        except OSError:
+        except (OSError, OverflowError):  # the latter for a number that is no port
             return False
     return True
 
@@ -41,13 +54,19 @@ def internal(state: Path, names: tuple[str, ...]) -> dict[str, int]:
     Notebook servers outlive a hub that crashed and look for it at its old address.
     """
     path = state / "ports.json"
-    known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+    known = _last(path)
     chosen: dict[str, int] = {}
     for name in names:
-        port = known.get(name, 0)
+        port = getattr(known, name)
         chosen[name] = port if port and is_free(port) else _any_free(set(chosen.values()))
     path.write_text(json.dumps(chosen))
     return chosen
+
+
+def _last(path: Path) -> Ports:
+    with suppress(FileNotFoundError, Mistake):
+        return Ports.from_json(path.read_bytes())
+    return Ports()
 
 
 def _any_free(taken: set[int]) -> int:

@@ -6,14 +6,16 @@ Everything that the hub starts carries `CNAI_WORKBENCH=<home>` in its environmen
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from cnai.errors import HubError
+from cnai.records import Record
+from cnai.tables import Mistake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +26,14 @@ _PROXY = "/configurable-http-proxy"
 _PATIENCE_SECONDS = 15.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder(Record):
+    """The workbench that holds a home's lock."""
+
+    pid: int
+    url: str
+
+
 @contextmanager
 def only_one(state: Path, url: str) -> Iterator[None]:
     """Hold the home's lock, or raise with who holds it; the lock ends with this process, however it ends."""
@@ -32,31 +42,36 @@ def only_one(state: Path, url: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise HubError(_who(lock, state)) from None
+            raise HubError(_taken(state)) from None
         lock.truncate(0)
-        json.dump({"pid": os.getpid(), "url": url}, lock)
+        lock.write(Holder(pid=os.getpid(), url=url).to_json())
         lock.flush()
         yield
         lock.truncate(0)
 
 
-def running(state: Path) -> dict[str, Any] | None:
-    """Return pid and url of the workbench that runs in this home."""
+def running(state: Path) -> Holder | None:
+    """Return the workbench that runs in this home."""
     try:
         with (state / "workbench.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        known: dict[str, Any] = json.loads((state / "workbench.lock").read_text() or "{}")
-        return known or None
+        return _holder(state)
     except OSError:
         pass
     return None
 
 
-def _who(lock: IO[str], state: Path) -> str:
-    lock.seek(0)
-    known = json.loads(lock.read() or "{}")
-    where = f" at {known['url']} (pid {known['pid']})" if known else ""
+def _holder(state: Path) -> Holder | None:
+    """Return who has written into the lock; nobody for a moment at its start and its end."""
+    with suppress(Mistake):
+        return Holder.from_json((state / "workbench.lock").read_bytes())
+    return None
+
+
+def _taken(state: Path) -> str:
+    known = _holder(state)
+    where = f" at {known.url} (pid {known.pid})" if known else ""
     return f"the workbench of {state.parent} runs already{where}; use it, or end it with Ctrl-C where it was started"
 
 

@@ -6,14 +6,15 @@ import asyncio
 import os
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from traitlets import default
 
 from cnai import catalog, paths
-from cnai_hub import apps, pages, profiles
+from cnai_hub import pages, profiles
 from cnai_hub.local.account import account_home, account_name
+from cnai_hub.local.app_processes import app_command, app_environment
 from cnai_hub.servers import CatalogServer, NotStarted, listens
 
 if TYPE_CHECKING:
@@ -62,24 +63,25 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
 
     def offer(self) -> profiles.Offer:
         """Return what the spawn page shows."""
-        return profiles.offer(self._catalog, catalog.this_machine(), self.orm_spawner.user_options)
+        last = profiles.Choice.last(self.orm_spawner.user_options)
+        return profiles.offer(self._catalog, catalog.this_machine(), last)
 
-    def settle(self, options: dict[str, Any]) -> None:
-        """Make a notebook server what the options say."""
-        profile = profiles.choose(options, self._catalog, catalog.this_machine())
+    def settle(self, choice: profiles.Choice) -> None:
+        """Make a notebook server what was chosen."""
+        profile = profiles.choose(choice, self._catalog, catalog.this_machine())
         self.cpu_limit = profile.flavor.cpu
         self.mem_limit = int(profile.flavor.memory_gib * 2**30)
         self._chosen = profiles.environment(profile, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def settle_app(self) -> None:
         """Make this server the app that its name says."""
-        command = apps.app_command(self.name, self.user.name)
+        command = app_command(self.name, self.user.name)
         if command is None:
             raise self.no_such_app()
         self.cmd = command
         self.args = list[str]()
         self.default_url, self.notebook_dir = "/", ""
-        self._chosen = apps.app_environment(self.name, self.user.name)
+        self._chosen = app_environment(self.name, self.user.name)
 
     def get_env(self) -> dict[str, str]:
         """Return the environment of the server."""

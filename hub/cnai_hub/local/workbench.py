@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import paths
 from cnai.errors import CnaiError, HubError
-from cnai_hub import apps
 from cnai_hub.local import credentials, firstrun, hubprocess, links, ports, processes
 from cnai_hub.local.account import person_name
+from cnai_hub.local.app_processes import is_published
 from cnai_hub.local.client import HubClient
 from cnai_hub.local.configuration import GUEST, chosen_port, explain, state_dir
 from cnai_hub.local.steps import Steps
@@ -56,7 +56,7 @@ def run() -> int:
     with _workbench(chosen_port()) as workbench:
         (_next_time if firstrun.done(workbench.state) else _first_time)(workbench)
         app = f"app-{firstrun.SLUG}"
-        published = apps.app_command(app, workbench.client.person) is not None
+        published = is_published(app, workbench.client.person)
         _print_links(workbench, app=published)
         # Nobody need wait for it: its link shows that it starts.
         if published and (problem := firstrun.start_again(workbench.client, app)):
@@ -92,7 +92,7 @@ def link() -> int:
     if known is None:
         raise HubError(f"no workbench of {paths.home()} runs; start it with `make run`")
     person = person_name()
-    sys.stdout.write(known["url"] + links.mint(state, person, _opens(person)) + "\n")
+    sys.stdout.write(known.url + links.mint(state, person, _opens(person)) + "\n")
     return 0
 
 

@@ -7,7 +7,7 @@ The hub applies `manifests` in their order, as itself; an administrator applies 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai.labels import TENANT, USER
 from cnai_hub.tenants import access, admission, limits, network, operator
@@ -15,14 +15,15 @@ from cnai_hub.tenants.cluster import Cluster
 from cnai_hub.tenants.names import namespace_name, tenant_label
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from cnai.catalog import Catalog
+    from cnai.foreign import Manifest
 
 __all__ = ["Cluster", "cluster_manifests", "manifests", "namespace", "namespace_name", "refusal"]
 
 
-def namespace(user: str) -> dict[str, Any]:
+def namespace(user: str) -> Manifest:
     """Return the namespace of a user; the labels hold its pods to the restricted Pod Security Standard."""
     return {
         "apiVersion": "v1",
@@ -42,7 +43,7 @@ def namespace(user: str) -> dict[str, Any]:
     }
 
 
-def manifests(user: str, groups: Collection[str], catalog: Catalog, cluster: Cluster) -> list[dict[str, Any]]:
+def manifests(user: str, groups: Collection[str], catalog: Catalog, cluster: Cluster) -> list[Manifest]:
     """Return what belongs into a user's namespace and the namespace itself, in the order of creation.
 
     The hub may do nothing in there before the second one is applied, which binds its own role;
@@ -60,7 +61,7 @@ def manifests(user: str, groups: Collection[str], catalog: Catalog, cluster: Clu
     ]
 
 
-def cluster_manifests(cluster: Cluster) -> list[dict[str, Any]]:
+def cluster_manifests(cluster: Cluster) -> list[Manifest]:
     """Return what an administrator applies once per cluster: resources, roles and the fences around them, the operator.
 
     Without a `hub_image` the operator's pod is left out.
@@ -75,7 +76,7 @@ def cluster_manifests(cluster: Cluster) -> list[dict[str, Any]]:
     ]
 
 
-def refusal(found: Mapping[str, Any], user: str) -> str:
+def refusal(found: Manifest, user: str) -> str:
     """Say why a namespace that exists already can't be this user's; empty when it is theirs."""
     metadata = found["metadata"]
     owner = (metadata.get("annotations") or {}).get(USER)

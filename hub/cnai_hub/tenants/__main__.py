@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 from dataclasses import MISSING, fields
-from typing import Any
 
+from cnai.tables import Mistake, build
 from cnai_hub.tenants import Cluster, cluster_manifests
 from cnai_hub.tenants.operator import NoResources
 
@@ -22,15 +22,14 @@ def main() -> None:
             f"--{field.name.replace('_', '-')}",
             type=str if several else type(field.default),
             nargs="*" if several else None,
-            default=field.default,
+            default=list(field.default) if several else field.default,
         )
-    options = vars(parser.parse_args())
-    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
     try:
-        items = cluster_manifests(Cluster(**given))
-    except NoResources as error:
+        cluster = build(Cluster, vars(parser.parse_args()))
+        items = cluster_manifests(cluster)
+    except (Mistake, NoResources) as error:
         sys.exit(str(error))
-    if not given["hub_image"]:
+    if not cluster.hub_image:
         sys.stderr.write("the operator's pod is left out: no --hub-image is given\n")
     json.dump({"apiVersion": "v1", "kind": "List", "items": items}, sys.stdout, indent=1)
 

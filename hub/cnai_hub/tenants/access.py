@@ -6,9 +6,10 @@ there, so it has none elsewhere: admission policies see no reads, only authoriza
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cnai.foreign import Manifest
     from cnai_hub.tenants.cluster import Cluster
 
 NOTEBOOK = "notebook"
@@ -24,7 +25,7 @@ _DASK = "kubernetes.dask.org"
 _READ = ("get", "list", "watch")
 
 
-def roles(cluster: Cluster) -> list[dict[str, Any]]:  # noqa: ARG001 - as its neighbors
+def roles(cluster: Cluster) -> list[Manifest]:  # noqa: ARG001 - as its neighbors
     """Return the cluster roles; only two of them are bound cluster-wide."""
     return [
         _role(
@@ -70,7 +71,7 @@ def roles(cluster: Cluster) -> list[dict[str, Any]]:  # noqa: ARG001 - as its ne
     ]
 
 
-def cluster_bindings(cluster: Cluster) -> list[dict[str, Any]]:
+def cluster_bindings(cluster: Cluster) -> list[Manifest]:
     """Return the operator's account, and the bindings of what hub and operator may do everywhere."""
     return [
         _account(cluster.hub_namespace, cluster.operator_account),
@@ -79,22 +80,22 @@ def cluster_bindings(cluster: Cluster) -> list[dict[str, Any]]:
     ]
 
 
-def hub_binding(namespace: str, cluster: Cluster) -> dict[str, Any]:
+def hub_binding(namespace: str, cluster: Cluster) -> Manifest:
     """Return the binding by which the hub may work in a tenant's namespace."""
     return _binding("hub", HUB_IN_TENANT, cluster.hub_namespace, cluster.hub_account, inside=namespace)
 
 
-def tenant_binding(namespace: str) -> dict[str, Any]:
+def tenant_binding(namespace: str) -> Manifest:
     """Return the binding by which a notebook may start Dask clusters in its own namespace."""
     return _binding(NOTEBOOK, TENANT_ROLE, namespace, NOTEBOOK, inside=namespace)
 
 
-def accounts(namespace: str) -> list[dict[str, Any]]:
+def accounts(namespace: str) -> list[Manifest]:
     """Return the service accounts of a tenant; a pod that wants a token has to ask for it."""
     return [_account(namespace, NOTEBOOK), _account(namespace, "default")]
 
 
-def _account(namespace: str, name: str) -> dict[str, Any]:
+def _account(namespace: str, name: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -103,15 +104,15 @@ def _account(namespace: str, name: str) -> dict[str, Any]:
     }
 
 
-def _role(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
+def _role(name: str, *rules: Manifest) -> Manifest:
     return {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}
 
 
-def _rule(group: str, resources: str, *verbs: str) -> dict[str, Any]:
+def _rule(group: str, resources: str, *verbs: str) -> Manifest:
     return {"apiGroups": [group], "resources": resources.split(), "verbs": list(verbs)}
 
 
-def _binding(name: str, role: str, of: str, account: str, *, inside: str = "") -> dict[str, Any]:
+def _binding(name: str, role: str, of: str, account: str, *, inside: str = "") -> Manifest:
     """Bind a cluster role to the account `of`/`account`: inside one namespace, or everywhere."""
     return {
         "apiVersion": f"{_RBAC}/v1",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cnai_hub.tenants.cluster import Cluster
 
     Rule = tuple[str, str]
+    from cnai.foreign import Manifest
 
 _GROUP = "admissionregistration.k8s.io/v1"
 _RESOURCES = ["cpu", "memory", "ephemeral-storage", GPU]
@@ -31,7 +32,7 @@ _LONGEST_IDLE_SECONDS = 3600
 _TENANTS = {"namespaceSelector": {"matchExpressions": [{"key": TENANT, "operator": "Exists"}]}}
 
 
-def policies(cluster: Cluster) -> list[dict[str, Any]]:
+def policies(cluster: Cluster) -> list[Manifest]:
     """Return the admission policies, each with its binding."""
     return [
         *_fence(cluster),
@@ -130,7 +131,7 @@ def _dask_rules(cluster: Cluster) -> list[Rule]:
     ]
 
 
-def _fence(cluster: Cluster) -> list[dict[str, Any]]:
+def _fence(cluster: Cluster) -> list[Manifest]:
     """Hold hub and operator to tenants' namespaces: a mistake in either must not reach another one."""
     hub, operator = (
         f"system:serviceaccount:{cluster.hub_namespace}:{account}"
@@ -174,7 +175,7 @@ def _fence(cluster: Cluster) -> list[dict[str, Any]]:
     return _bound("cnai-fence", matched, rules, matchConditions=[who], variables=variables)
 
 
-def _gpus() -> list[dict[str, Any]]:
+def _gpus() -> list[Manifest]:
     """Compare a Dask cluster with its tenant's quota, so that too many GPUs are refused at once and as a whole."""
     key = f"requests.{GPU}"
     limit = f"has(c.resources) && has(c.resources.limits) && {GPU!r} in c.resources.limits"
@@ -226,18 +227,18 @@ def _over(specs: list[str], rules: Iterable[Rule]) -> list[Rule]:
     return [(f"[{', '.join(f'dyn({spec})' for spec in specs)}].all(s, {rule})", message) for rule, message in rules]
 
 
-def _on(group: str, resource: str, *operations: str) -> dict[str, Any]:
+def _on(group: str, resource: str, *operations: str) -> Manifest:
     return {"apiGroups": [group], "apiVersions": ["v1"], "operations": list(operations), "resources": [resource]}
 
 
 def _bound(
     name: str,
-    matched: list[dict[str, Any]],
+    matched: list[Manifest],
     rules: Iterable[Rule],
     *,
-    within: dict[str, Any] | None = None,
+    within: Manifest | None = None,
     **more: Any,
-) -> list[dict[str, Any]]:
+) -> list[Manifest]:
     validations = [
         {"expression": rule, "message": f"cnai: {message}", "reason": "Forbidden"} for rule, message in rules
     ]
@@ -247,7 +248,7 @@ def _bound(
         "validations": validations,
         **more,
     }
-    bound: dict[str, Any] = {"policyName": name, "validationActions": ["Deny"]}
+    bound: Manifest = {"policyName": name, "validationActions": ["Deny"]}
     if within:
         bound["matchResources"] = within
     return [

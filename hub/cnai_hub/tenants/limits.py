@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai.labels import GPU
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from cnai.catalog import Catalog
+    from cnai.foreign import Manifest
     from cnai_hub.tenants.cluster import Cluster
 
 QUOTA = "tenant"
@@ -19,7 +20,7 @@ _SCHEDULER_CPU = 1
 _SCHEDULER_MEMORY_GIB = 4
 
 
-def quota(namespace: str, groups: Collection[str], catalog: Catalog, cluster: Cluster) -> dict[str, Any]:
+def quota(namespace: str, groups: Collection[str], catalog: Catalog, cluster: Cluster) -> Manifest:
     """Return the quota of a tenant: `cluster.machines` machines of the largest flavor that they may start."""
     flavors = catalog.for_groups(groups).flavors
     cpu = cluster.machines * max((flavor.cpu for flavor in flavors), default=0)
@@ -47,7 +48,7 @@ def quota(namespace: str, groups: Collection[str], catalog: Catalog, cluster: Cl
     }
 
 
-def defaults(namespace: str) -> dict[str, Any]:
+def defaults(namespace: str) -> Manifest:
     """Return the limits of containers that name none; a quota would refuse them.
 
     There is no `max`: Kubernetes takes it as the default of whatever has no other, GPUs included.

@@ -7,11 +7,12 @@ A cluster without a policy controller ignores all of this silently; `cnai doctor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai.labels import COMPONENT, ROLE
 
 if TYPE_CHECKING:
+    from cnai.foreign import Manifest
     from cnai_hub.tenants.cluster import Cluster
 
 HUB_PORT = 8081
@@ -26,13 +27,13 @@ PRIVATE_6 = ("fc00::/7", "fe80::/10")
 # Where NodeLocal DNSCache listens: on the node, so no pod selector finds it.
 _NODE_LOCAL_DNS = "169.254.20.10/32"
 
-_EVERY: dict[str, Any] = {}
+_EVERY: Manifest = {}
 _OWN = {"matchExpressions": [{"key": ROLE, "operator": "NotIn", "values": ["app"]}]}
 _SERVERS = {"matchLabels": {"component": "singleuser-server"}}
 _SCHEDULERS = {"matchLabels": {COMPONENT: "scheduler"}}
 
 
-def policies(namespace: str, cluster: Cluster) -> list[dict[str, Any]]:
+def policies(namespace: str, cluster: Cluster) -> list[Manifest]:
     """Return the network policies of a tenant, default deny first."""
     hub = _pods_of(cluster.hub_namespace, "component", "hub")
     proxy = _pods_of(cluster.hub_namespace, "component", "proxy")
@@ -70,11 +71,11 @@ def policies(namespace: str, cluster: Cluster) -> list[dict[str, Any]]:
     return found
 
 
-def _notebooks() -> dict[str, Any]:
+def _notebooks() -> Manifest:
     return {**_SERVERS, **_OWN}
 
 
-def _dns() -> dict[str, Any]:
+def _dns() -> Manifest:
     cluster_dns = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
@@ -83,7 +84,7 @@ def _dns() -> dict[str, Any]:
     return {"to": [cluster_dns, *_blocks([_NODE_LOCAL_DNS])], "ports": ports}
 
 
-def _internet(cluster: Cluster) -> list[dict[str, Any]]:
+def _internet(cluster: Cluster) -> list[Manifest]:
     six = [block for block in cluster.private if ":" in block]
     four = [block for block in cluster.private if ":" not in block]
     return [
@@ -92,29 +93,29 @@ def _internet(cluster: Cluster) -> list[dict[str, Any]]:
     ]
 
 
-def _blocks(cidrs: tuple[str, ...] | list[str]) -> list[dict[str, Any]]:
+def _blocks(cidrs: tuple[str, ...] | list[str]) -> list[Manifest]:
     return [{"ipBlock": {"cidr": cidr}} for cidr in cidrs]
 
 
-def _pods_of(namespace: str, key: str, value: str) -> dict[str, Any]:
+def _pods_of(namespace: str, key: str, value: str) -> Manifest:
     return {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
         "podSelector": {"matchLabels": {key: value}},
     }
 
 
-def _tcp(port: int) -> list[dict[str, Any]]:
+def _tcp(port: int) -> list[Manifest]:
     return [{"port": port, "protocol": "TCP"}]
 
 
 def _policy(
     namespace: str,
     name: str,
-    pods: dict[str, Any],
+    pods: Manifest,
     *,
-    ingress: list[dict[str, Any]] | None = None,
-    egress: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:
+    ingress: list[Manifest] | None = None,
+    egress: list[Manifest] | None = None,
+) -> Manifest:
     """Return a policy of the directions that are given; an empty list denies, none leaves to other policies."""
     directions = {"Ingress": ingress, "Egress": egress}
     rules = {kind.lower(): rule for kind, rule in directions.items() if rule}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai.labels import ROLE
 
 if TYPE_CHECKING:
+    from cnai.foreign import Manifest
     from cnai_hub.tenants.cluster import Cluster
 
 RELEASES = "cnai-releases"
@@ -21,7 +22,7 @@ class NoResources(Exception):
     """The package that brings the resource definitions is not installed here."""
 
 
-def definitions() -> list[dict[str, Any]]:
+def definitions() -> list[Manifest]:
     """Return the definitions of DaskCluster and its kin, out of the package that the operator runs."""
     import yaml
 
@@ -33,15 +34,15 @@ def definitions() -> list[dict[str, Any]]:
             "dask-kubernetes isn't installed here; run this in the hub's image, or after `make install-dev`"
         ) from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast, in all wheels of PyYAML
-    found: list[dict[str, Any]] = []
+    found: list[Manifest] = []
     for name in ("daskcluster", "daskworkergroup", "daskjob", "daskautoscaler"):
         found += [each for each in yaml.load_all(folder.joinpath(f"{name}.yaml").read_text(), loader) if each]
     return found
 
 
-def releases(cluster: Cluster) -> dict[str, Any]:
+def releases(cluster: Cluster) -> Manifest:
     """Return the claim that the hub mounts: published notebooks outlive its pod."""
-    spec: dict[str, Any] = {
+    spec: Manifest = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": f"{cluster.releases_gib}Gi"}},
     }
@@ -55,7 +56,7 @@ def releases(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def deployment(cluster: Cluster) -> dict[str, Any]:
+def deployment(cluster: Cluster) -> Manifest:
     """Return the operator as a pod: one at a time, and nothing but the API server and schedulers to talk to."""
     container = {
         "name": "operator",

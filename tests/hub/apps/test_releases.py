@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnai_hub.apps import app_command, app_environment
+from cnai.errors import HubError
 from cnai_hub.apps.releases import (
     KEPT_RELEASES,
     App,
@@ -22,6 +23,7 @@ from cnai_hub.apps.releases import (
     slug_of,
     valid_slug,
 )
+from cnai_hub.local.app_processes import app_command, app_environment
 
 
 def publish(store, number, owner="ada", slug="demo", content="x"):
@@ -127,3 +129,69 @@ def test_no_owner_leads_out_of_the_store(owner):
 def test_a_folder_without_a_record_is_no_app(tmp_path):
     assert read_app(tmp_path) is None
     assert read_release(tmp_path, 1) is None
+
+
+def test_a_release_says_its_kind(store):
+    publish(store, 1)
+    file = store.folder("ada", "demo") / "releases" / "1" / "release.json"
+    assert json.loads(file.read_text())["kind"] == "notebook"
+    assert read_release(store.folder("ada", "demo"), 1).kind == "notebook"
+
+
+@pytest.fixture
+def record(store):
+    """Change what the disk says about app or release."""
+    publish(store, 1)
+
+    def change(name, **changes):
+        file = store.folder("ada", "demo") / name
+        file.chmod(0o600)
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def test_what_a_newer_version_wrote_beside_is_ignored(store, record):
+    app, release = store.get("ada", "demo"), read_release(store.folder("ada", "demo"), 1)
+    record("app.json", banner={"color": "red"})
+    record("releases/1/release.json", model="x")
+    assert (store.get("ada", "demo"), read_release(store.folder("ada", "demo"), 1)) == (app, release)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"title": 5}, "title must be text; given: 5"),
+        ({"share": "guest"}, "share must be a list; given: 'guest'"),
+        ({"current": "1"}, "current must be a whole number; given: '1'"),
+    ],
+)
+def test_a_damaged_app_says_what_and_what_to_do(store, record, changes, why):
+    record("app.json", **changes)
+    with pytest.raises(HubError, match=rf"demo/app\.json is damaged: {re.escape(why)}; publish the notebook again"):
+        store.get("ada", "demo")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"packages": ["torch"]}, "packages must be a table; given: ['torch']"),
+        ({"kind": "model"}, "kind must be notebook; given: 'model'"),
+    ],
+)
+def test_a_damaged_release_says_what_and_what_to_do(store, record, changes, why):
+    record("releases/1/release.json", **changes)
+    with pytest.raises(HubError, match=rf"release\.json is damaged: {re.escape(why)}; publish the notebook again"):
+        read_release(store.folder("ada", "demo"), 1)
+
+
+def test_a_damaged_app_hides_no_other(store, record):
+    publish(store, 2, slug="whole")
+    record("app.json", title=5)
+    assert [app.slug for app in store.apps()] == ["whole"]
+
+
+def test_a_damaged_app_can_be_published_again(store, record):
+    record("app.json", title=5)
+    app = publish(store, store.next_number("ada", "demo"))
+    assert store.get("ada", "demo") == app

@@ -164,7 +164,7 @@ UNPLACED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"
     ],
 )
 def test_a_start_in_plain_words(pod, events, stage):
-    assert progress.stage(pod, events) == stage
+    assert progress.stage(pod, events) == progress.Stage(*stage)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -10,7 +11,7 @@ import pytest
 
 from cnai.errors import CnaiError
 from cnai_hub.apps.releases import Store
-from cnai_hub.local import credentials, links, ports
+from cnai_hub.local import credentials, links, ports, processes
 from cnai_hub.local.configuration import seed, state_dir
 
 
@@ -28,6 +29,37 @@ def test_damaged_secrets_say_what_to_do(state, damage):
     (state / credentials.FILE_NAME).write_text(damage)
     with pytest.raises(CnaiError, match=r"credentials\.json is damaged; delete it"):
         credentials.load(state)
+
+
+def test_secrets_of_a_newer_version_are_read(state):
+    first = credentials.load(state)
+    file = state / credentials.FILE_NAME
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"proxy_token": "x"}))
+    assert credentials.load(state) == first
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"person": "ada"}', '{"person": "ada", "expires": "never"}'])
+def test_a_damaged_link_logs_nobody_in(state, damage):
+    token = links.mint(state, "ada", "/user/ada/lab").split("/")[3].split("?")[0]
+    (file,) = (state / "links").iterdir()
+    file.write_text(damage)
+    assert links.use(state, token) is None
+
+
+def test_the_lock_names_the_workbench_that_runs(state):
+    assert processes.running(state) is None
+    with processes.only_one(state, "http://127.0.0.1:8000"):
+        assert processes.running(state) == processes.Holder(pid=os.getpid(), url="http://127.0.0.1:8000")
+    assert processes.running(state) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 7}', '{"pid": "7", "url": ""}'])
+def test_a_lock_that_names_nobody_still_holds(state, text):
+    with processes.only_one(state, "http://127.0.0.1:8000"):
+        (state / "workbench.lock").write_text(text)
+        assert processes.running(state) is None
+        with pytest.raises(CnaiError, match=r"runs already; use it"), processes.only_one(state, ""):
+            pass
 
 
 def test_a_link_works_once(state):
@@ -64,6 +96,14 @@ def test_internal_ports_stay_while_they_are_free(state):
         second = ports.internal(state, ("hub", "proxy"))
     assert second["proxy"] == first["proxy"]
     assert second["hub"] != first["hub"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"hub": "x", "proxy": 0}', '{"hub": 99999, "proxy": -1}'])
+def test_damaged_ports_are_chosen_anew(state, text):
+    (state / "ports.json").write_text(text)
+    chosen = ports.internal(state, ("hub", "proxy"))
+    assert all(ports.is_free(port) for port in chosen.values())
+    assert ports.internal(state, ("hub", "proxy")) == chosen
 
 
 def test_a_port_in_use_says_what_to_do():
@@ -121,3 +161,17 @@ def test_notebooks_are_seeded_once_and_never_over_the_persons_own(state, tmp_pat
         "03.ipynb": "changed",
         "04.ipynb": "shipped later",
     }
+
+
+@pytest.mark.parametrize("text", ["", "{}", "7", '["01.ipynb", 2]'])
+def test_a_damaged_memory_of_notebooks_keeps_nobody_from_their_server(state, tmp_path, text):
+    work = tmp_path / "work"
+    seed(work, state)
+    first, *others = sorted(work.iterdir())
+    first.write_text("mine")
+    others[0].unlink()
+    (state / "seeded.json").write_text(text)
+    seed(work, state)
+    assert first.read_text() == "mine"
+    assert others[0].exists()
+    assert set(json.loads((state / "seeded.json").read_text())) == {path.name for path in work.iterdir()}

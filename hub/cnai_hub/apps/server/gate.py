@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub import __version__ as hub_version
 from jupyterhub.singleuser.extension import JupyterHubIdentityProvider, JupyterHubOAuthCallbackHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
-from voila.static_file_handler import AllowListFileHandler
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubOAuth
@@ -21,7 +20,7 @@ class HubIdentity(JupyterHubIdentityProvider):
     """Who a request comes from, as the hub says."""
 
     def __init__(self, **kwargs: Any) -> None:
-        # Voila passes the two for its own login by token, which this replaces; `token` can't be set here.
+        # A server passes the two for its own login by token, which this replaces; `token` can't be set here.
         kwargs.pop("login_handler_class", None)
         kwargs.pop("token", None)
         super().__init__(**kwargs)
@@ -33,7 +32,7 @@ class HubIdentity(JupyterHubIdentityProvider):
 
 
 def identity(hub_auth: HubOAuth) -> type[HubIdentity]:
-    """Return the class for Voila, which makes the instance itself."""
+    """Return the class for a server that makes the instance itself."""
 
     class Identity(HubIdentity):
         def __init__(self, **kwargs: Any) -> None:
@@ -45,7 +44,7 @@ def identity(hub_auth: HubOAuth) -> type[HubIdentity]:
 class Gate(RequestHandler):
     """Goes in front of a handler: login and right to open this app first, then the handler's own preparations.
 
-    Voila asks for a login on its pages only; its handlers of files, templates, themes and extensions ask nobody.
+    A server's own handlers of files, templates, themes and extensions may ask nobody, as Voila's do.
     """
 
     is_closed = False
@@ -86,10 +85,10 @@ class Gate(RequestHandler):
     def check_xsrf_cookie(self) -> None:
         """Check the token that keeps other pages from using a viewer's cookie.
 
-        Browsers fetch fonts and modules as they fetch data, but without a token. Files of Voila and JupyterLab are no
-        secret; those of the release need one.
+        Browsers fetch fonts and modules as they fetch data, but without a token. Files of the programs that serve are
+        no secret; those of the release, which `settings["released_files"]` handles, need one.
         """
-        shipped = isinstance(self, StaticFileHandler) and not isinstance(self, AllowListFileHandler)
+        shipped = isinstance(self, StaticFileHandler) and not isinstance(self, self.settings["released_files"])
         if not (shipped and self.request.headers.get("Sec-Fetch-Site") == "same-origin"):
             super().check_xsrf_cookie()
 

@@ -14,6 +14,8 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cnai.foreign import Message
+
 ALLOWED = ("comm_open", "comm_close", "comm_msg", "comm_info_request", "kernel_info_request")
 """Types of messages that a page may send; Voila's own list has `shutdown_request`, too."""
 
@@ -28,7 +30,7 @@ class Refused(Exception):
     """What a viewer sent is not for kernels; the message says why."""
 
 
-def parse(raw: str | bytes, subprotocol: str | None) -> tuple[str, dict[str, Any]]:
+def parse(raw: str | bytes, subprotocol: str | None) -> tuple[str, Message]:
     """Return channel and message of what came over the websocket."""
     try:
         if isinstance(raw, bytes):
@@ -59,7 +61,7 @@ def _check_count(raw: bytes, subprotocol: str | None) -> None:
         raise Refused("more parts than bytes")
 
 
-def admit(channel: str, message: dict[str, Any]) -> None:
+def admit(channel: str, message: Message) -> None:
     """Raise Refused unless a viewer may send this message."""
     try:
         kind, target = message["header"]["msg_type"], message["content"].get("target_name")

@@ -23,8 +23,10 @@ from jupyterhub.singleuser.extension import JupyterHubAuthorizer, JupyterHubOAut
 from traitlets import default
 from traitlets.config import Config
 from voila.app import Voila
+from voila.static_file_handler import AllowListFileHandler
 
 from cnai import paths
+from cnai.errors import HubError
 from cnai_hub.apps.channels import waking
 from cnai_hub.apps.releases import App, Release, read_app, read_release
 from cnai_hub.apps.server.activity import Activity
@@ -74,6 +76,7 @@ class AppServer(Voila):
         settings["allow_unauthenticated_access"] = False
         settings["hub_auth"] = self.identity_provider.hub_auth
         settings["touched"] = self.activity.touch
+        settings["released_files"] = AllowListFileHandler
         return settings
 
     def init_handlers(self) -> Any:
@@ -141,7 +144,7 @@ def configuration(
     )
 
 
-def local_formulas(page_config: dict[str, Any], *, base_url: str, **_: Any) -> dict[str, Any]:
+def local_formulas(page_config: dict[str, object], *, base_url: str, **_: Any) -> dict[str, object]:
     """Take MathJax from this server; by default it comes from a content network."""
     return {
         **page_config,
@@ -167,8 +170,11 @@ def _interval() -> float:
 def main() -> None:
     """Serve the current release of the app whose folder the command line names."""
     folder = Path(sys.argv[1])
-    app = read_app(folder)
-    release = read_release(folder, app.current) if app else None
+    try:
+        app = read_app(folder)
+        release = read_release(folder, app.current) if app else None
+    except HubError as error:
+        sys.exit(str(error))
     if app is None or release is None:
         sys.exit(f"{folder} holds no release; publish the notebook again")
     # Out of the environment first: Voila copies it into every kernel.

@@ -11,11 +11,11 @@ GET    api/releases/<slug>  the current release as a bundle, for the server of t
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from jupyterhub.services.auth import HubAuthenticated, UserNotAllowed
@@ -23,9 +23,12 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from cnai.appwire import AppList, AppModel, Progress, Published, Refusal
 from cnai.errors import CnaiError, UnknownName, UsageError
-from cnai_hub.apps import TERMINAL, bundle, snapshot
+from cnai.records import Record
+from cnai_hub.apps import bundle, snapshot
 from cnai_hub.apps.service.pages import open_path
+from cnai_hub.roles import TERMINAL
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubAuth
@@ -39,6 +42,15 @@ _MOST_UPLOADS = 4
 _CHUNK_BYTES = 2**20
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller(Record):
+    """The user or service that a token speaks for, and its scopes."""
+
+    name: str
+    kind: str
+    scopes: tuple[str, ...] = ()
 
 
 class Api(HubAuthenticated, RequestHandler):
@@ -55,7 +67,7 @@ class Api(HubAuthenticated, RequestHandler):
         """Let in whoever brings a token that may call this service."""
         model = await self.hub_auth.get_user(self, sync=False)
         try:
-            self.current_user = self.check_hub_user(model) if model else None
+            self.current_user = Caller.of(model) if model and self.check_hub_user(model) else None
         except UserNotAllowed:
             self.current_user = None
         if self.current_user is None:
@@ -63,12 +75,11 @@ class Api(HubAuthenticated, RequestHandler):
 
     async def me(self) -> str:
         """Return the user whom the token speaks for."""
-        name = str(self.current_user["name"])
-        if self.current_user["kind"] == "user":
-            return name
-        if name == TERMINAL and (owner := os.environ.get("CNAI_APPS_TERMINAL_OWNER")):
+        if self.current_user.kind == "user":
+            return str(self.current_user.name)
+        if self.current_user.name == TERMINAL and (owner := os.environ.get("CNAI_APPS_TERMINAL_OWNER")):
             return owner
-        raise HTTPError(403, f"service {name} may not publish")
+        raise HTTPError(403, f"service {self.current_user.name} may not publish")
 
     async def author(self) -> str:
         """Return the user whom the token speaks for, who must be one that may publish."""
@@ -77,20 +88,20 @@ class Api(HubAuthenticated, RequestHandler):
             raise HTTPError(403, f"{me} may open apps, but not publish; only members of {creators!r} may")
         return me
 
-    async def model(self, app: App) -> dict[str, Any]:
+    async def model(self, app: App) -> AppModel:
         """Return what clients are told about an app."""
-        return {
-            "slug": app.slug,
-            "title": app.title,
-            "author": app.owner,
-            "mine": app.owner == await self.me(),
-            "created": app.created,
-            "published": app.published,
-            "version": app.current,
-            "share": list(app.share),
-            "state": await self.publisher.state_of(app),
-            "url": os.environ["CNAI_HUB_URL"] + open_path(app),
-        }
+        return AppModel(
+            slug=app.slug,
+            title=app.title,
+            author=app.owner,
+            mine=app.owner == await self.me(),
+            created=app.created,
+            published=app.published,
+            version=app.current,
+            share=app.share,
+            state=await self.publisher.state_of(app),
+            url=os.environ["CNAI_HUB_URL"] + open_path(app),
+        )
 
     def write_error(self, status_code: int, **about: Any) -> None:  # noqa: ARG002 - tornado's signature
         """Send the reason as JSON."""
@@ -108,11 +119,8 @@ class Check(Api):
     async def post(self) -> None:
         """Tell what comes with it, or why it can't be."""
         author = await self.author()
-        try:
-            request = json.loads(self.request.body)
-        except ValueError as error:
-            raise UsageError(f"this is not a publish request ({error})") from None
-        self.finish(await self.publisher.check(author, snapshot.wanted(request)))
+        wanted = snapshot.wanted(snapshot.request_of(self.request.body))
+        self.finish((await self.publisher.check(author, wanted)).plain())
 
 
 @stream_request_body
@@ -166,7 +174,8 @@ class Apps(Api):
             raise self._refusal
         me = await self.me()
         apps = [app for app in self.publisher.store.apps() if app.may_open(me)]
-        self.finish({"apps": [await self.model(app) for app in apps]})
+        models = [await self.model(app) for app in apps]
+        self.finish(AppList(apps=tuple(models)).plain())
 
     async def post(self) -> None:
         """Publish a notebook."""
@@ -177,32 +186,37 @@ class Apps(Api):
         author, wanted = self._author, snapshot.read(self._body)
         self._done()
         self.set_header("Content-Type", "application/x-ndjson")
-        facts: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        facts: asyncio.Queue[Progress | Published | Refusal] = asyncio.Queue()
         work = asyncio.create_task(self._publish(author, wanted, facts))
-        fact: dict[str, Any] = {"progress": "checking"}
+        fact: Progress | Published | Refusal = Progress(progress="checking")
         try:
-            while "progress" in fact:
-                self.write(json.dumps(fact) + "\n")
+            while isinstance(fact, Progress):
+                self.write(fact.to_json() + "\n")
                 await self.flush()
                 with suppress(TimeoutError):  # then the same again: silence would look like a dead service
                     fact = await asyncio.wait_for(facts.get(), _BEAT_SECONDS)
-            await self.finish(json.dumps(fact) + "\n")
+            await self.finish(fact.to_json() + "\n")
         except StreamClosedError:
             log.info("%s went away while publishing %s", author, wanted.slug)
         finally:
             work.cancel()
 
-    async def _publish(self, author: str, wanted: Snapshot, facts: asyncio.Queue[dict[str, Any]]) -> None:
+    async def _publish(
+        self, author: str, wanted: Snapshot, facts: asyncio.Queue[Progress | Published | Refusal]
+    ) -> None:
+        def tell(text: str) -> None:
+            facts.put_nowait(Progress(progress=text))
+
         try:
-            app = await self.publisher.publish(author, wanted, lambda text: facts.put_nowait({"progress": text}))
-            facts.put_nowait({"app": await self.model(app)})
+            app = await self.publisher.publish(author, wanted, tell)
+            facts.put_nowait(Published(app=await self.model(app)))
         except CnaiError as error:
-            facts.put_nowait({"error": str(error), "usage": isinstance(error, UsageError)})
+            facts.put_nowait(Refusal(error=str(error), usage=isinstance(error, UsageError)))
         except OSError as error:  # a full disk, most likely
-            facts.put_nowait({"error": f"the release could not be written, the old one stays: {error}", "usage": False})
+            facts.put_nowait(Refusal(error=f"the release could not be written, the old one stays: {error}"))
         except Exception:
             log.exception("publishing %s/%s", author, wanted.slug)
-            facts.put_nowait({"error": "the apps service failed; the hub's log says why", "usage": False})
+            facts.put_nowait(Refusal(error="the apps service failed; the hub's log says why"))
 
 
 class OneApp(Api):
@@ -217,17 +231,17 @@ class OneApp(Api):
 class CurrentRelease(Api):
     """What an app's server serves, where it can't read it from the hub's disk."""
 
-    def check_hub_user(self, model: dict[str, Any]) -> dict[str, Any]:
+    def check_hub_user(self, model: object) -> object:
         """Let in any token: that of an app's server may call nothing, and what it may do here is asked below."""
         return model
 
     async def get(self, slug: str) -> None:
         """Send the current release to the server of this app, by the token that the hub gave to it alone."""
-        owner = str(self.current_user["name"])
+        owner = str(self.current_user.name)
         app = self.publisher.store.get(owner, slug)
         own = f"access:servers!server={owner}/{app.server_name}" if app else ""
         # Who the token speaks for is not enough: other servers of the same author have tokens, too.
-        if app is None or self.current_user["kind"] != "user" or own not in self.current_user["scopes"]:
+        if app is None or self.current_user.kind != "user" or own not in self.current_user.scopes:
             raise HTTPError(403, "this needs the token of the app's own server")
         folder = self.publisher.store.folder(owner, slug)
         self.set_header("Content-Type", "application/x-tar")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from cnai.errors import HubError
-from cnai_hub.local.client import reason
+from cnai.records import Record
+from cnai_hub import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ServerState = Literal["running", "starting", "stopping", "stopped"]
+    from cnai.appwire import AppState
+
+_Read = TypeVar("_Read", bound=Record)
 
 _POLL_SECONDS = 0.3
 # The hub itself gives up earlier; on a cluster it may wait for a machine and the pull of an image.
@@ -33,25 +35,24 @@ class Hub:
 
     async def groups_of(self, user: str) -> set[str] | None:
         """Return the groups a user is in, None if there is no such user."""
-        model = await self._get(f"/users/{_q(user)}")
-        return set(model["groups"]) if model else None
+        found = await self._get(models.User, f"/users/{_q(user)}")
+        return set(found.groups) if found else None
 
     async def members_of(self, group: str) -> set[str] | None:
         """Return the users in a group, None if there is no such group."""
-        model = await self._get(f"/groups/{_q(group)}")
-        return set(model["users"]) if model else None
+        found = await self._get(models.Group, f"/groups/{_q(group)}")
+        return set(found.users) if found else None
 
-    async def state_of(self, owner: str, server: str) -> ServerState:
+    async def state_of(self, owner: str, server: str) -> AppState:
         """Return what a server does."""
-        model = await self._get(_server(owner, server))
-        pending = (model or {}).get("pending")
-        if pending:
-            return "stopping" if pending == "stop" else "starting"
-        return "running" if model and model.get("ready") else "stopped"
+        found = await self._get(models.Server, _server(owner, server)) or models.Server()
+        if found.pending:
+            return "stopping" if found.pending == "stop" else "starting"
+        return "running" if found.ready else "stopped"
 
     async def create(self, owner: str, server: str, title: str) -> None:
         """Make sure that a server exists."""
-        if await self._get(_server(owner, server)) is None:
+        if await self._get(models.Server, _server(owner, server)) is None:
             body = {"display_name": title, "user_options": {}}
             await self._ask("PUT", _server(owner, server), body, fine=(409,))  # 409: somebody else was quicker
 
@@ -62,14 +63,14 @@ class Hub:
         body = {"display_name": title, "user_options": {}}
         reply = await self._ask("POST", _server(owner, server), body, fine=(400,))
         if reply.is_error and await self.state_of(owner, server) == "stopped":  # else somebody else was quicker
-            raise HubError(f"the app's server did not start: {reason(reply)}")
+            raise HubError(f"the app's server did not start: {models.reason(reply)}")
 
     async def stop(self, owner: str, server: str, *, remove: bool = False) -> None:
         """Stop a server and wait until it has; with `remove` until it's gone, and its shares with it."""
         await self._ask("DELETE", _server(owner, server), {"remove": True} if remove else None, fine=(404,))
         await self._until(owner, server, "stopped")
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            while remove and await self._get(_server(owner, server)):
+            while remove and await self._get(models.Server, _server(owner, server)):
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def wait_ready(self, owner: str, server: str, progress: Callable[[str], None]) -> None:
@@ -82,13 +83,13 @@ class Hub:
         """Return why a server's last start failed, as the hub tells those who watch its progress."""
         reply = await self._ask("GET", f"{_server(owner, server)}/progress", fine=(400, 404), accept="*/*")
         lines = [line.removeprefix("data:") for line in reply.text.splitlines() if line.startswith("data:")]
-        message = str(json.loads(lines[-1]).get("message", "")) if lines else ""
+        message = models.read(models.SpawnProgress, lines[-1]).message if lines else ""
         return message.removeprefix(_FAILED) or "the hub's log says why"
 
     async def shared_with(self, owner: str, server: str) -> set[str]:
         """Return the users who may open a server besides its owner."""
-        shares = await self._pages(f"/shares/{_q(owner)}/{_q(server)}")
-        return {share["user"]["name"] for share in shares if share["user"]}
+        shares = await self._shares(f"/shares/{_q(owner)}/{_q(server)}")
+        return {share.user.name for share in shares if share.user}
 
     async def share(self, owner: str, server: str, users: set[str]) -> None:
         """Let exactly these users open a server, and only open: who may start one may choose what it starts."""
@@ -100,8 +101,8 @@ class Hub:
             await self._ask("POST", f"/shares/{_q(owner)}/{_q(server)}", {"user": user, "scopes": access})
 
     async def _until(
-        self, owner: str, server: str, *wanted: ServerState, progress: Callable[[str], None] | None = None
-    ) -> ServerState:
+        self, owner: str, server: str, *wanted: AppState, progress: Callable[[str], None] | None = None
+    ) -> AppState:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 while (state := await self.state_of(owner, server)) not in wanted:
@@ -112,19 +113,20 @@ class Hub:
             raise HubError(f"the app's server is still {state} after {_PATIENCE_SECONDS:g} s") from None
         return state
 
-    async def _pages(self, path: str) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = []
+    async def _shares(self, path: str) -> list[models.Share]:
+        shares: list[models.Share] = []
         while True:
             # With this type every list comes in pages of the same form.
-            model = await self._get(f"{path}?offset={len(items)}", accept="application/jupyterhub-pagination+json")
-            items += model["items"] if model else []
-            if not model or not model["_pagination"]["next"]:
-                return items
+            accept = "application/jupyterhub-pagination+json"
+            page = await self._get(models.Shares, f"{path}?offset={len(shares)}", accept)
+            shares += page.items if page else ()
+            if not page or page.is_last:
+                return shares
 
-    async def _get(self, path: str, accept: str = "application/json") -> dict[str, Any] | None:
+    async def _get(self, kind: type[_Read], path: str, accept: str = "application/json") -> _Read | None:
+        """Return what the hub says, None if there is no such thing."""
         reply = await self._ask("GET", path, fine=(404,), accept=accept)
-        model: dict[str, Any] | None = None if reply.status_code == 404 else reply.json()
-        return model
+        return None if reply.status_code == 404 else models.read(kind, reply.content)
 
     async def _ask(
         self, method: str, path: str, body: Any = None, *, fine: tuple[int, ...] = (), accept: str = "application/json"
@@ -134,7 +136,7 @@ class Hub:
         except httpx.HTTPError as error:
             raise HubError(f"the hub does not answer ({type(error).__name__})") from None
         if reply.is_error and reply.status_code not in fine:
-            raise HubError(f"the hub refused ({reply.status_code}): {reason(reply)}")
+            raise HubError(f"the hub refused ({reply.status_code}): {models.reason(reply)}")
         return reply
 
 

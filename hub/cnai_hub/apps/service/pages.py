@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -12,11 +13,13 @@ from jupyterhub.services.auth import HubOAuthenticated, UserNotAllowed
 from tornado.web import HTTPError, RequestHandler
 
 from cnai.errors import HubError
-from cnai_hub.apps import SERVICE
+from cnai_hub.models import Named
+from cnai_hub.roles import APPS
 
 if TYPE_CHECKING:
     import jinja2
 
+    from cnai.appwire import AppState
     from cnai_hub.apps.releases import App
     from cnai_hub.apps.service.publisher import Publisher
 
@@ -40,7 +43,7 @@ def open_path(app: App) -> str:
 
     The server's own address doesn't then, and if the author's notebook server runs, leads there.
     """
-    return f"services/{SERVICE}/open/{_key(app.owner, app.slug)}"
+    return f"services/{APPS}/open/{_key(app.owner, app.slug)}"
 
 
 def _base() -> str:
@@ -63,7 +66,7 @@ class Page(HubOAuthenticated, RequestHandler):
         """Let in whom the hub lets in, send others to its login."""
         model = await self.hub_auth.get_user(self, sync=False)
         try:
-            self.current_user = self.check_hub_user(model) if model else None
+            self.current_user = Named.of(model) if model and self.check_hub_user(model) else None
         except UserNotAllowed:
             raise HTTPError(403, reason="You may not open the apps page") from None
         if self.current_user is None:
@@ -80,7 +83,7 @@ class Page(HubOAuthenticated, RequestHandler):
     @property
     def me(self) -> str:
         """Name of who is looking."""
-        return str(self.current_user["name"])
+        return str(self.current_user.name)
 
     def app_or_404(self, owner: str, slug: str) -> App:
         """Return an app that I may open; whether others exist is nobody's business."""
@@ -104,6 +107,21 @@ class Page(HubOAuthenticated, RequestHandler):
         self.show(problem=f"{self._reason}.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """An app on the page; `share` is told to its author only."""
+
+    key: str
+    title: str
+    author: str
+    date: str
+    day: str
+    version: int
+    state: AppState
+    mine: bool
+    share: tuple[str, ...]
+
+
 class Index(Page):
     """The list of apps."""
 
@@ -124,19 +142,19 @@ class Index(Page):
             opening=_key(owner, slug) if slug else "",
         )
 
-    async def _row(self, app: App) -> dict[str, Any]:
+    async def _row(self, app: App) -> Row:
         published = datetime.fromtimestamp(app.published, UTC)
-        return {
-            "key": _key(app.owner, app.slug),
-            "title": app.title,
-            "author": app.owner,
-            "date": published.isoformat(timespec="seconds"),
-            "day": f"{published:%d %B %Y}".lstrip("0"),
-            "version": app.current,
-            "state": await self.publisher.state_of(app),
-            "mine": app.owner == self.me,
-            "share": app.share if app.owner == self.me else (),
-        }
+        return Row(
+            key=_key(app.owner, app.slug),
+            title=app.title,
+            author=app.owner,
+            date=published.isoformat(timespec="seconds"),
+            day=f"{published:%d %B %Y}".lstrip("0"),
+            version=app.current,
+            state=await self.publisher.state_of(app),
+            mine=app.owner == self.me,
+            share=app.share if app.owner == self.me else (),
+        )
 
 
 class State(Page):

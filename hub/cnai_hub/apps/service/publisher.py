@@ -8,9 +8,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cnai.errors import CnaiError, UnknownName, UsageError
+from cnai.appwire import Accepted, AppState
+from cnai.errors import CnaiError, HubError, UnknownName, UsageError
 from cnai_hub.apps.releases import App, Release, Store
 
 if TYPE_CHECKING:
@@ -32,15 +33,12 @@ class Publisher:
         self.store, self._hub, self._terms = store, hub, terms
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def check(self, owner: str, wanted: Wanted) -> dict[str, Any]:
-        """Refuse what can't be published before anybody waits for it; else tell what comes with it.
-
-        `current` is the release that it would replace, `runs` tells whether the runs that it shows have to come along.
-        """
+    async def check(self, owner: str, wanted: Wanted) -> Accepted:
+        """Refuse what can't be published before anybody waits for it, or tell what has to come along."""
         await self._people(wanted.share)
         self._terms.check(wanted, await self.groups_of(owner))
-        app = self.store.get(owner, wanted.slug)
-        return {"current": app.current if app else None, "runs": self._terms.in_pods}
+        app = self._published(owner, wanted.slug)
+        return Accepted(current=app.current if app else None, runs=self._terms.in_pods)
 
     async def publish(self, owner: str, snapshot: Snapshot, progress: Progress) -> App:
         """Make a notebook that its author has tried the app's current release, share it and start its server."""
@@ -68,7 +66,7 @@ class Publisher:
         """Begin to start an app's server if it doesn't run."""
         await self._hub.start(app.owner, app.server_name, app.title)
 
-    async def state_of(self, app: App) -> str:
+    async def state_of(self, app: App) -> AppState:
         """Return what an app's server does."""
         return await self._hub.state_of(app.owner, app.server_name)
 
@@ -105,9 +103,17 @@ class Publisher:
             self.store.commit(stage, app, release)
             return app
 
+    def _published(self, owner: str, slug: str) -> App | None:
+        """Return the app that would be replaced; a damaged record counts as none, so that publishing repairs it."""
+        try:
+            return self.store.get(owner, slug)
+        except HubError as error:
+            log.warning("%s", error)
+            return None
+
     def _records(self, owner: str, snapshot: Snapshot, viewers: list[str]) -> tuple[App, Release]:
         now, number = time.time(), self.store.next_number(owner, snapshot.slug)
-        old = self.store.get(owner, snapshot.slug)
+        old = self._published(owner, snapshot.slug)
         app = App(
             owner=owner,
             slug=snapshot.slug,

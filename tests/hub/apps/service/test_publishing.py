@@ -186,13 +186,25 @@ def test_publishing_needs_a_token_of_somebody_who_may(hub, guest, author):
         )
 
 
+def test_a_damaged_app_is_repaired_by_publishing_it_again(folder, store):
+    notebook = write(folder, "damaged.ipynb", "'whole'")
+    first = apps.publish(notebook)
+    (store.folder(PERSON, "damaged") / "app.json").write_text("{")
+    assert "damaged" not in [app.slug for app in apps.apps()]
+    with pytest.raises(HubError, match=r"damaged/app\.json is damaged: .*; publish the notebook again"):
+        apps.unpublish("damaged")
+    again = apps.publish(notebook)
+    assert (again.version, again.state) == (first.version + 1, "running")
+    apps.unpublish("damaged")
+
+
 def test_a_notebook_server_may_publish_with_its_own_token(hub, api, folder, guest):
     """Also the control for what viewers can't do: the same client runs code where it is allowed."""
     notebook = write(hub.home / "notebooks", "from-lab.ipynb", "'from ' + 'lab'")
     marker = folder / "marker"
     code = (
         "import os; os.environ.pop('CNAI_HOME')\n"
-        "from cnai.faces import apps\n"
+        "from cnai.publish import apps\n"
         f"app = apps.publish({str(notebook)!r}, share=[{GUEST!r}])\n"
         f"open({str(marker)!r}, 'w').write(repr(app) + apps.apps()._repr_html_())"
     )
