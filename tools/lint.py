@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-PAGES = ["README.md", "docs/reference.md"]
+PAGES = ["README.md", "docs/first-run.md", "docs/reference.md"]
 CHECKS = {
     "ruff check": ["ruff", "check", "-q", "."],
     "ruff format": ["ruff", "format", "-q", "--check", "."],

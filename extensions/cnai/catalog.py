@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cnai import environment
 from cnai.errors import UnknownName, UsageError
 from cnai.paths import shipped
 from cnai.tables import Mistake, build, unknown
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 KEPT_MEMORY = 0.1
 """Share of its memory that a machine may keep for firmware and kernel and still be sold under the full number."""
 
-_VARIABLE = "CNAI_CATALOG"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _REFERENCE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?", re.ASCII)
 
@@ -139,7 +139,7 @@ def load(source: str | Path | None = None) -> Catalog:
 
     Default: `$CNAI_CATALOG`, else the one that comes with cnai. Errors name file, line and key.
     """
-    source = source or os.environ.get(_VARIABLE) or shipped("images/catalog.toml")
+    source = source or environment.CATALOG.get() or shipped("images/catalog.toml")
     if str(source).lstrip().startswith("{"):
         return _from_json(str(source))
     path = Path(source)
@@ -166,8 +166,8 @@ def _from_json(text: str) -> Catalog:
     try:
         tables = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"${_VARIABLE} begins like JSON and isn't: {error}") from None
-    return parse(tables, f"${_VARIABLE}")
+        raise UsageError(f"${environment.CATALOG} begins like JSON and isn't: {error}") from None
+    return parse(tables, f"${environment.CATALOG}")
 
 
 def _catalog(tables: Any) -> Catalog:

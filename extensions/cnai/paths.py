@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from cnai import environment
 from cnai.errors import CnaiError
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -23,12 +24,12 @@ _log = logging.getLogger(__name__)
 
 def home() -> Path:
     """Return the folder that holds everything of one person: `$CNAI_HOME`, by default `~/cnai`."""
-    return Path(os.environ.get("CNAI_HOME") or "~/cnai").expanduser().absolute()
+    return Path(environment.HOME.get()).expanduser().absolute()
 
 
 def store_root() -> Path:
     """Return the folder of all runs; every node must reach it under the same path (`$CNAI_STORE`)."""
-    return Path(os.environ.get("CNAI_STORE") or home() / "runs").expanduser().absolute()
+    return Path(environment.STORE.get() or home() / "runs").expanduser().absolute()
 
 
 def engine_dir() -> Path:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from cnai import environment
 from cnai.errors import UsageError
 
 TargetKind = Literal["function", "cell", "script"]
@@ -91,7 +91,7 @@ class RunSpec:
     """Name of a flavor in the catalog; None: what the backend has."""
     image: str | None = None
     """Name of an image in the catalog; None: the notebook's own."""
-    backend: str = field(default_factory=lambda: os.environ.get("CNAI_BACKEND") or "local")
+    backend: str = field(default_factory=environment.BACKEND.get)
     """debug (in this process), local, kubernetes, or the address of a Dask scheduler (tcp://…)."""
     name: str = ""
     """For people; default: the target's name."""

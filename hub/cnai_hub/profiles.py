@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
+from cnai import environment as variables
 from cnai import reasons
 from cnai.errors import UsageError
 
@@ -156,7 +157,9 @@ def default_flavor(catalog: Catalog, machine: Flavor | None = None) -> Flavor:
     fitting = catalog.that_fit(machine)
     if not fitting:
         has = f"{machine.cpu:g} CPU, {machine.memory_gib:.1f} GiB"
-        raise UsageError(f"this machine ({has}) holds no flavor of the catalog; add a smaller one (CNAI_CATALOG)")
+        raise UsageError(
+            f"this machine ({has}) holds no flavor of the catalog; add a smaller one ({variables.CATALOG})"
+        )
     without_gpus = [flavor for flavor in fitting if not flavor.gpus]
     return next(
         (flavor for flavor in fitting if flavor.default),
@@ -194,8 +197,8 @@ def environment(profile: Profile, visible_gpus: str | None = None) -> dict[str, 
     """
     seen = visible_gpus.split(",") if visible_gpus else [str(number) for number in range(profile.flavor.gpus)]
     return {
-        "CNAI_IMAGE": profile.image.name,
-        "CNAI_FLAVOR": profile.flavor.name,
+        variables.IMAGE.name: profile.image.name,
+        variables.FLAVOR.name: profile.flavor.name,
         "CUDA_VISIBLE_DEVICES": ",".join(seen[: profile.flavor.gpus]),
         "OMP_NUM_THREADS": str(max(1, int(profile.flavor.cpu))),
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from cnai import environment
 from cnai.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class House(Protocol):
 
 def default() -> str:
     """Return the backend of whoever names none."""
-    return os.environ.get("CNAI_BACKEND") or "local"
+    return environment.BACKEND.get()
 
 
 def get(name: str) -> Backend:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cnai import environment
 from cnai.engine.records import Record, Status
 from cnai.errors import StoreError
 from cnai.events import Event
@@ -258,5 +259,5 @@ def writing(path: Path) -> Iterator[None]:
                 f"the disk of {path} is full; free some space and try again, nothing was started"
             ) from None
         raise StoreError(
-            f"can't write {path}: {error.strerror}; check the folder, or set CNAI_HOME to another one"
+            f"can't write {path}: {error.strerror}; check the folder, or set {environment.HOME} to another one"
         ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cnai import environment
 from cnai.grammar.arguments import (
     CLUSTER_ACTIONS,
     Argument,
@@ -43,7 +44,7 @@ SPEC_FLAGS = (
     flag(
         "backend",
         "NAME",
-        "local, kubernetes, debug (one rank here) or tcp://HOST:PORT (Dask); default: $CNAI_BACKEND or local",
+        f"local, kubernetes, debug (one rank here) or tcp://HOST:PORT (Dask); default: ${environment.BACKEND} or local",
         kind="backend",
     ),
     flag("name", "TEXT", "name of the run, for people; default: the target's"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import html
 import io
 import json
-import os
 import re
 import tarfile
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlparse
 
+from cnai import environment
 from cnai.appwire import Accepted, AppList, AppModel, Published, Refusal, Request
 from cnai.errors import HubError, UnknownName, UsageError
 from cnai.publication import LONGEST_SLUG, checked_slug
@@ -93,8 +93,8 @@ def publish(
         name=path.name,
         share=(share,) if isinstance(share, str) else tuple(share),
         flavor=flavor or "",
-        image=os.environ.get("CNAI_IMAGE", ""),
-        reference=os.environ.get("CNAI_IMAGE_REFERENCE", ""),
+        image=environment.IMAGE.get(),
+        reference=environment.IMAGE_REFERENCE.get(),
     )
     files = {**_files(path, content, include), path.name: json.dumps(_bare(content)).encode()}
     tell("checking")
@@ -119,7 +119,7 @@ def _once(progress: Callable[[str], None] | None) -> Callable[[str], None]:
 
 
 def _try(files: dict[str, bytes], name: str, current: int | None, tell: Callable[[str], None]) -> trial.Outcome:
-    deadline = float(os.environ.get("CNAI_TRIAL_SECONDS", trial.DEADLINE_SECONDS))
+    deadline = environment.TRIAL_SECONDS.get()
     tell("running the notebook once")
     try:
         return trial.rehearse(files, name, deadline_seconds=deadline, progress=tell)

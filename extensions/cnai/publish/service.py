@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from cnai import appwire, paths
+from cnai import appwire, environment, paths
 from cnai.errors import HubError, UsageError
 from cnai.records import Record
 from cnai.tables import Mistake
@@ -73,7 +73,7 @@ def fine(reply: httpx.Response) -> httpx.Response:
 def _hub() -> tuple[str, str]:
     """Return the hub's address and a token: a notebook server's own, else the workbench owner's on this machine."""
     if token := os.environ.get("JUPYTERHUB_API_TOKEN"):
-        url = os.environ.get("CNAI_HUB_URL")
+        url = environment.HUB_URL.get()
         if not url:
             raise HubError("this hub has no apps service; ask whoever runs it to configure cnai_hub.apps")
         return url, token

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cnai import appwire
+from cnai import appwire, environment
 from cnai.appwire import AtCell, CellFailed, RanThrough
 from cnai.errors import HubError, UsageError
 from cnai.paths import store_root
 from cnai.publication import MOST_RUN_BYTES, RUN_FILES
-from cnai.run.search import TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -67,7 +66,7 @@ def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: C
             (sys.executable, "-m", _PROGRAM, notebook),
             cwd=scratch / "files",
             # An app has no home, and so no packages of its author's either.
-            env={**os.environ, TAKEN: str(taken), "PYTHONNOUSERSITE": "1"},
+            env={**os.environ, environment.RUNS_TAKEN.name: str(taken), "PYTHONNOUSERSITE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cnai import backends
+from cnai import backends, environment
 from cnai.errors import UsageError
 from cnai.paths import store_root
 from cnai.run.handle import Run
@@ -144,7 +144,7 @@ def _record(captured: Captured, room: Room, inputs: str) -> Record:
         inputs_hash=inputs,
         python=platform.python_version(),
         packages={name: _version(name) for name in RECORDED_PACKAGES},
-        image=os.environ.get("CNAI_IMAGE", ""),
+        image=environment.IMAGE.get(),
         room=room,
     )
 

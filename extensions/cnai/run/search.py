@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from cnai import environment
 from cnai.engine.store import RunFolder, Store
 from cnai.errors import UnknownName, UsageError
 from cnai.events import State
 from cnai.paths import store_root
 from cnai.run.handle import Run
-
-TAKEN = "CNAI_RUNS_TAKEN"
-"""Names the file in which the trial of a publication learns which runs its notebook shows."""
 
 
 def runs(limit: int | None = None) -> list[Run]:
@@ -34,7 +31,7 @@ def attach(run: str = "latest") -> Run:
 
 def take(run: Run) -> None:
     """Note that the notebook shows a run that it may not have started, if somebody wants to know."""
-    if file := os.environ.get(TAKEN):
+    if file := environment.RUNS_TAKEN.get():
         with Path(file).open("a") as notes:
             notes.write(f"{run.id}\n")
 

@@ -8,6 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cnai import environment as variables
 from cnai import paths
 from cnai.appwire import Terminal
 from cnai_hub.roles import APPS, TERMINAL
@@ -15,7 +16,7 @@ from cnai_hub.roles import APPS, TERMINAL
 if TYPE_CHECKING:
     from pathlib import Path
 
-_HANDED_ON = ("HOME", "TMPDIR", "TZ", "CNAI_CATALOG")
+_HANDED_ON = ("HOME", "TMPDIR", "TZ", variables.CATALOG.name)
 
 _ACCESS = f"access:services!service={APPS}"
 
@@ -40,16 +41,16 @@ def install(
     """
     hub_url = _with_slash(url) if url else _hub_url(c)
     environment = {
-        "CNAI_HOME": str(state),
-        "CNAI_HUB_URL": hub_url,
-        "CNAI_APPS_CREATORS": creators,
+        variables.HOME.name: str(state),
+        variables.HUB_URL.name: hub_url,
+        variables.APPS_CREATORS.name: creators,
     }
     # The hub's own environment holds secrets, and nothing that the service needs but this.
     environment |= {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     if catalog:
-        environment |= {"CNAI_APPS_IN_PODS": "1", "CNAI_CATALOG": catalog}
+        environment |= {variables.APPS_IN_PODS.name: "1", variables.CATALOG.name: catalog}
     if owner:
-        environment["CNAI_APPS_TERMINAL_OWNER"] = owner
+        environment[variables.APPS_TERMINAL_OWNER.name] = owner
         _let_terminal_in(c, state, hub_url)
     c.JupyterHub.allow_named_servers = True
     c.JupyterHub.services.append(

@@ -15,8 +15,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from cnai import environment
 from cnai.appwire import AtCell, CellFailed, RanThrough
-from cnai_hub.apps.environment import without_hub
 
 _SHOWN_LINES = 12
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -31,7 +31,7 @@ def main() -> None:
 
     from cnai_hub.apps.channels import waking
 
-    for name in os.environ.keys() - without_hub(os.environ).keys():
+    for name in os.environ.keys() - environment.without_hub(os.environ).keys():
         del os.environ[name]
     threading.Thread(target=_end_with_parent, daemon=True).start()
     notebook = nbformat.read(sys.argv[1], as_version=4)

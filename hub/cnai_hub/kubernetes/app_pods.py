@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cnai import paths, podspec
+from cnai import environment, paths, podspec
 from cnai.errors import HubError
 from cnai.labels import ROLE
 from cnai.podspec import HOME
@@ -94,10 +94,10 @@ def app_pod(server_name: str, owner: str) -> AppPod | None:
         flavor=release.flavor,
         environment={
             "HOME": HOME,
-            "CNAI_HOME": f"{HOME}/cnai",
-            "CNAI_BACKEND": "local",  # an app trains in its own pod if at all: it may not ask for others
-            "CNAI_IMAGE": release.image,
-            "CNAI_IMAGE_REFERENCE": release.reference,
+            environment.HOME.name: f"{HOME}/cnai",
+            environment.BACKEND.name: "local",  # an app trains in its own pod if at all: it may not ask for others
+            environment.IMAGE.name: release.image,
+            environment.IMAGE_REFERENCE.name: release.reference,
             "JUPYTERHUB_ACTIVITY_INTERVAL": "60",
         },
     )

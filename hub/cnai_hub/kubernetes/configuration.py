@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+from cnai import environment as variables
 from cnai.errors import CnaiError
 from cnai_hub import pages, roles
 from cnai_hub.apps import configuration as apps
@@ -32,12 +33,12 @@ def configure(c: Any, settings: Any, environment: MutableMapping[str, str] = os.
         given = parse(settings)
     except CnaiError as error:
         raise SystemExit(f"cnai: {error}") from None
-    environment.setdefault("CNAI_HOME", STATE)
+    environment.setdefault(variables.HOME.name, STATE)
     given = _connected(c, given)
     _servers(c, given)
     pages.install(c, given.creators)
     _people(c, given)
-    _apps(c, given, Path(environment["CNAI_HOME"]))
+    _apps(c, given, Path(environment[variables.HOME.name]))
 
 
 def _servers(c: Any, settings: Settings) -> None:

@@ -9,6 +9,7 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from cnai import environment as variables
 from cnai import podspec
 from cnai.labels import FLAVOR, IMAGE, MAX_HOURS
 from cnai.podspec import HOME
@@ -89,13 +90,13 @@ def environment(profile: Profile, shelf: Catalog, namespace: str) -> dict[str, s
     """Return what a notebook finds in its environment; `shelf` is what its user may start."""
     return {
         "HOME": HOME,
-        "CNAI_BACKEND": "kubernetes",
-        "CNAI_NAMESPACE": namespace,
-        "CNAI_CATALOG": shelf.to_json(),
-        "CNAI_IMAGE": profile.image.name,
-        "CNAI_IMAGE_REFERENCE": profile.image.reference,
-        "CNAI_FLAVOR": profile.flavor.name,
-        "CNAI_HOME_CLAIM": CLAIM,
+        variables.BACKEND.name: "kubernetes",
+        variables.NAMESPACE.name: namespace,
+        variables.CATALOG.name: shelf.to_json(),
+        variables.IMAGE.name: profile.image.name,
+        variables.IMAGE_REFERENCE.name: profile.image.reference,
+        variables.FLAVOR.name: profile.flavor.name,
+        variables.HOME_CLAIM.name: CLAIM,
         # Else every rank thinks that it has the whole node.
         "OMP_NUM_THREADS": str(max(1, int(profile.flavor.cpu))),
     }

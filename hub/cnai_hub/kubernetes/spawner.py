@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 from kubernetes_asyncio.client.rest import ApiException
 from traitlets import Instance, default
 
-from cnai import podspec, reasons
+from cnai import environment, podspec, reasons
 from cnai.labels import FLAVOR
 from cnai_hub import pages, profiles, tenants
 from cnai_hub.kubernetes import capacity, pods, progress, tenancy
@@ -113,7 +113,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         self._become(traits)
         self.extra_labels = {**app.labels, FLAVOR: flavor.name}
         self._flavor, self._image = flavor, app.image_name
-        self._chosen = {**app.environment, "CNAI_FLAVOR": flavor.name}
+        self._chosen = {**app.environment, environment.FLAVOR.name: flavor.name}
 
     def _become(self, traits: Traits) -> None:
         for name, value in traits.items():
@@ -130,7 +130,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
 
         The trait `environment` is the administrator's: the chart sets it from `singleuser.extraEnv`.
         """
-        ours = {"CNAI_HUB_URL": self.settings.inside, **podspec.without_gpus(self._flavor), **self._chosen}
+        ours = {environment.HUB_URL.name: self.settings.inside, **podspec.without_gpus(self._flavor), **self._chosen}
         return {**super().get_env(), **ours}
 
     async def _ensure_namespace(self) -> None:

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 
+from cnai import environment
 from cnai.errors import HubError
 
 # What JupyterHub can put into an address, a scope and a file name alike.
@@ -14,10 +15,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
 def person_name() -> str:
     """Return who the hub belongs to: `$CNAI_PERSON`, else the name of this account."""
-    given = os.environ.get("CNAI_PERSON") or account_name()
+    given = environment.PERSON.get() or account_name()
     name = given.lower()
     if not _NAME.fullmatch(name):
-        raise HubError(f"{given!r} can't be a login name; choose one of letters, digits and . _ @ - with CNAI_PERSON")
+        raise HubError(
+            f"{given!r} can't be a login name; choose one of letters, digits and . _ @ - with {environment.PERSON}"
+        )
     return name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cnai import catalog, paths
+from cnai import catalog, environment, paths
 from cnai_hub import profiles
 from cnai_hub.apps.releases import Store, read_release, slug_of
 
@@ -33,7 +33,7 @@ def app_environment(server_name: str, owner: str) -> dict[str, str]:
     release = read_release(store.folder(owner, app.slug), app.current) if app else None
     if release is None:
         return {}
-    return {**_share(release.flavor), "CNAI_HOME": str(paths.home()), "JUPYTERHUB_ACTIVITY_INTERVAL": "60"}
+    return {**_share(release.flavor), environment.HOME.name: str(paths.home()), "JUPYTERHUB_ACTIVITY_INTERVAL": "60"}
 
 
 def _share(flavor: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cnai import paths
+from cnai import environment, paths
 from cnai.errors import CnaiError, HubError
 from cnai_hub import pages, roles
 from cnai_hub.apps import configuration as apps
@@ -18,7 +18,6 @@ from cnai_hub.local.account import person_name
 from cnai_hub.seeding import seed
 
 GUEST = "guest"
-DEFAULT_PORT = 8000
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +30,8 @@ def configure(c: Any, *, home: str | Path | None = None, port: int | None = None
     """
     try:
         if home is not None:
-            os.environ["CNAI_HOME"] = str(home)
-        _configure(c, port or chosen_port(), person or person_name())
+            os.environ[environment.HOME.name] = str(home)
+        _configure(c, port or environment.PORT.get(), person or person_name())
     except (CnaiError, OSError) as error:
         raise SystemExit(f"cnai: {explain(error)}") from None
 
@@ -42,16 +41,10 @@ def explain(error: CnaiError | OSError) -> str:
     if not isinstance(error, OSError):
         return str(error)
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return f"{error.strerror} below {paths.home()}; make room there, or choose another folder with CNAI_HOME"
+        return (
+            f"{error.strerror} below {paths.home()}; make room there, or choose another folder with {environment.HOME}"
+        )
     return f"{error.strerror}: {error.filename}" if error.filename else str(error)
-
-
-def chosen_port() -> int:
-    """Return the port that people open: `$CNAI_PORT`, else 8000."""
-    given = os.environ.get("CNAI_PORT") or str(DEFAULT_PORT)
-    if not given.isdecimal():
-        raise HubError(f"CNAI_PORT must be a number between 1024 and 65535; given: {given!r}")
-    return int(given)
 
 
 def state_dir() -> Path:
@@ -60,14 +53,16 @@ def state_dir() -> Path:
     # They mean something else in the address of a database (%, ?) and in JupyterHub's folder names ({, }).
     if wrong := sorted(set(str(folder)) & set("%?{}")):
         raise HubError(
-            f"{folder.parent} can't be cnai's folder, because of {' '.join(wrong)}; choose one with CNAI_HOME"
+            f"{folder.parent} can't be cnai's folder, because of {' '.join(wrong)}; choose one with {environment.HOME}"
         )
     return paths.private(folder)
 
 
 def _configure(c: Any, port: int, person: str) -> None:
     if person == GUEST:
-        raise HubError(f"the person can't be {GUEST!r}, which only opens apps; choose another name with CNAI_PERSON")
+        raise HubError(
+            f"the person can't be {GUEST!r}, which only opens apps; choose another name with {environment.PERSON}"
+        )
     state = state_dir()
     secrets = credentials.load(state)
     ports.claim(port)
@@ -77,7 +72,9 @@ def _configure(c: Any, port: int, person: str) -> None:
     pages.install(c, roles.CREATORS)
     _people(c, person, secrets)
     # Servers publish there; on this machine they reach the hub as people do.
-    c.Spawner.environment["CNAI_HUB_URL"] = apps.install(c, paths.home(), creators=roles.CREATORS, owner=person)
+    c.Spawner.environment[environment.HUB_URL.name] = apps.install(
+        c, paths.home(), creators=roles.CREATORS, owner=person
+    )
     _mark(c)
     seed(paths.home() / "notebooks", state)
     if os.geteuid() == 0:
@@ -139,7 +136,7 @@ def _people(c: Any, person: str, secrets: credentials.Credentials) -> None:
 
 def _mark(c: Any) -> None:
     """Let services carry the mark by which the launcher finds what a crashed hub left behind."""
-    if mark := os.environ.get("CNAI_WORKBENCH"):
+    if mark := environment.WORKBENCH.get():
         for service in c.JupyterHub.services:
             if "command" in service:
-                service.setdefault("environment", {})["CNAI_WORKBENCH"] = mark
+                service.setdefault("environment", {})[environment.WORKBENCH.name] = mark

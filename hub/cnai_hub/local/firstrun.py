@@ -8,10 +8,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from cnai import catalog, paths
+from cnai import catalog, environment, paths
 from cnai.errors import HubError
 from cnai_hub import profiles
-from cnai_hub.apps.environment import without_hub
 from cnai_hub.local.client import follow, visit
 from cnai_hub.local.configuration import GUEST
 from cnai_hub.local.execution import run_notebook
@@ -63,7 +62,12 @@ def _publish() -> None:
     notebook = paths.home() / "notebooks" / NOTEBOOK
     command = [sys.executable, "-m", "cnai.faces.cli", "publish", str(notebook), "--share", GUEST]
     ended = subprocess.run(
-        command, capture_output=True, text=True, env=without_hub(os.environ), timeout=_PUBLISH_SECONDS, check=False
+        command,
+        capture_output=True,
+        text=True,
+        env=environment.without_hub(os.environ),
+        timeout=_PUBLISH_SECONDS,
+        check=False,
     )
     if ended.returncode:
         raise HubError(f"publishing failed: {(ended.stderr or ended.stdout).strip().splitlines()[-1]}")

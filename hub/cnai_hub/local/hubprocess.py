@@ -10,9 +10,9 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cnai import environment as variables
 from cnai import paths
 from cnai.errors import HubError
-from cnai_hub.apps.environment import without_hub
 from cnai_hub.local import processes
 from cnai_hub.local.client import wait_until
 
@@ -53,12 +53,12 @@ def stop(hub: subprocess.Popen[bytes]) -> None:
 
 def _start(log: Path, port: int) -> subprocess.Popen[bytes]:
     home, libc = paths.home(), ctypes.CDLL(None)
-    environment = {"CNAI_HOME": str(home), "CNAI_PORT": str(port), processes.MARK: str(home)}
+    environment = {variables.HOME.name: str(home), variables.PORT.name: str(port), variables.WORKBENCH.name: str(home)}
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "jupyterhub", "-f", str(paths.shipped("hub/jupyterhub_config.py"))],
             # It may itself run in a terminal of a notebook server.
-            env={**without_hub(os.environ), **environment},
+            env={**variables.without_hub(os.environ), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cnai import environment
 from cnai.errors import HubError
 from cnai.records import Record
 from cnai.tables import Mistake
@@ -42,9 +43,11 @@ def is_free(port: int) -> bool:
 def claim(port: int) -> int:
     """Return the public port, or raise with what to do."""
     if not 1024 <= port <= 65535:
-        raise HubError(f"port {port} can't be used; choose one between 1024 and 65535 with CNAI_PORT")
+        raise HubError(f"port {port} can't be used; choose one between 1024 and 65535 with {environment.PORT}")
     if not is_free(port):
-        raise HubError(f"port {port} is in use by another program; choose another one: CNAI_PORT={port + 1} make run")
+        raise HubError(
+            f"port {port} is in use by another program; choose another one: {environment.PORT}={port + 1} make run"
+        )
     return port
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from cnai import environment
 from cnai.errors import HubError
 from cnai.records import Record
 from cnai.tables import Mistake
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MARK = "CNAI_WORKBENCH"
 _PROXY = "/configurable-http-proxy"
 _PATIENCE_SECONDS = 15.0
 
@@ -78,7 +78,7 @@ def _taken(state: Path) -> str:
 def marked(home: Path) -> list[psutil.Process]:
     """Return the processes that a hub of this home started."""
     others = (process for process in psutil.process_iter() if process.pid != os.getpid())
-    return [process for process in others if _environment(process).get(MARK) == str(home)]
+    return [process for process in others if _environment(process).get(environment.WORKBENCH.name) == str(home)]
 
 
 def left_by_a_crash(home: Path) -> list[psutil.Process]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from traitlets import default
 
-from cnai import catalog, paths
+from cnai import catalog, environment, paths
 from cnai_hub import pages, profiles
 from cnai_hub.local.account import account_home, account_name
 from cnai_hub.local.app_processes import app_command, app_environment
@@ -24,9 +24,9 @@ _LOOK_SECONDS = 0.05
 
 # What a person set for their own programs, beyond what JupyterHub hands on.
 _KEPT = (
-    "CNAI_CATALOG",
-    "CNAI_STORE",
-    "CNAI_WORKBENCH",
+    environment.CATALOG.name,
+    environment.STORE.name,
+    environment.WORKBENCH.name,
     "CUDA_HOME",
     "HF_HOME",
     "LANGUAGE",
@@ -85,7 +85,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
 
     def get_env(self) -> dict[str, str]:
         """Return the environment of the server."""
-        return {**super().get_env(), "CNAI_HOME": str(paths.home()), **self._chosen}
+        return {**super().get_env(), environment.HOME.name: str(paths.home()), **self._chosen}
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
         """Add the person's own home folder: on one machine the person is who started the hub."""

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnai import paths
+from cnai import environment, paths
 from cnai.errors import CnaiError, HubError
 from cnai_hub.local import credentials, firstrun, hubprocess, links, ports, processes
 from cnai_hub.local.account import person_name
 from cnai_hub.local.app_processes import is_published
 from cnai_hub.local.client import HubClient
-from cnai_hub.local.configuration import GUEST, chosen_port, explain, state_dir
+from cnai_hub.local.configuration import GUEST, explain, state_dir
 from cnai_hub.local.steps import Steps
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Workbench:
 
 def run() -> int:
     """Run until Ctrl-C."""
-    with _workbench(chosen_port()) as workbench:
+    with _workbench(environment.PORT.get()) as workbench:
         (_next_time if firstrun.done(workbench.state) else _first_time)(workbench)
         app = f"app-{firstrun.SLUG}"
         published = is_published(app, workbench.client.person)
@@ -68,8 +68,8 @@ def run() -> int:
 def demo() -> int:
     """Do the main job in a temporary home, say what happened, and leave nothing."""
     home = Path(tempfile.mkdtemp(prefix="cnai-demo-"))
-    os.environ["CNAI_HOME"] = str(home)
-    os.environ.pop("CNAI_STORE", None)
+    os.environ[environment.HOME.name] = str(home)
+    os.environ.pop(environment.STORE.name, None)
     try:
         with _workbench(ports.internal(state_dir(), ("public",))["public"]) as workbench:
             steps = workbench.steps

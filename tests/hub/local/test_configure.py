@@ -10,10 +10,11 @@ import pytest
 from traitlets.config import Config
 
 import cnai_hub
+from cnai import environment
 from cnai.paths import shipped
 from cnai_hub.local import account, credentials, ports, proxy
 from cnai_hub.local.account import person_name
-from cnai_hub.local.configuration import chosen_port, state_dir
+from cnai_hub.local.configuration import state_dir
 from hub.realhub import free_port
 
 
@@ -121,7 +122,7 @@ def test_a_folder_that_jupyterhub_would_misread_is_refused(state, tmp_path, name
 def test_a_port_that_is_no_number_says_what_is_allowed(monkeypatch, given):
     monkeypatch.setenv("CNAI_PORT", given)
     with pytest.raises(Exception, match="CNAI_PORT must be a number between 1024 and 65535"):
-        chosen_port()
+        environment.PORT.get()
 
 
 def test_the_person_is_the_account_or_who_was_named(monkeypatch):

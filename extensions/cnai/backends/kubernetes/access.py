@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnai import environment
 from cnai.errors import EngineError, UsageError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -102,7 +103,7 @@ def of_kubeconfig(file: Path) -> Access:
 
 
 def _namespace(otherwise: str) -> str:
-    return os.environ.get("CNAI_NAMESPACE") or otherwise
+    return environment.NAMESPACE.get() or otherwise
 
 
 def _named(config: dict[str, Any], kind: str, name: str) -> dict[str, Any]:

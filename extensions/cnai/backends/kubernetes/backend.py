@@ -7,7 +7,6 @@ a notebook lives or not. The run's record says which engine it has, so all of it
 from __future__ import annotations
 
 import fcntl
-import os
 import secrets
 import threading
 import time
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnai import catalog, labels
+from cnai import catalog, environment, labels
 from cnai.backends import credentials
 from cnai.backends.kubernetes import api, engines, manifests
 from cnai.backends.kubernetes.standing import Standing, judge
@@ -46,12 +45,12 @@ _locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
 def node_seconds() -> float:
     """Return how long a run waits for its nodes: they may have to be started and their image pulled."""
-    return float(os.environ.get("CNAI_NODE_SECONDS") or 600)
+    return environment.NODE_SECONDS.get("kubernetes")
 
 
 def idle_seconds() -> int:
     """Return how long an engine stays when nothing goes on."""
-    return int(float(os.environ.get("CNAI_IDLE_SECONDS") or 60))
+    return int(environment.IDLE_SECONDS.get("kubernetes"))
 
 
 def check(spec: RunSpec) -> Room:
@@ -77,13 +76,13 @@ def check(spec: RunSpec) -> Room:
 
 
 def _flavor(name: str | None, shelf: Catalog) -> Flavor:
-    if wanted := name or os.environ.get("CNAI_FLAVOR"):
+    if wanted := name or environment.FLAVOR.get():
         return shelf.flavor(wanted)
     return next((flavor for flavor in shelf.flavors if flavor.default), shelf.flavors[0])
 
 
 def _image(name: str | None, shelf: Catalog) -> str:
-    if name is None and (own := os.environ.get("CNAI_IMAGE_REFERENCE")):
+    if name is None and (own := environment.IMAGE_REFERENCE.get()):
         return own
     image = shelf.image(name) if name else next((one for one in shelf.images if one.default), shelf.images[0])
     if not image.reference:
@@ -109,13 +108,13 @@ def manifest(engine: str, room: Room, nodes: int | None = None) -> dict[str, Any
     """Return the DaskCluster of an engine."""
     place = manifests.Place(
         namespace=api.connect().namespace,
-        claim=os.environ.get("CNAI_HOME_CLAIM") or "home",
+        claim=environment.HOME_CLAIM.get(),
         home=str(Path.home()),
         environment={
-            "CNAI_HOME": str(home()),
-            "CNAI_STORE": str(store_root()),
-            "CNAI_NODE_SECONDS": f"{node_seconds():g}",
-            "CNAI_IDLE_SECONDS": str(idle_seconds()),
+            environment.HOME.name: str(home()),
+            environment.STORE.name: str(store_root()),
+            environment.NODE_SECONDS.name: f"{node_seconds():g}",
+            environment.IDLE_SECONDS.name: str(idle_seconds()),
         },
         idle_seconds=idle_seconds(),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cnai import environment as variables
 from cnai import podspec
 from cnai.labels import CLUSTER, COMPONENT, FLAVOR, IMAGE
 
@@ -111,8 +112,8 @@ def _pod(
     environment = {
         **place.environment,
         "HOME": place.home,
-        "CNAI_ENGINE": name,
-        "CNAI_NAMESPACE": place.namespace,
+        variables.ENGINE.name: name,
+        variables.NAMESPACE.name: place.namespace,
         **more,
     }
     container = {

@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnai import environment
 from cnai.backends.local import engine
 from cnai.errors import EngineError
 from cnai.paths import engine_dir, private
@@ -35,7 +36,6 @@ from cnai.paths import engine_dir, private
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HTTP_PORT = int(os.environ.get("CNAI_HTTP_PORT", "8787"))
 LEAVE_SECONDS = 50.0
 """A pod has `terminationGracePeriodSeconds` (60 in our manifests) to go; ranks that haven't ended by then are lost."""
 STATUS_SECONDS = 30.0
@@ -72,9 +72,9 @@ def main() -> None:
 
 def folder() -> Path:
     """Return the engine's folder: its address, its credentials, and the lock of its scheduler."""
-    name = os.environ.get("CNAI_ENGINE", "")
+    name = environment.ENGINE.get()
     if not name:
-        raise EngineError("CNAI_ENGINE names no engine; set it to the name of the Dask cluster")
+        raise EngineError(f"{environment.ENGINE} names no engine; set it to the name of the Dask cluster")
     return engine_dir() / name
 
 
@@ -124,11 +124,11 @@ async def _schedule(found: dict[str, Any]) -> None:
         protocol="tls",
         security=security(found),
         dashboard=False,
-        dashboard_address=f"{host}:{HTTP_PORT}",
+        dashboard_address=f"{host}:{environment.HTTP_PORT.get()}",
         preload=["cnai.engine.supervisor"],
     )
     async with scheduler:
-        logger.info("the scheduler of %s listens at %s", os.environ["CNAI_ENGINE"], scheduler.address)
+        logger.info("the scheduler of %s listens at %s", environment.ENGINE.get(), scheduler.address)
         stopped = asyncio.create_task(_stop().wait())
         await asyncio.wait({asyncio.create_task(scheduler.finished()), stopped}, return_when=asyncio.FIRST_COMPLETED)
         await engine.supervisor_of(scheduler).rest(LEAVE_SECONDS, "asked to leave its node")
@@ -174,7 +174,7 @@ async def _work(found: dict[str, Any], keeper: int) -> None:
         resources={"node": 1},
         memory_limit=0,
         dashboard=False,
-        dashboard_address=f"{host}:{HTTP_PORT}",
+        dashboard_address=f"{host}:{environment.HTTP_PORT.get()}",
         preload=["cnai.engine.node"],
         name=node_name(),
     )

@@ -15,7 +15,7 @@ from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from cnai import catalog
+from cnai import catalog, environment
 from cnai.backends.credentials import security as security
 from cnai.engine.control.client import EngineClient
 from cnai.engine.records import Room
@@ -124,6 +124,8 @@ def launch() -> None:
     """Start the engine's processes without waiting for them; harmless if they run."""
     if _address():
         return
+    for variable in (environment.IDLE_SECONDS, environment.NODE_SECONDS):
+        variable.get()  # a mistake shows here, not in a process nobody sees
     folder = engine_dir()
     with writing(folder):
         private(folder)
@@ -138,17 +140,8 @@ def launch() -> None:
             stdout=log,
             stderr=log,
             cwd="/",
-            env=_environment(),
+            env={"TORCHINDUCTOR_CACHE_DIR": str(compiled_dir()), **environment.for_engine(os.environ)},
         )
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment without what belongs to the kernel that happens to come first."""
-    dropped = {"JPY_PARENT_PID", "JPY_SESSION_NAME", "JUPYTERHUB_API_TOKEN", "MPLBACKEND", "PYTHONSTARTUP"}
-    if "CNAI_FLAVOR" in os.environ:  # limits of a notebook server, not of the engine that it happens to start
-        dropped |= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
-    kept = {key: value for key, value in os.environ.items() if key not in dropped}
-    return {"TORCHINDUCTOR_CACHE_DIR": str(compiled_dir()), **kept}
 
 
 def _start() -> str:

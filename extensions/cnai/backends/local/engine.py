@@ -17,7 +17,7 @@ import sys
 import time
 from typing import IO, TYPE_CHECKING, Any
 
-from cnai import catalog
+from cnai import catalog, environment
 from cnai.paths import engine_dir, private
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from cnai.engine.control.supervisor import Supervisor
 
-IDLE_SECONDS = float(os.environ.get("CNAI_IDLE_SECONDS", "3600"))
 HOST = "127.0.0.1"
 RUNS_AT_ONCE = 8
 """On a machine without GPUs; runs that hold GPUs go one after the other."""
@@ -62,7 +61,7 @@ def main() -> None:
     with (engine_dir() / "lock").open("w") as lock:
         if not _take(lock):
             return
-        os.environ["CNAI_ENGINE"] = "local"
+        os.environ[environment.ENGINE.name] = "local"
         status = engine_dir() / "engine.json"
         status.unlink(missing_ok=True)
         first = _start_node()
@@ -131,7 +130,7 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
         security=Security.temporary(),
         dashboard=False,
         preload=["cnai.engine.supervisor"],
-        idle_timeout=f"{IDLE_SECONDS}s",
+        idle_timeout=f"{environment.IDLE_SECONDS.get()}s",
     )
     async with scheduler:
         stop = asyncio.Event()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import KilledWorker
 from distributed.comm import CommClosedError
 
+from cnai import environment
 from cnai.engine.control.verdicts import Cause, Verdict, spread
 from cnai.engine.messages import Order, Report
 from cnai.engine.node import node
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from cnai.engine.records import Record
     from cnai.spec import RunSpec
 
-NODE_SECONDS = float(os.environ.get("CNAI_NODE_SECONDS", "60"))
-"""How long a generation waits for its nodes to appear; where pods are nodes, images have to be pulled first."""
 TICK_SECONDS = 1.0
 PATIENCE_SECONDS = {"graceful": 60.0, "terminate": 10.0}
 """How long an ending may take before the next, harder one."""
@@ -180,15 +178,16 @@ class Generation:
         Several are taken when they are free together: two runs that hold one node each would wait for one another.
         """
         wanted = nodes_for(self.world_size, self._spec.nodes, ranks_per_node)
-        deadline = time.monotonic() + NODE_SECONDS
+        patience_seconds = environment.NODE_SECONDS.get()
+        deadline = time.monotonic() + patience_seconds
         while len(free := self._supervisor.nodes(without_ranks=wanted > 1)) < wanted:
             if wished.is_set() and granting():
                 raise Interrupted
             if len(self._supervisor.nodes()) >= wanted:  # another run's turn
-                deadline = time.monotonic() + NODE_SECONDS
+                deadline = time.monotonic() + patience_seconds
             elif time.monotonic() > deadline:
                 found = len(self._supervisor.nodes())
-                raise NoNodes(f"{wanted} nodes wanted, {found} found within {NODE_SECONDS:.0f} s")
+                raise NoNodes(f"{wanted} nodes wanted, {found} found within {patience_seconds:.0f} s")
             await asyncio.sleep(0.02)
         by_load = sorted(free, key=lambda state: (len(state.processing), state.address))
         return [state.address for state in by_load[:wanted]]

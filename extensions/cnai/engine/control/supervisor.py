@@ -15,7 +15,7 @@ from distributed import Client, Status
 from distributed.comm import CommClosedError
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from cnai import paths
+from cnai import environment, paths
 from cnai.engine.control.driver import Driver, Refusal
 from cnai.engine.control.verdicts import STOPPED
 from cnai.engine.node.node import UP
@@ -60,7 +60,7 @@ class Supervisor(SchedulerPlugin):
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
-        self.engine = os.environ.get("CNAI_ENGINE", "")
+        self.engine = environment.ENGINE.get()
         self._drivers: dict[str, Driver] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Client | None = None

@@ -12,6 +12,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from cnai import environment
 from cnai.engine.messages import Failure
 from cnai.engine.node.watchdog import end_with_parent
 
@@ -101,8 +102,8 @@ def _environment(order: Order) -> None:
         )
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join((visible or [str(i) for i in range(order.gpus)])[: order.gpus])
     os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(order))
-    os.environ["CNAI_RUN_ID"] = order.assignment.run_id
-    os.environ["CNAI_GENERATION"] = str(order.assignment.generation)
+    os.environ[environment.RUN_ID.name] = order.assignment.run_id
+    os.environ[environment.GENERATION.name] = str(order.assignment.generation)
     os.environ.update(order.env)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from cnai import environment
 from cnai.faces.doctor.report import Check, Report
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def doctor() -> Report:
     from cnai.faces.doctor import machine
 
     looks: list[Callable[[], Check]] = list(machine.LOOKS)
-    if os.environ.get("CNAI_BACKEND") != "kubernetes":
+    if environment.BACKEND.get() != "kubernetes":
         return Report(_look(looks))
     from cnai.faces.doctor import cluster
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from cnai import paths, reasons
+from cnai import environment, paths, reasons
 from cnai.backends.kubernetes import access, api, manifests
 from cnai.backends.kubernetes.api import Api, Refused
 from cnai.catalog import Flavor
@@ -27,7 +26,7 @@ _POLL_SECONDS = 0.3
 
 def looks() -> Iterable[Callable[[], Check]]:
     """Return what to look at; only the first when nothing answers, since the rest would say the same."""
-    found = Cluster(Api(access.of_pod()), os.environ.get("CNAI_NAMESPACE", ""))
+    found = Cluster(Api(access.of_pod()), environment.NAMESPACE.get())
     first = found.api_server()
     if first.state != "ok":
         return [lambda: first, network.look]
@@ -37,14 +36,14 @@ def looks() -> Iterable[Callable[[], Check]]:
 
 def image() -> Check:
     """Look whether training knows which image to run: the notebook's own."""
-    reference = os.environ.get("CNAI_IMAGE_REFERENCE", "")
+    reference = environment.IMAGE_REFERENCE.get()
     if not reference:
         advice = "start the server from the hub's list of images; if it was, tell your administrator"
-        return Check.wrong("image", "this pod doesn't say which image it runs (CNAI_IMAGE_REFERENCE)", advice)
+        return Check.wrong("image", f"this pod doesn't say which image it runs ({environment.IMAGE_REFERENCE})", advice)
     if "@sha256:" not in reference:
         advice = "ask your administrator for a reference by digest in the catalog: a tag may change between two pods"
         return Check.wrong("image", f"{reference} is a tag", advice)
-    return Check.ok("image", f"{os.environ.get('CNAI_IMAGE', '')} is {reference}".strip())
+    return Check.ok("image", f"{environment.IMAGE.get()} is {reference}".strip())
 
 
 class Cluster:
@@ -57,7 +56,7 @@ class Cluster:
         """Look whether the API server answers this pod."""
         if not self._namespace:
             advice = "start the server from the hub; if it was, tell your administrator"
-            return Check.wrong("API server", "this pod doesn't say where it lives (CNAI_NAMESPACE)", advice)
+            return Check.wrong("API server", f"this pod doesn't say where it lives ({environment.NAMESPACE})", advice)
         try:
             return Check.ok("API server", f"{self._api.ask('version')['gitVersion']} answers")
         except Refused as refused:
@@ -91,7 +90,7 @@ class Cluster:
         home = str(paths.home().parent)
         # Without an idle timeout the operator asks no scheduler, so that it lets go of the cluster at once.
         place = manifests.Place(namespace=self._namespace, claim=_claim(), home=home, idle_seconds=0)
-        reference = os.environ.get("CNAI_IMAGE_REFERENCE", "none")
+        reference = environment.IMAGE_REFERENCE.get() or "none"
         tiny = Flavor(name="none", title="", cpu=0.1, memory_gib=0.1)
         try:
             self._api.create(manifests.engine(name, place, tiny, reference, 0))
@@ -160,7 +159,7 @@ class Cluster:
 
 
 def _claim() -> str:
-    return os.environ.get("CNAI_HOME_CLAIM", "home")
+    return environment.HOME_CLAIM.get()
 
 
 def _classless(claim: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnai import catalog, paths
+from cnai import catalog, environment, paths
 from cnai.faces.doctor.report import Check
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def torch() -> Check:
 def store() -> Check:
     """Look whether runs can be written, and how much room they have."""
     root = paths.store_root()
-    advice = f"free some: remove runs that have ended from {root}, or set CNAI_STORE to a larger disk"
+    advice = f"free some: remove runs that have ended from {root}, or set {environment.STORE} to a larger disk"
     try:
         if not root.is_dir():
             paths.private(root)
@@ -74,7 +74,7 @@ def private_files() -> Check:
     found = f"other accounts can open {' and '.join(map(str, readable))}"
     remedy = f"close it to them: chmod go= {' '.join(map(str, readable))}"
     if any(folder.stat().st_uid != os.geteuid() for folder in readable):
-        remedy = "it isn't yours to close: set CNAI_HOME and CNAI_STORE to folders of your own"
+        remedy = f"it isn't yours to close: set {environment.HOME} and {environment.STORE} to folders of your own"
     return Check.wrong("private files", found, remedy)
 
 
@@ -103,8 +103,8 @@ def engine() -> Check:
     from cnai import run
     from cnai.errors import CnaiError
 
-    if os.environ.get("CNAI_BACKEND", "local") != "local":
-        return Check.ok("engine", f"comes from the backend {os.environ['CNAI_BACKEND']}")
+    if environment.BACKEND.get() != "local":
+        return Check.ok("engine", f"comes from the backend {environment.BACKEND.get()}")
     try:
         status = run.cluster_status()
     except (CnaiError, OSError) as error:

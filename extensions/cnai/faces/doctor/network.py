@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlparse
 
+from cnai import environment
 from cnai.faces.doctor.report import Check
 
 METADATA = ("169.254.169.254", 80)
@@ -18,7 +18,7 @@ _ADVICE = "ask your administrator for a controller of network policies, such as 
 
 def look() -> Check:
     """Try what every tenant's policies forbid; something that is known to listen has to stay silent."""
-    hub = urlparse(os.environ.get("CNAI_HUB_URL", ""))
+    hub = urlparse(environment.HUB_URL.get())
     namespace = (hub.hostname or "").partition(".")[2].partition(".")[0]
     api = (f"{PROXY_API[0]}.{namespace}", PROXY_API[1])
     proxy = (hub.hostname or "", hub.port or 80)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from typing import TYPE_CHECKING
 
 from IPython import get_ipython
 from IPython.display import publish_display_data
+
+from cnai import environment
 
 if TYPE_CHECKING:
     from cnai.faces.widgets.view import RunView
@@ -36,7 +37,7 @@ def show(run: Run, *, controls: bool = True, once: bool = False) -> None:
     if run.state.final:
         publish_display_data(saved_bundle(run), transient={"display_id": display_id})
         return
-    in_app = bool(os.environ.get("CNAI_APP"))
+    in_app = environment.APP.get()
     view = _view(run, controls=controls and not in_app)
     view.show(display_id, keep=not in_app)
 

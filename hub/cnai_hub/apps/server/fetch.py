@@ -15,7 +15,7 @@ from typing import IO
 
 import httpx
 
-from cnai import paths
+from cnai import environment, paths
 from cnai.errors import CnaiError, HubError
 from cnai_hub.apps import bundle, snapshot
 from cnai_hub.apps.releases import Store, read_app, slug_of
@@ -69,7 +69,7 @@ def main() -> None:
     """Fetch, then serve in this process."""
     try:
         folder = fetch(
-            os.environ["CNAI_HUB_URL"],
+            environment.HUB_URL.get(),
             os.environ["JUPYTERHUB_API_TOKEN"],
             os.environ["JUPYTERHUB_USER"],
             os.environ["JUPYTERHUB_SERVER_NAME"],

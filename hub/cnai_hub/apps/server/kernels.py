@@ -13,7 +13,8 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.web import HTTPError
 from traitlets import Integer
 
-from cnai_hub.apps.environment import without_hub
+from cnai import environment
+from cnai.environment import without_hub
 from cnai_hub.apps.server.room import LEFT_SECONDS, MOST_PAGES, Room
 
 _LOOK_SECONDS = 0.1
@@ -40,7 +41,7 @@ class ViewerKernels(AsyncMappingKernelManager):
         # With no await since there was room, so that nobody takes it twice or knows the id before we know its viewer.
         kernel_id = self.room.enter(viewer, request)
         # CNAI_APP: what the notebook shows of a run has no buttons, since viewers may not stop what the author runs.
-        kwargs["env"] = {**without_hub(kwargs.get("env") or {}), "CNAI_APP": "1"}
+        kwargs["env"] = {**without_hub(kwargs.get("env") or {}), environment.APP.name: "1"}
         try:
             return await super().start_kernel(**kwargs, kernel_id=kernel_id)
         except BaseException:

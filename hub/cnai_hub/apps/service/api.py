@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from cnai import environment
 from cnai.appwire import AppList, AppModel, Progress, Published, Refusal
 from cnai.errors import CnaiError, UnknownName, UsageError
 from cnai.records import Record
@@ -77,13 +77,13 @@ class Api(HubAuthenticated, RequestHandler):
         """Return the user whom the token speaks for."""
         if self.current_user.kind == "user":
             return str(self.current_user.name)
-        if self.current_user.name == TERMINAL and (owner := os.environ.get("CNAI_APPS_TERMINAL_OWNER")):
+        if self.current_user.name == TERMINAL and (owner := environment.APPS_TERMINAL_OWNER.get()):
             return owner
         raise HTTPError(403, f"service {self.current_user.name} may not publish")
 
     async def author(self) -> str:
         """Return the user whom the token speaks for, who must be one that may publish."""
-        me, creators = await self.me(), os.environ["CNAI_APPS_CREATORS"]
+        me, creators = await self.me(), environment.APPS_CREATORS.get()
         if creators not in (await self.publisher.groups_of(me)):
             raise HTTPError(403, f"{me} may open apps, but not publish; only members of {creators!r} may")
         return me
@@ -100,7 +100,7 @@ class Api(HubAuthenticated, RequestHandler):
             version=app.current,
             share=app.share,
             state=await self.publisher.state_of(app),
-            url=os.environ["CNAI_HUB_URL"] + open_path(app),
+            url=environment.HUB_URL.get() + open_path(app),
         )
 
     def write_error(self, status_code: int, **about: Any) -> None:  # noqa: ARG002 - tornado's signature

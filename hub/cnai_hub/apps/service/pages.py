@@ -12,6 +12,7 @@ from urllib.parse import quote
 from jupyterhub.services.auth import HubOAuthenticated, UserNotAllowed
 from tornado.web import HTTPError, RequestHandler
 
+from cnai import environment
 from cnai.errors import HubError
 from cnai_hub.models import Named
 from cnai_hub.roles import APPS
@@ -137,7 +138,7 @@ class Index(Page):
         self.show(
             apps=rows,
             user=self.me,
-            author=os.environ["CNAI_APPS_CREATORS"] in await self.publisher.groups_of(self.me),
+            author=environment.APPS_CREATORS.get() in await self.publisher.groups_of(self.me),
             xsrf=self.xsrf_token.decode(),
             opening=_key(owner, slug) if slug else "",
         )

@@ -14,7 +14,7 @@ from jupyterhub.utils import url_path_join
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
-from cnai import catalog, paths
+from cnai import catalog, environment, paths
 from cnai_hub.apps.releases import Store
 from cnai_hub.apps.service import api, pages
 from cnai_hub.apps.service.hub import Hub
@@ -62,7 +62,7 @@ async def serve() -> None:
     """Serve until SIGTERM."""
     url = urlparse(os.environ["JUPYTERHUB_SERVICE_URL"])
     hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
-    terms = Terms(catalog.load(), in_pods="CNAI_APPS_IN_PODS" in os.environ)
+    terms = Terms(catalog.load(), in_pods=environment.APPS_IN_PODS.get())
     publisher = Publisher(Store(paths.home() / "apps"), hub, terms)
     server = HTTPServer(
         application(publisher, os.environ["JUPYTERHUB_SERVICE_PREFIX"]),

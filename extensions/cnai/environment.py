@@ -1,0 +1,146 @@
+"""Environment variables of cnai, each declared once: its name, default and meaning, and who sets it.
+
+The tables in docs/reference.md are generated from this list. An empty variable counts as one that isn't set.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from cnai.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+
+Setter = Literal["people", "hub", "engine", "workbench", "author", "app", "tests"]
+"""People set what is theirs to choose. The rest passes between our own processes, but for what the tests read."""
+
+_OF_THE_HUB = ("JUPYTERHUB_", "JPY_", "CONFIGPROXY_", "CNAI_HUB_", "CNAI_APPS_")
+
+
+@dataclass(frozen=True, slots=True)
+class Variable(Generic[T]):
+    """A variable as its readers know it; `elsewhere` has the default of backends that differ from the local one.
+
+    `shown` is the default in the docs where that says more than the value.
+    """
+
+    name: str
+    meaning: str
+    parse: Callable[[str], T]
+    default: T
+    setter: Setter = "people"
+    shown: str = ""
+    elsewhere: Mapping[str, T] = field(default_factory=dict)
+
+    def get(self, backend: str = "local") -> T:
+        """Return what this process was given, by default what a backend has."""
+        given = os.environ.get(self.name)
+        return self.parse(given) if given else self.elsewhere.get(backend, self.default)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _text(name: str, meaning: str, default: str = "", *, shown: str = "", setter: Setter = "people") -> Variable[str]:
+    return Variable(name, meaning, str, default, setter, shown)
+
+
+def _flag(name: str, meaning: str, *, setter: Setter) -> Variable[bool]:
+    return Variable(name, meaning, bool, default=False, setter=setter)
+
+
+def _seconds(name: str, meaning: str, default: float, **elsewhere: float) -> Variable[float]:
+    def parse(given: str) -> float:
+        try:
+            seconds = float(given)
+        except ValueError:
+            seconds = -1
+        if not 0 <= seconds < float("inf"):
+            raise UsageError(f"{name} must be a number of seconds, 0 or more; given: {given!r}")
+        return seconds
+
+    return Variable(name, meaning, parse, default, elsewhere=elsewhere)
+
+
+def _port(name: str, meaning: str, default: int, lowest: int, setter: Setter = "people") -> Variable[int]:
+    def parse(given: str) -> int:
+        if not (given.isascii() and given.isdecimal() and lowest <= int(given) <= 65535):
+            raise UsageError(f"{name} must be a number between {lowest} and 65535; given: {given!r}")
+        return int(given)
+
+    return Variable(name, meaning, parse, default, setter)
+
+
+HOME = _text("CNAI_HOME", "folder of everything that belongs to one person", "~/cnai")
+STORE = _text("CNAI_STORE", "folder of the runs; every node must reach it under this path", shown="$CNAI_HOME/runs")
+CATALOG = _text(
+    "CNAI_CATALOG",
+    "the list of images and flavors: a file, or JSON text; a hub on Kubernetes sets it to what a person may start",
+    shown="images/catalog.toml",
+)
+BACKEND = _text(
+    "CNAI_BACKEND", "where nodes come from when a run names no backend; a hub on Kubernetes sets it", "local"
+)
+NODE_SECONDS = _seconds(
+    "CNAI_NODE_SECONDS",
+    "how long a run waits for its nodes, which on Kubernetes may have to be added and to pull their image",
+    60,
+    kubernetes=600,
+)
+IDLE_SECONDS = _seconds(
+    "CNAI_IDLE_SECONDS",
+    "how long an engine stays without a run; on Kubernetes it holds GPUs that others may wait for",
+    3600,
+    kubernetes=60,
+)
+TRIAL_SECONDS = _seconds("CNAI_TRIAL_SECONDS", "how long a notebook may run before it is published", 600)
+PORT = _port("CNAI_PORT", "port of the hub on one machine, on loopback", 8000, 1024)
+PERSON = _text("CNAI_PERSON", "login name of the owner of the hub on one machine", shown="the account's name")
+
+IMAGE = _text("CNAI_IMAGE", "name of the image that this server runs", setter="hub")
+IMAGE_REFERENCE = _text("CNAI_IMAGE_REFERENCE", "what was pulled for that image on Kubernetes", setter="hub")
+FLAVOR = _text("CNAI_FLAVOR", "name of the flavor that this server has", setter="hub")
+NAMESPACE = _text("CNAI_NAMESPACE", "Kubernetes namespace of the person", setter="hub")
+HOME_CLAIM = _text("CNAI_HOME_CLAIM", "volume claim of the person's home", "home", setter="hub")
+HUB_URL = _text("CNAI_HUB_URL", "address of the hub, with a slash at its end", setter="hub")
+APPS_CREATORS = _text("CNAI_APPS_CREATORS", "group whose members may publish", setter="hub")
+APPS_IN_PODS = _flag("CNAI_APPS_IN_PODS", "apps are pods, which reach none of their author's files", setter="hub")
+APPS_TERMINAL_OWNER = _text("CNAI_APPS_TERMINAL_OWNER", "for whom a terminal on this machine may publish", setter="hub")
+ENGINE = _text("CNAI_ENGINE", "name of the engine that this process belongs to", setter="engine")
+HTTP_PORT = _port("CNAI_HTTP_PORT", "where an engine's pod answers probes and the operator", 8787, 0, setter="engine")
+RUN_ID = _text("CNAI_RUN_ID", "run that this rank belongs to", setter="engine")
+GENERATION = _text("CNAI_GENERATION", "generation that this rank belongs to", setter="engine")
+WORKBENCH = _text("CNAI_WORKBENCH", "home of the workbench that started this process", setter="workbench")
+RUNS_TAKEN = _text("CNAI_RUNS_TAKEN", "file in which a trial notes the runs that its notebook shows", setter="author")
+APP = _flag("CNAI_APP", "this kernel serves a viewer, who may not stop runs", setter="app")
+
+CHROMIUM = _text("CNAI_CHROMIUM", "the browser that tests drive", shown="Chromium in PATH", setter="tests")
+CLUSTER_CACHE = _text("CNAI_CLUSTER_CACHE", "what `make cluster` builds", "~/.cache/cnai-cluster", setter="tests")
+CLUSTER_DIR = _text("CNAI_CLUSTER_DIR", "state of that cluster", "/var/lib/cnai-cluster", setter="tests")
+CLUSTER_IMAGE = _text("CNAI_CLUSTER_IMAGE", "a small Debian for tests", "debian:bookworm-slim", setter="tests")
+CLUSTER_REGISTRY = _text("CNAI_CLUSTER_REGISTRY", "registry from which another cluster pulls", setter="tests")
+FAKE_GPUS = _text("CNAI_FAKE_GPUS", "GPUs that the cluster of `make cluster` pretends to have", "32", setter="tests")
+Z2JH_CHART = _text("CNAI_Z2JH_CHART", "the chart of Zero to JupyterHub, to render the values with", setter="tests")
+PICTURES = _text("CNAI_PICTURES", "folder for the pictures of the docs", setter="tests")
+
+VARIABLES: tuple[Variable[str] | Variable[float] | Variable[int] | Variable[bool], ...] = tuple(
+    declared for declared in list(globals().values()) if isinstance(declared, Variable)
+)
+
+
+def without_hub(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of programs that run people's code: nothing that speaks to the hub in somebody's name."""
+    return {name: value for name, value in environment.items() if not name.startswith(_OF_THE_HUB)}
+
+
+def for_engine(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of an engine, without what belongs to the kernel or server that happens to start it."""
+    dropped = {"MPLBACKEND", "PYTHONSTARTUP"}
+    if FLAVOR.name in environment:  # the limits of a notebook server
+        dropped |= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
+    return {name: value for name, value in without_hub(environment).items() if name not in dropped}
