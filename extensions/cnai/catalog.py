@@ -76,10 +76,17 @@ class Flavor:
         if self.gpu_product and not self.gpus:
             raise Mistake(("gpu_product",), f"needs gpus of 1 or more; given: {self.gpu_product!r} without")
 
-    def fits(self, machine: Flavor) -> bool:
-        """Tell whether a machine can hold this flavor."""
-        memory_gib = machine.memory_gib / (1 - KEPT_MEMORY)
-        return self.cpu <= machine.cpu and self.memory_gib <= memory_gib and self.gpus <= machine.gpus
+    def shortage(self, machine: Flavor) -> str:
+        """Say why this machine can't hold this flavor; empty when it can."""
+        if self.gpus and not machine.gpus:
+            return "this machine has no GPU"
+        if self.gpus > machine.gpus:
+            return f"this machine has {machine.gpus} GPU{'s' if machine.gpus > 1 else ''}"
+        if self.cpu > machine.cpu:
+            return f"this machine has {machine.cpu:g} CPU{'s' if machine.cpu > 1 else ''}"
+        if self.memory_gib > machine.memory_gib / (1 - KEPT_MEMORY):
+            return f"this machine has {machine.memory_gib:.1f} GiB of memory"
+        return ""
 
     def __str__(self) -> str:
         gpus = f", {self.gpus} GPU" if self.gpus else ""
@@ -103,7 +110,45 @@ class Catalog:
 
     def that_fit(self, machine: Flavor) -> tuple[Flavor, ...]:
         """Return the flavors that a machine can hold."""
-        return tuple(flavor for flavor in self.flavors if flavor.fits(machine))
+        return tuple(flavor for flavor in self.flavors if not flavor.shortage(machine))
+
+    def flavor_on(self, machine: Flavor, name: str) -> Flavor:
+        """Return the flavor of this name, which the machine must be able to hold."""
+        flavor = self.flavor(name)
+        if why := flavor.shortage(machine):
+            fitting = ", ".join(fit.name for fit in self.that_fit(machine)) or "none"
+            raise UsageError(f"flavor {name!r} ({flavor}) can't be started here: {why}; this machine holds: {fitting}")
+        return flavor
+
+    def default_image(self) -> Image:
+        """Return the image that is started when none was named."""
+        if not self.images:
+            raise UsageError("no image is open to you; ask your administrator")
+        return next((image for image in self.images if image.default), self.images[0])
+
+    def default_flavor(self, machine: Flavor | None = None) -> Flavor:
+        """Return the flavor that is started when none was named: the catalog's default, else the largest that fits.
+
+        On a cluster (no machine), where everything costs and something always fits, the smallest without GPUs instead.
+        """
+        fitting = self._startable(machine)
+        if default := next((flavor for flavor in fitting if flavor.default), None):
+            return default
+        if machine is None:
+            return min(fitting, key=lambda flavor: (flavor.gpus, flavor.cpu, flavor.memory_gib))
+        without_gpus = [flavor for flavor in fitting if not flavor.gpus]
+        return max(without_gpus or fitting, key=lambda flavor: (flavor.cpu, flavor.memory_gib))
+
+    def _startable(self, machine: Flavor | None) -> tuple[Flavor, ...]:
+        """Return the flavors that can be started, of which there must be one."""
+        if not self.flavors:
+            raise UsageError("no flavor is open to you; ask your administrator")
+        fitting = self.that_fit(machine) if machine else self.flavors
+        if machine and not fitting:
+            has = f"{machine.cpu:g} CPU, {machine.memory_gib:.1f} GiB"
+            advice = f"add a smaller one ({environment.CATALOG})"
+            raise UsageError(f"this machine ({has}) holds no flavor of the catalog; {advice}")
+        return fitting
 
     def for_groups(self, groups: Collection[str]) -> Catalog:
         """Return what members of these groups may start; what names no groups is everybody's."""

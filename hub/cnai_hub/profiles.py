@@ -96,7 +96,7 @@ def offer(
                 each.name,
                 each.title,
                 _summary(each),
-                refusal(each, machine),
+                each.shortage(machine) if machine else "",
                 chosen=each == flavor,
                 note=(notes or {}).get(each.name, ""),
             )
@@ -106,13 +106,15 @@ def offer(
 
 
 def choose(choice: Choice, catalog: Catalog, machine: Flavor | None = None) -> Profile:
-    """Return the profile that was chosen, or raise with a sentence."""
-    flavor = catalog.flavor(choice.flavor) if choice.flavor else default_flavor(catalog, machine)
-    if machine and (why := refusal(flavor, machine)):
-        fitting = ", ".join(fit.name for fit in catalog.that_fit(machine)) or "none"
-        raise UsageError(f"flavor {flavor.name!r} can't be started here: {why}; this machine holds: {fitting}")
-    image = catalog.image(choice.image) if choice.image else default_image(catalog)
-    return Profile(image, flavor)
+    """Return the profile that was chosen, or raise with a sentence; what is left out has its default."""
+    image = catalog.image(choice.image) if choice.image else catalog.default_image()
+    return Profile(image, _flavor(choice.flavor, catalog, machine))
+
+
+def _flavor(name: str | None, catalog: Catalog, machine: Flavor | None) -> Flavor:
+    if not name:
+        return catalog.default_flavor(machine)
+    return catalog.flavor_on(machine, name) if machine else catalog.flavor(name)
 
 
 def choose_for(choice: Choice, catalog: Catalog, groups: Collection[str]) -> Profile:
@@ -138,55 +140,6 @@ def from_form(form: Mapping[str, list[str]]) -> dict[str, object]:
     options: dict[str, object] = {key: values[0] if len(values) == 1 else values for key, values in form.items()}
     options.pop("_xsrf", None)
     return options
-
-
-def default_image(catalog: Catalog) -> Image:
-    """Return the image that is started when none was named."""
-    if not catalog.images:
-        raise UsageError("no image is open to you; ask your administrator")
-    return next((image for image in catalog.images if image.default), catalog.images[0])
-
-
-def default_flavor(catalog: Catalog, machine: Flavor | None = None) -> Flavor:
-    """Return the flavor that is started when none was named: the catalog's default, else the largest that fits.
-
-    On a cluster, where everything costs and something always fits, the smallest without GPUs instead.
-    """
-    if machine is None:
-        return _modest(catalog)
-    fitting = catalog.that_fit(machine)
-    if not fitting:
-        has = f"{machine.cpu:g} CPU, {machine.memory_gib:.1f} GiB"
-        raise UsageError(
-            f"this machine ({has}) holds no flavor of the catalog; add a smaller one ({variables.CATALOG})"
-        )
-    without_gpus = [flavor for flavor in fitting if not flavor.gpus]
-    return next(
-        (flavor for flavor in fitting if flavor.default),
-        max(without_gpus or fitting, key=lambda flavor: (flavor.cpu, flavor.memory_gib)),
-    )
-
-
-def _modest(catalog: Catalog) -> Flavor:
-    if not catalog.flavors:
-        raise UsageError("no flavor is open to you; ask your administrator")
-    default = next((flavor for flavor in catalog.flavors if flavor.default), None)
-    return default or min(catalog.flavors, key=lambda flavor: (flavor.gpus, flavor.cpu, flavor.memory_gib))
-
-
-def refusal(flavor: Flavor, machine: Flavor | None) -> str:
-    """Say why this machine can't hold a flavor; empty when it can."""
-    if machine is None:
-        return ""
-    if flavor.gpus and not machine.gpus:
-        return "this machine has no GPU"
-    if flavor.gpus > machine.gpus:
-        return f"this machine has {machine.gpus} GPU{'s' if machine.gpus > 1 else ''}"
-    if flavor.cpu > machine.cpu:
-        return f"this machine has {machine.cpu:g} CPU{'s' if machine.cpu > 1 else ''}"
-    if flavor.memory_gib > machine.memory_gib:
-        return f"this machine has {machine.memory_gib:.1f} GiB of memory"
-    return ""
 
 
 def environment(profile: Profile, visible_gpus: str | None = None) -> dict[str, str]:

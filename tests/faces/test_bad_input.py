@@ -12,7 +12,7 @@ ANYWHERE = [
     ("trian", "unknown verb 'trian'; did you mean 'train'"),
     ("train SCRIPT --rnks 2", "unknown flag '--rnks'; did you mean '--ranks'"),
     ("train SCRIPT --flavor smal", "unknown flavor 'smal'; did you mean 'small'"),
-    ("train SCRIPT --flavor gpu4", "flavor gpu4 .* is larger than this machine .* flavors that fit: "),
+    ("train SCRIPT --flavor gpu4", "flavor 'gpu4' .* can't be started here: this machine has .*; this machine holds: "),
     ("train SCRIPT --image toch", "unknown image 'toch'; did you mean 'torch'"),
     ("train SCRIPT --backend lcal", "unknown backend 'lcal'; did you mean 'local'"),
     ("train SCRIPT --ranks -1", "ranks must be a number from 1, or a range such as 1:4; given: -1"),

@@ -1,5 +1,6 @@
 import json
 import textwrap
+from dataclasses import replace
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_flavors_that_fit():
 @pytest.mark.parametrize(("reported", "holds"), [(2.0, True), (1.9, True), (1.7, False)])
 def test_machines_report_less_memory_than_they_are_sold_with(reported, holds):
     machine = Flavor(name="m", title="m", cpu=2, memory_gib=reported)
-    assert catalog.load().flavor("small").fits(machine) == holds
+    assert (not catalog.load().flavor("small").shortage(machine)) == holds
 
 
 def test_this_machine_holds_something():
@@ -186,3 +187,15 @@ def test_mistakes_in_text_name_the_variable(monkeypatch):
     monkeypatch.setenv("CNAI_CATALOG", '{"image": [{"name": "torch"}]}')
     with pytest.raises(UsageError, match=r"^\$CNAI_CATALOG.image\[0\].title is missing$"):
         catalog.load()
+
+
+def test_the_flavor_of_whoever_names_none():
+    small, large = (Flavor(name=name, title=name, cpu=cpu, memory_gib=4) for name, cpu in (("small", 1), ("large", 4)))
+    gpu = Flavor(name="gpu", title="gpu", cpu=1, memory_gib=4, gpus=1)
+    images = (catalog.Image(name="torch", title="torch"),)
+    shelf = catalog.Catalog(images, (gpu, large, small))
+    assert shelf.default_flavor() == small  # on a cluster everything costs
+    assert shelf.default_flavor(Flavor(name="m", title="m", cpu=8, memory_gib=8, gpus=2)) == large
+    marked = catalog.Catalog(images, (small, replace(gpu, default=True)))
+    assert marked.default_flavor().name == "gpu"
+    assert marked.default_flavor(Flavor(name="m", title="m", cpu=8, memory_gib=8)) == small

@@ -73,7 +73,8 @@ def test_image_and_flavor_are_chosen_independently():
         ({"flavor": {"a": 1}}, "flavor must be the name of one flavor; given: {'a': 1}"),
         (
             {"flavor": "gpus"},
-            "flavor 'gpus' can't be started here: this machine has no GPU; this machine holds: small, medium",
+            "flavor 'gpus' (2 CPU, 4 GiB, 2 GPU) can't be started here: this machine has no GPU; "
+            "this machine holds: small, medium",
         ),
     ],
 )
@@ -90,9 +91,20 @@ def test_a_choice_is_what_jupyterhub_keeps_of_it():
     assert Choice.last(None) == Choice()
 
 
+@pytest.mark.parametrize(("reported_gib", "holds"), [(5.8, True), (5.3, False)])
+def test_the_page_the_choice_and_the_list_have_one_rule(reported_gib, holds):
+    machine = Flavor(name="this-machine", title="", cpu=2, memory_gib=reported_gib)
+    shown = {option.name: option.refusal for option in profiles.offer(CATALOG, machine).flavors}
+    assert shown["medium"] == ("" if holds else "this machine has 5.3 GiB of memory")
+    assert (MEDIUM in CATALOG.that_fit(machine)) == holds
+    assert (profiles.choose(Choice(), CATALOG, machine).flavor == MEDIUM) == holds
+    if holds:
+        assert profiles.choose(Choice(flavor="medium"), CATALOG, machine).flavor == MEDIUM
+
+
 def test_without_a_default_that_fits_the_largest_is_chosen():
     tiny = Flavor(name="this-machine", title="", cpu=1, memory_gib=3)
-    assert profiles.default_flavor(CATALOG, tiny) == SMALL
+    assert CATALOG.default_flavor(tiny) == SMALL
 
 
 def test_a_machine_that_holds_nothing_says_so_and_still_has_a_page():

@@ -233,7 +233,7 @@ def test_runs_draw_different_random_numbers(engine):
         ({"ranks": -1}, "ranks must be a number from 1"),
         ({"ranks": 1000}, "1000 ranks are more than"),
         ({"nodes": 2, "ranks": 2}, "the local backend has 1 node"),
-        ({"flavor": "gpu4"}, "flavor gpu4 .* is larger than this machine"),
+        ({"flavor": "gpu4"}, "flavor 'gpu4' .* can't be started here: this machine has"),
         ({"flavor": "smal"}, "unknown flavor 'smal'; did you mean 'small'"),
         ({"image": "x"}, "unknown image 'x'"),
         ({"backend": "moon"}, "unknown backend 'moon'"),

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from traitlets import default
@@ -49,6 +49,10 @@ _KEPT = (
 class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
     """Starts a notebook server of a chosen image and flavor, or a published app, as a process."""
 
+    _max_hours: float | None = None
+    _ends: float | None = None
+    """When its hours are over, in seconds since the epoch."""
+
     @cached_property
     def _catalog(self) -> catalog.Catalog:
         return catalog.load()
@@ -72,6 +76,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
         self.cpu_limit = profile.flavor.cpu
         self.mem_limit = int(profile.flavor.memory_gib * 2**30)
         self._chosen = profiles.environment(profile, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        self._max_hours = profile.flavor.max_hours
 
     def settle_app(self) -> None:
         """Make this server the app that its name says."""
@@ -82,6 +87,8 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
         self.args = list[str]()
         self.default_url, self.notebook_dir = "/", ""
         self._chosen = app_environment(self.name, self.user.name)
+        flavor = self._chosen.get(environment.FLAVOR.name)
+        self._max_hours = self._catalog.flavor(flavor).max_hours if flavor else None
 
     def get_env(self) -> dict[str, str]:
         """Return the environment of the server."""
@@ -109,7 +116,32 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
                 sentence = f"{what} ended while it started (exit code {status}); the hub's log says why"
                 raise NotStarted(sentence, reason="exited", status_code=500)
             await asyncio.sleep(_LOOK_SECONDS)
+        self._ends = time.time() + self._max_hours * 3600 if self._max_hours else None
         return address
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what the next hub must know of this server."""
+        return {**super().get_state(), **({"ends": self._ends} if self._ends else {})}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over a server that an earlier hub started."""
+        super().load_state(state)
+        self._ends = state.get("ends")
+
+    def clear_state(self) -> None:
+        """Forget a server that has ended."""
+        super().clear_state()
+        self._ends = None
+
+    async def poll(self) -> int | None:
+        """Return None while the process runs; one that ran for its flavor's hours is stopped."""
+        status: int | None = await super().poll()
+        if status is not None or not self._ends or time.time() < self._ends:
+            return status
+        self._ends = None  # stopping polls, too
+        self.log.info("%s ran for the hours of its flavor and is stopped", self._log_name)
+        await self.stop()
+        return 0
 
     async def wait_for_death(self, timeout: float = 10) -> bool:
         """Wait until the process has ended, looking as often at the end as at the beginning; tell whether it has."""

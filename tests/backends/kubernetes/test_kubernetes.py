@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 import cnai
-from backends.conftest import REFERENCE
+from backends.conftest import OFFERED, REFERENCE
 from cnai.backends import credentials
 from cnai.backends.kubernetes import backend as kubernetes
+from cnai.catalog import Catalog
 from cnai.engine.records import Record, Room
 from cnai.engine.store import Store
 from cnai.errors import CnaiError, UnknownName, UsageError
@@ -38,6 +39,13 @@ def test_what_a_run_needs(server):
     own = kubernetes.check(_spec(16))
     assert (own.flavor, own.nodes, own.ranks_per_node) == ("small", 1, 16)
     assert kubernetes.check(_spec(2, nodes=2)).nodes == 2
+
+
+def test_a_run_and_a_server_that_name_no_flavor_have_the_same(server, monkeypatch):
+    small, gpu = OFFERED.flavors
+    monkeypatch.setenv("CNAI_CATALOG", Catalog(OFFERED.images, (gpu, small)).to_json())
+    monkeypatch.delenv("CNAI_FLAVOR")
+    assert kubernetes.check(_spec()).flavor == Catalog(OFFERED.images, (gpu, small)).default_flavor().name == "small"
 
 
 @pytest.mark.parametrize(

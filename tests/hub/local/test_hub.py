@@ -139,7 +139,7 @@ REFUSED = [
     ({"image": "evil"}, "unknown image 'evil'"),
     ({"flavor": "huge"}, "unknown flavor 'huge'"),
     ({"cmd": "sh"}, "unknown option 'cmd'; allowed: image, flavor"),
-    ({"flavor": "gpu4"}, "flavor 'gpu4' can't be started here"),
+    ({"flavor": "gpu4"}, "flavor 'gpu4' (16 CPU, 96 GiB, 4 GPU) can't be started here"),
 ]
 
 

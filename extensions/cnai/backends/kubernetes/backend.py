@@ -78,13 +78,13 @@ def check(spec: RunSpec) -> Room:
 def _flavor(name: str | None, shelf: Catalog) -> Flavor:
     if wanted := name or environment.FLAVOR.get():
         return shelf.flavor(wanted)
-    return next((flavor for flavor in shelf.flavors if flavor.default), shelf.flavors[0])
+    return shelf.default_flavor()
 
 
 def _image(name: str | None, shelf: Catalog) -> str:
     if name is None and (own := environment.IMAGE_REFERENCE.get()):
         return own
-    image = shelf.image(name) if name else next((one for one in shelf.images if one.default), shelf.images[0])
+    image = shelf.image(name) if name else shelf.default_image()
     if not image.reference:
         raise UsageError(
             f"image {image.name!r} has no reference in the catalog and can't be pulled; ask your administrator for one"

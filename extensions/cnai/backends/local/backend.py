@@ -61,15 +61,7 @@ def check(spec: RunSpec) -> Room:
 def _flavor(spec: RunSpec, machine: catalog.Flavor) -> catalog.Flavor:
     if spec.flavor is None:
         return machine
-    shelf = catalog.load()
-    flavor = shelf.flavor(spec.flavor)
-    if not flavor.fits(machine):
-        fitting = ", ".join(f.name for f in shelf.that_fit(machine)) or "none"
-        raise UsageError(
-            f"flavor {flavor.name} ({flavor}) is larger than this machine ({machine.cpu:g} CPU, "
-            f"{machine.memory_gib:.0f} GiB, {machine.gpus} GPU); flavors that fit: {fitting}"
-        )
-    return flavor
+    return catalog.load().flavor_on(machine, spec.flavor)
 
 
 def claim(_: Room) -> AbstractContextManager[str]:
