@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from cnai import labels
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ IMAGE = _text("CNAI_IMAGE", "name of the image that this server runs", setter="h
 IMAGE_REFERENCE = _text("CNAI_IMAGE_REFERENCE", "what was pulled for that image on Kubernetes", setter="hub")
 FLAVOR = _text("CNAI_FLAVOR", "name of the flavor that this server has", setter="hub")
 NAMESPACE = _text("CNAI_NAMESPACE", "Kubernetes namespace of the person", setter="hub")
-HOME_CLAIM = _text("CNAI_HOME_CLAIM", "volume claim of the person's home", "home", setter="hub")
+HOME_CLAIM = _text("CNAI_HOME_CLAIM", "volume claim of the person's home", labels.HOME_CLAIM, setter="hub")
 HUB_URL = _text("CNAI_HUB_URL", "address of the hub, with a slash at its end", setter="hub")
 APPS_CREATORS = _text("CNAI_APPS_CREATORS", "group whose members may publish", setter="hub")
 APPS_IN_PODS = _flag("CNAI_APPS_IN_PODS", "apps are pods, which reach none of their author's files", setter="hub")

@@ -16,8 +16,8 @@ import realcluster
 from realcluster import RESTRICTED, Cluster, Refused
 
 from cnai.catalog import Catalog, Flavor, Image
+from cnai.labels import HUB
 from cnai_hub import tenants
-from cnai_hub.tenants import access
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> It
 def leave(cluster: Cluster) -> None:
     """Remove what installations share, unless there still is one."""
     bindings = cluster.get("clusterrolebindings")["items"]
-    if not any(each["roleRef"]["name"] == access.HUB for each in bindings):
+    if not any(each["roleRef"]["name"] == HUB for each in bindings):
         shared = [each for each in tenants.cluster_manifests(tenants.Cluster()) if _shared(each)]
         cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=_list(shared))
 

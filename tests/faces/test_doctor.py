@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from cnai import labels
 from cnai.backends.kubernetes.access import Access
 from cnai.backends.kubernetes.api import Api
 from cnai.faces.doctor import Check, Report, cluster, machine, network, rights
@@ -187,7 +188,7 @@ def test_a_notebook_shows_text_as_text():
 
 
 def test_the_rights_are_those_of_the_tenants_role():
-    [role] = [each for each in access.roles(Cluster()) if each["metadata"]["name"] == access.TENANT_ROLE]
+    [role] = [each for each in access.roles(Cluster()) if each["metadata"]["name"] == labels.TENANT_ROLE]
     granted = {right for rule in role["rules"] for right in rights._spelled(rule)}
     assert set(rights.needed()) == granted
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
-from pathlib import Path
 
 import psutil
 import pytest
@@ -15,8 +13,8 @@ from cnai.backends.kubernetes import backend as kubernetes
 from cnai.backends.local import backend as local
 from cnai.environment import VARIABLES
 from cnai.errors import UsageError
+from literals import ROOT, literals
 
-ROOT = Path(__file__).resolve().parents[2]
 DECLARED = {variable.name for variable in VARIABLES}
 HERE = {"extensions/cnai/environment.py", "tests/ground/test_environment.py", "docs/reference.md"}
 WORD = re.compile(r"\bCNAI_[A-Z0-9_]*[A-Z0-9]\b")
@@ -30,19 +28,6 @@ def texts():
     for name in set(listed) - HERE:
         if (ROOT / name).is_file() and not name.endswith((".png", ".lock")):
             yield name, (ROOT / name).read_text(errors="ignore")
-
-
-def literals(source):
-    """Return all texts of a module but its docstrings."""
-    tree = ast.parse(source)
-    bodies = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
-    bodies += [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)]
-    free = {id(each.value) for body in bodies for each in body.body if isinstance(each, ast.Expr)}
-    return [
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in free
-    ]
 
 
 def test_every_variable_of_the_repository_is_declared_and_used():
@@ -64,13 +49,8 @@ def test_every_variable_of_the_repository_is_declared_and_used():
 
 
 def test_no_other_module_names_a_variable():
-    assert {
-        (name, text)
-        for name, source in texts()
-        if name.startswith(("extensions/", "hub/")) and name.endswith(".py")
-        for text in literals(source)
-        if WORD.search(text)
-    } == set()
+    found = {(name, text) for name, texts in literals().items() for text in texts if WORD.search(text)}
+    assert {name for name, _ in found} == {"extensions/cnai/environment.py"}
 
 
 def test_what_is_not_set_or_empty_has_its_default(monkeypatch):

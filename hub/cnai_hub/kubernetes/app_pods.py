@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cnai import environment, paths, podspec
 from cnai.errors import HubError
-from cnai.labels import ROLE
+from cnai.labels import APP, ROLE
 from cnai.podspec import HOME
 from cnai_hub.apps.releases import Store, read_release, slug_of
 
@@ -39,7 +39,7 @@ class AppPod:
     @property
     def labels(self) -> dict[str, str]:
         """Return the labels that decide which network policies hold for the pod."""
-        return {ROLE: "app"}
+        return {ROLE: APP}
 
     def traits(self) -> Traits:
         """Return the traits of KubeSpawner that make a pod this app's; each replaces what notebook servers have."""

@@ -21,7 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cnai import reasons
-from cnai.labels import WORKER_GROUP
+from cnai.labels import DASK_GROUP, DASK_WORKER_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +69,7 @@ def watch_schedulers(lost_seconds: float) -> None:
     import kr8s
     from kr8s.asyncio.objects import Deployment
 
-    @kopf.timer("daskcluster.kubernetes.dask.org", id="cnai-lost-schedulers", interval=min(_LOOK_SECONDS, lost_seconds))
+    @kopf.timer(f"daskcluster.{DASK_GROUP}", id="cnai-lost-schedulers", interval=min(_LOOK_SECONDS, lost_seconds))
     async def end_without_scheduler(name: str, namespace: str, meta: Any, logger: Any, **_: Any) -> None:
         from dask_kubernetes.operator._objects import DaskCluster
 
@@ -100,7 +100,7 @@ async def retire_workers(
     """Ask the scheduler which workers to end, and return that many of those that exist."""
     import kr8s
 
-    group = {WORKER_GROUP: worker_group_name}
+    group = {DASK_WORKER_GROUP: worker_group_name}
     exist = [each.name async for each in kr8s.asyncio.get("deployments", namespace=namespace, label_selector=group)]
     try:
         answer = await ask(scheduler_service_name, namespace, "retire_workers", {"n": n_workers})

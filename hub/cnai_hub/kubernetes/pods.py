@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from cnai import environment as variables
 from cnai import podspec
-from cnai.labels import FLAVOR, IMAGE, MAX_HOURS
+from cnai.labels import FLAVOR, HOME_CLAIM, IMAGE, MAX_HOURS, NOTEBOOK
 from cnai.podspec import HOME
-from cnai_hub.tenants.access import NOTEBOOK
 
 if TYPE_CHECKING:
     from cnai.catalog import Catalog, Flavor
@@ -54,7 +53,7 @@ def notebook(profile: Profile, settings: Settings) -> Traits:
         "service_account": NOTEBOOK,
         "automount_service_account_token": True,
         "storage_pvc_ensure": True,
-        "pvc_name_template": CLAIM,
+        "pvc_name_template": HOME_CLAIM,
         "storage_capacity": f"{settings.home.storage_gib * 1024:.0f}Mi",
         "storage_class": settings.home.storage_class or None,
         "storage_access_modes": [settings.home.access_mode],
@@ -96,7 +95,7 @@ def environment(profile: Profile, shelf: Catalog, namespace: str) -> dict[str, s
         variables.IMAGE.name: profile.image.name,
         variables.IMAGE_REFERENCE.name: profile.image.reference,
         variables.FLAVOR.name: profile.flavor.name,
-        variables.HOME_CLAIM.name: CLAIM,
+        variables.HOME_CLAIM.name: HOME_CLAIM,
         # Else every rank thinks that it has the whole node.
         "OMP_NUM_THREADS": str(max(1, int(profile.flavor.cpu))),
     }

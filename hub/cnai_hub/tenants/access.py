@@ -8,20 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cnai.labels import DASK_CLUSTERS, DASK_GROUP, HUB, HUB_IN_TENANT, NOTEBOOK, OPERATOR, TENANT_ROLE
+
 if TYPE_CHECKING:
     from cnai.foreign import Manifest
     from cnai_hub.tenants.cluster import Cluster
 
-NOTEBOOK = "notebook"
-"""Service account of notebook servers."""
-
-HUB = "cnai-hub"
-HUB_IN_TENANT = "cnai-hub-tenant"
-OPERATOR = "cnai-operator"
-TENANT_ROLE = "cnai-tenant"
-
 _RBAC = "rbac.authorization.k8s.io"
-_DASK = "kubernetes.dask.org"
 _READ = ("get", "list", "watch")
 
 
@@ -44,10 +37,10 @@ def roles(cluster: Cluster) -> list[Manifest]:  # noqa: ARG001 - as its neighbor
         ),
         _role(
             TENANT_ROLE,
-            _rule(_DASK, "daskclusters", *_READ, "create", "patch", "delete"),
+            _rule(DASK_GROUP, DASK_CLUSTERS, *_READ, "create", "patch", "delete"),
             # The operator makes the worker groups; a tenant only says how many workers they have.
-            _rule(_DASK, "daskworkergroups", *_READ),
-            _rule(_DASK, "daskclusters/scale daskworkergroups/scale", "get", "patch", "update"),
+            _rule(DASK_GROUP, "daskworkergroups", *_READ),
+            _rule(DASK_GROUP, "daskclusters/scale daskworkergroups/scale", "get", "patch", "update"),
             # What the reason of a run that doesn't start is read from, and what its pods are made like.
             _rule("", "pods pods/log services events resourcequotas persistentvolumeclaims", *_READ),
             _rule("apps", "deployments replicasets", *_READ),
@@ -56,13 +49,13 @@ def roles(cluster: Cluster) -> list[Manifest]:  # noqa: ARG001 - as its neighbor
             OPERATOR,
             _rule("apiextensions.k8s.io", "customresourcedefinitions", "list", "watch"),
             _rule("", "namespaces", "list", "watch"),
-            _rule(_DASK, "daskclusters daskworkergroups", *_READ, "patch"),
+            _rule(DASK_GROUP, "daskclusters daskworkergroups", *_READ, "patch"),
             # An idle Dask cluster is deleted: its GPUs are given back though its notebook is gone.
-            _rule(_DASK, "daskclusters", "delete"),
-            _rule(_DASK, "daskworkergroups", "create"),
-            _rule(_DASK, "daskworkergroups/scale", "get", "patch"),
+            _rule(DASK_GROUP, DASK_CLUSTERS, "delete"),
+            _rule(DASK_GROUP, "daskworkergroups", "create"),
+            _rule(DASK_GROUP, "daskworkergroups/scale", "get", "patch"),
             # Tenants may not make these; the operator's handlers watch them nevertheless.
-            _rule(_DASK, "daskjobs daskautoscalers", *_READ),
+            _rule(DASK_GROUP, "daskjobs daskautoscalers", *_READ),
             _rule("", "pods", *_READ),
             _rule("", "services", *_READ, "create", "patch"),
             _rule("apps", "deployments", *_READ, "create", "patch", "delete"),

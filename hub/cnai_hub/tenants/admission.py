@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from cnai.labels import GPU, ROLE, TENANT, USER
-from cnai_hub.tenants.access import HUB_IN_TENANT, TENANT_ROLE
+from cnai.labels import COMPONENT, DASK_CLUSTERS, DASK_GROUP, GPU, HUB_IN_TENANT, ROLE, TENANT, TENANT_ROLE, USER
 from cnai_hub.tenants.limits import QUOTA
 from cnai_hub.tenants.names import PREFIX
 
@@ -39,7 +38,7 @@ def policies(cluster: Cluster) -> list[Manifest]:
         *_bound("cnai-pods", [_on("", "pods", "CREATE")], _over(["object.spec"], pod_rules(cluster)), within=_TENANTS),
         *_bound(
             "cnai-daskclusters",
-            [_on("kubernetes.dask.org", "daskclusters", "CREATE", "UPDATE")],
+            [_on(DASK_GROUP, DASK_CLUSTERS, "CREATE", "UPDATE")],
             [
                 *_over(["object.spec.scheduler.spec", "object.spec.worker.spec"], pod_rules(cluster)),
                 *_dask_rules(cluster),
@@ -88,7 +87,7 @@ def _dask_rules(cluster: Cluster) -> list[Rule]:
     service = "object.spec.scheduler.service"
     pods = "[dyn(object.spec.scheduler.spec), dyn(object.spec.worker.spec)]"
     labels = "!has({0}.metadata) || !has({0}.metadata.labels) || {0}.metadata.labels.all(k, !(k in %r))"
-    own = labels % (["component", ROLE, TENANT],)
+    own = labels % ([COMPONENT, ROLE, TENANT],)
     without_gpus = (
         f"(has(c.resources) && has(c.resources.limits) && {GPU!r} in c.resources.limits"
         f" && int(c.resources.limits[{GPU!r}]) > 0)"
@@ -126,7 +125,7 @@ def _dask_rules(cluster: Cluster) -> list[Rule]:
         (
             # They decide which network policies hold, and which pods the hub takes for servers.
             " && ".join(f"({own.format(part)})" for part in ("object", "object.spec.scheduler", "object.spec.worker")),
-            f"Dask clusters may not set the labels component, {ROLE}, {TENANT}",
+            f"Dask clusters may not set the labels {COMPONENT}, {ROLE}, {TENANT}",
         ),
     ]
 
@@ -162,7 +161,7 @@ def _fence(cluster: Cluster) -> list[Manifest]:
             "the hub binds its own role to itself, and a tenant's to accounts of the tenant",
         ),
     ]
-    groups = ["", "apps", "kubernetes.dask.org", "networking.k8s.io", "rbac.authorization.k8s.io"]
+    groups = ["", "apps", DASK_GROUP, "networking.k8s.io", "rbac.authorization.k8s.io"]
     matched = [{"apiGroups": groups, "apiVersions": ["*"], "resources": ["*"], "operations": ["*"]}]
     who = {"name": "hub-or-operator", "expression": f"request.userInfo.username in {[hub, operator]!r}"}
     variables = [
@@ -199,7 +198,7 @@ def _gpus() -> list[Manifest]:
     }
     policy, made = _bound(
         "cnai-daskcluster-gpus",
-        [_on("kubernetes.dask.org", "daskclusters", "CREATE", "UPDATE")],
+        [_on(DASK_GROUP, DASK_CLUSTERS, "CREATE", "UPDATE")],
         [],
         within=_TENANTS,
         paramKind={"apiVersion": "v1", "kind": "ResourceQuota"},
@@ -211,7 +210,7 @@ def _gpus() -> list[Manifest]:
     changed = copy.deepcopy(made)
     changed["metadata"]["name"] += "-changed"
     for binding, operation, missing in ((made, "CREATE", "Deny"), (changed, "UPDATE", "Allow")):
-        only = [_on("kubernetes.dask.org", "daskclusters", operation)]
+        only = [_on(DASK_GROUP, DASK_CLUSTERS, operation)]
         binding["spec"]["matchResources"] = {**_TENANTS, "resourceRules": only}
         binding["spec"]["paramRef"] = {"name": QUOTA, "parameterNotFoundAction": missing}
     return [policy, made, changed]

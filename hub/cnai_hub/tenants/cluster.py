@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cnai.labels import OPERATOR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
@@ -19,7 +21,7 @@ class Cluster:
 
     hub_namespace: str = "cnai"
     hub_account: str = "hub"
-    operator_account: str = "cnai-operator"
+    operator_account: str = OPERATOR
     machines: int = 5
     dask_clusters: int = 3
     pods: int = 64

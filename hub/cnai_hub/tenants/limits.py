@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cnai.labels import GPU
+from cnai.labels import DASK_CLUSTERS, DASK_GROUP, GPU
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -36,7 +36,7 @@ def quota(namespace: str, groups: Collection[str], catalog: Catalog, cluster: Cl
         "services.nodeports": "0",
         # Devices that are claimed (dynamic resource allocation) would not count as GPUs.
         "count/resourceclaims.resource.k8s.io": "0",
-        "count/daskclusters.kubernetes.dask.org": str(cluster.dask_clusters),
+        f"count/{DASK_CLUSTERS}.{DASK_GROUP}": str(cluster.dask_clusters),
         # The operator makes as many as a Dask cluster has workers, and the quota of pods stops only the pods.
         "count/deployments.apps": str(cluster.pods),
     }

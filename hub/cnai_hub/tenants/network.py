@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cnai.labels import COMPONENT, ROLE
+from cnai.labels import COMPONENT, DASK_COMPONENT, HUB_COMPONENT, OPERATOR_ROLE, PROXY_COMPONENT, ROLE, SCHEDULER
 
 if TYPE_CHECKING:
     from cnai.foreign import Manifest
@@ -30,14 +30,14 @@ _NODE_LOCAL_DNS = "169.254.20.10/32"
 _EVERY: Manifest = {}
 _OWN = {"matchExpressions": [{"key": ROLE, "operator": "NotIn", "values": ["app"]}]}
 _SERVERS = {"matchLabels": {"component": "singleuser-server"}}
-_SCHEDULERS = {"matchLabels": {COMPONENT: "scheduler"}}
+_SCHEDULERS = {"matchLabels": {DASK_COMPONENT: SCHEDULER}}
 
 
 def policies(namespace: str, cluster: Cluster) -> list[Manifest]:
     """Return the network policies of a tenant, default deny first."""
-    hub = _pods_of(cluster.hub_namespace, "component", "hub")
-    proxy = _pods_of(cluster.hub_namespace, "component", "proxy")
-    operator = _pods_of(cluster.hub_namespace, ROLE, "operator")
+    hub = _pods_of(cluster.hub_namespace, COMPONENT, HUB_COMPONENT)
+    proxy = _pods_of(cluster.hub_namespace, COMPONENT, PROXY_COMPONENT)
+    operator = _pods_of(cluster.hub_namespace, ROLE, OPERATOR_ROLE)
     found = [
         _policy(namespace, "default-deny", _EVERY, ingress=[], egress=[]),
         # Dask, torch.distributed and the notebook's client of both choose their ports. Apps are not among them:

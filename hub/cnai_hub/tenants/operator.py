@@ -5,16 +5,14 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING
 
-from cnai.labels import ROLE
+from cnai.labels import OPERATOR, OPERATOR_ROLE, RELEASES, ROLE
 
 if TYPE_CHECKING:
     from cnai.foreign import Manifest
     from cnai_hub.tenants.cluster import Cluster
 
-RELEASES = "cnai-releases"
-OPERATOR = "cnai-operator"
 _PROBE_PORT = 8080
-_LABELS = {ROLE: "operator", "app.kubernetes.io/name": OPERATOR}
+_LABELS = {ROLE: OPERATOR_ROLE, "app.kubernetes.io/name": OPERATOR}
 _RESOURCES = "dask_kubernetes/operator/deployment/helm/dask-kubernetes-operator/crds"
 
 

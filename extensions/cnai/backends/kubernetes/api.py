@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cnai.backends.kubernetes.access import Access
 
 PATIENCE_SECONDS = 10
-DASK = f"apis/{manifests.GROUP}/{manifests.VERSION}"
+DASK = f"apis/{labels.DASK_GROUP}/{labels.DASK_VERSION}"
 _MERGE = {"Content-Type": "application/merge-patch+json"}
 _NOT_FOUND, _TOO_MANY_REQUESTS, _SERVER_ERROR = 404, 429, 500
 
@@ -80,12 +80,12 @@ class Api:
 
     def pods(self, engine: str) -> list[dict[str, Any]]:
         """Return an engine's pods, as the API server writes them; of all engines if the name is empty."""
-        return self._items(self.core("pods"), f"{labels.CLUSTER}={engine}" if engine else labels.CLUSTER)
+        return self._items(self.core("pods"), f"{labels.DASK_CLUSTER}={engine}" if engine else labels.DASK_CLUSTER)
 
     def is_left_of(self, engine: str) -> bool:
         """Tell whether something, pods aside, is still there that the operator made for an engine."""
         listed = (f"apis/apps/v1/namespaces/{self.namespace}/deployments", self.core("services"))
-        selector = f"{labels.CLUSTER}={engine}"
+        selector = f"{labels.DASK_CLUSTER}={engine}"
         return self.node_count(engine) is not None or any(self._items(path, selector) for path in listed)
 
     def events(self) -> list[dict[str, Any]]:

@@ -187,7 +187,7 @@ def release(engine: str) -> None:
     line.delete(engine)
     _hang_up(engine)
     deadline = time.monotonic() + GOING_SECONDS
-    while any(pod["metadata"]["labels"].get(labels.COMPONENT) == "scheduler" for pod in line.pods(engine)):
+    while any(pod["metadata"]["labels"].get(labels.DASK_COMPONENT) == "scheduler" for pod in line.pods(engine)):
         if time.monotonic() > deadline:
             raise EngineError(f"the scheduler of engine {engine} does not end")
         time.sleep(TICK_SECONDS)

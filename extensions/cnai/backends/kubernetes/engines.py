@@ -43,7 +43,7 @@ def listing(line: Api) -> list[dict[str, Any]]:
     told = []
     for cluster in found:
         name = cluster["metadata"]["name"]
-        mine = [pod for pod in pods if pod["metadata"]["labels"][labels.CLUSTER] == name]
+        mine = [pod for pod in pods if pod["metadata"]["labels"][labels.DASK_CLUSTER] == name]
         told.append(_told(cluster, line.node_count(name), mine, events, runs))
     return told
 

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import environment as variables
 from cnai import podspec
-from cnai.labels import CLUSTER, COMPONENT, FLAVOR, IMAGE
+from cnai.labels import DASK_CLUSTER, DASK_COMPONENT, DASK_GROUP, DASK_VERSION, FLAVOR, IMAGE, SCHEDULER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cnai.catalog import Flavor
 
-GROUP, VERSION = "kubernetes.dask.org", "v1"
 COMM_PORT, API_PORT = 8786, 8787
 GRACE_SECONDS = 60
 """From SIGTERM to SIGKILL: time for a step, and for its checkpoint."""
@@ -45,7 +44,7 @@ class Place:
 def engine(name: str, place: Place, flavor: Flavor, image: str, nodes: int) -> dict[str, Any]:
     """Return an engine's DaskCluster."""
     return {
-        "apiVersion": f"{GROUP}/{VERSION}",
+        "apiVersion": f"{DASK_GROUP}/{DASK_VERSION}",
         "kind": "DaskCluster",
         "metadata": {
             "name": name,
@@ -75,7 +74,7 @@ def _service(name: str) -> dict[str, Any]:
     # No targetPort: the resource definition takes text only, where a Service wants a number.
     return {
         "type": "ClusterIP",
-        "selector": {CLUSTER: name, COMPONENT: "scheduler"},
+        "selector": {DASK_CLUSTER: name, DASK_COMPONENT: SCHEDULER},
         "ports": [{"name": "tcp-comm", "port": COMM_PORT}, {"name": "http-dashboard", "port": API_PORT}],
     }
 

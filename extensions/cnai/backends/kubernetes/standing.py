@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnai import reasons
-from cnai.labels import COMPONENT
+from cnai.labels import DASK_COMPONENT, SCHEDULER, WORKER
 from cnai.reasons import Reason, seconds
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def judge(
     age = now - seconds(cluster["metadata"]["creationTimestamp"])
     alive = [pod for pod in pods if not _deleting(pod) and pod["status"].get("phase") not in {"Failed", "Succeeded"}]
     running = [pod for pod in alive if _runs(pod)]
-    nodes = sum(_component(pod) == "worker" for pod in running)
+    nodes = sum(_component(pod) == WORKER for pod in running)
     goal = int(cluster["spec"]["worker"]["replicas"]) if wanted is None else wanted
-    scheduled = any(_component(pod) == "scheduler" for pod in running)
+    scheduled = any(_component(pod) == SCHEDULER for pod in running)
     found = list(events)
     said = _complaints(cluster, alive, found)
     reason = next((one for one in said if not one.heals), next(iter(said), Reason()))
@@ -97,7 +97,7 @@ def _runs(pod: Mapping[str, Any]) -> bool:
 
 
 def _component(pod: Mapping[str, Any]) -> str:
-    return str(pod["metadata"]["labels"].get(COMPONENT))
+    return str(pod["metadata"]["labels"].get(DASK_COMPONENT))
 
 
 def _deleting(thing: Mapping[str, Any]) -> bool:

@@ -13,14 +13,14 @@ from cnai.catalog import Flavor
 from cnai.errors import EngineError
 from cnai.faces.doctor import network, rights
 from cnai.faces.doctor.report import Check
-from cnai.labels import GPU
+from cnai.labels import DASK_CLUSTERS, DASK_GROUP, GPU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 OPERATOR_SECONDS = 30.0
 INSTALL = "ask your administrator to install cnai's part of the cluster: python -m cnai_hub.tenants"
-_ROOM = (f"requests.{GPU}", "requests.cpu", "limits.memory", "pods", "count/daskclusters.kubernetes.dask.org")
+_ROOM = (f"requests.{GPU}", "requests.cpu", "limits.memory", "pods", f"count/{DASK_CLUSTERS}.{DASK_GROUP}")
 _POLL_SECONDS = 0.3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnai.faces.doctor.report import Check
+from cnai.labels import DASK_CLUSTERS, DASK_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,11 +15,10 @@ if TYPE_CHECKING:
     Right = tuple[str, str, str]
 
 _READ = "get list watch"
-_DASK = "kubernetes.dask.org"
 NEEDED = (
-    (_DASK, "daskclusters", f"{_READ} create patch delete"),
-    (_DASK, "daskworkergroups", _READ),
-    (_DASK, "daskclusters/scale daskworkergroups/scale", "get patch update"),
+    (DASK_GROUP, DASK_CLUSTERS, f"{_READ} create patch delete"),
+    (DASK_GROUP, "daskworkergroups", _READ),
+    (DASK_GROUP, f"{DASK_CLUSTERS}/scale daskworkergroups/scale", "get patch update"),
     ("", "pods pods/log services events resourcequotas persistentvolumeclaims", _READ),
     ("apps", "deployments replicasets", _READ),
 )
@@ -34,7 +34,7 @@ _DANGEROUS = (
     ("networking.k8s.io", "networkpolicies", "delete"),
     ("rbac.authorization.k8s.io", "rolebindings", "create"),
 )
-_ELSEWHERE = (("", "pods", "list"), ("", "secrets", "get"), (_DASK, "daskclusters", "create"))
+_ELSEWHERE = (("", "pods", "list"), ("", "secrets", "get"), (DASK_GROUP, DASK_CLUSTERS, "create"))
 _ADVICE = "ask your administrator to apply the roles of cnai again: python -m cnai_hub.tenants"
 _SHOWN = 6
 
