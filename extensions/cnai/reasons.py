@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cnai.labels import GPU, GPU_PRODUCT
+from cnai.programs import TENANTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -276,7 +277,7 @@ def _may_not(found: re.Match[str]) -> str:
     where = f" in namespace {found['where']!r}" if found["where"] else ""
     return (
         f"the account {who} may not {found['verb']} {found['what']}{where};"
-        " ask your administrator to apply `python -m cnai_hub.tenants` again"
+        f" ask your administrator to apply `python -m {TENANTS}` again"
     )
 
 
@@ -316,8 +317,6 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Any], ...] = (
     ),
     (
         re.compile(r"could not find the requested resource|no matches for kind|404 page not found"),
-        lambda _: (
-            "this cluster doesn't know such objects; ask your administrator to apply `python -m cnai_hub.tenants`"
-        ),
+        lambda _: f"this cluster doesn't know such objects; ask your administrator to apply `python -m {TENANTS}`",
     ),
 )

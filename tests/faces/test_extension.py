@@ -5,7 +5,8 @@ import subprocess
 import sys
 import textwrap
 
-LIGHT = {"cnai", "cnai.errors", "cnai.paths", "cnai.spec", "cnai.faces", "cnai.faces.completion", "cnai.faces.magics"}
+GROUND = {f"cnai.{name}" for name in ("environment", "errors", "labels", "paths", "programs", "spec")}
+LIGHT = {"cnai", "cnai.faces", "cnai.faces.completion", "cnai.faces.magics"} | GROUND
 HEAVY = {
     "dask",
     "distributed",

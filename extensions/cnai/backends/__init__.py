@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from cnai import environment
+from cnai import environment, programs
 from cnai.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from cnai.engine.records import Room
     from cnai.spec import RunSpec
 
-_MODULES = {
-    "debug": "cnai.backends.debug",
-    "kubernetes": "cnai.backends.kubernetes.backend",
-    "local": "cnai.backends.local.backend",
-}
-NAMES = tuple(_MODULES)
+NAMES = tuple(programs.BACKENDS)
 
 
 class Backend(Protocol):
@@ -97,7 +92,7 @@ def get(name: str) -> Backend:
         return AddressBackend(name)
     if name not in NAMES:
         raise UnknownName("backend", name, [*NAMES, "tcp://host:port"])
-    return cast("Backend", import_module(_MODULES[name]))
+    return cast("Backend", import_module(programs.BACKENDS[name]))
 
 
 def house(name: str) -> House:

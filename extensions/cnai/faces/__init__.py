@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from cnai import programs
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-RUN = ("cnai.run", "Run")
+RUN = (programs.RUN, "Run")
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

@@ -75,7 +75,7 @@ def _hub() -> tuple[str, str]:
     if token := os.environ.get("JUPYTERHUB_API_TOKEN"):
         url = environment.HUB_URL.get()
         if not url:
-            raise HubError("this hub has no apps service; ask whoever runs it to configure cnai_hub.apps")
+            raise HubError("this hub has no apps service; ask its administrator to install one")
         return url, token
     try:
         known = appwire.Terminal.from_json((paths.home() / "hub" / "client.json").read_bytes())

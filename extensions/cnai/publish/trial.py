@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cnai import appwire, environment
+from cnai import appwire, environment, programs
 from cnai.appwire import AtCell, CellFailed, RanThrough
 from cnai.errors import HubError, UsageError
 from cnai.paths import store_root
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 600.0
 _PATIENCE_SECONDS = 20.0
-
-# Executes the notebook; a program, since it needs what only servers and app servers have installed.
-_PROGRAM = "cnai_hub.apps.trial"
 
 
 class TrialFailed(HubError):
@@ -63,7 +60,7 @@ def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: C
     taken = scratch / "taken"
     with (scratch / "errors").open("w+b") as errors:
         process = subprocess.Popen(
-            (sys.executable, "-m", _PROGRAM, notebook),
+            (sys.executable, "-m", programs.TRIAL, notebook),
             cwd=scratch / "files",
             # An app has no home, and so no packages of its author's either.
             env={**os.environ, environment.RUNS_TAKEN.name: str(taken), "PYTHONNOUSERSITE": "1"},

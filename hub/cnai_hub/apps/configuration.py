@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from cnai import environment as variables
-from cnai import paths
+from cnai import paths, programs
 from cnai.appwire import Terminal
 from cnai_hub.roles import APPS, TERMINAL
 
@@ -59,7 +59,7 @@ def install(
             "url": service or f"http://127.0.0.1:{_free_port()}",
             # On a cluster the hub asks through its own Service, which leads there once it is ready itself.
             "timeout": 120,
-            "command": [sys.executable, "-m", "cnai_hub.apps.service"],
+            "command": [sys.executable, "-m", programs.APPS_SERVICE],
             "environment": environment,
             "oauth_no_confirm": True,
             "oauth_client_allowed_scopes": [],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cnai import environment, paths, podspec
+from cnai import environment, paths, podspec, programs
 from cnai.errors import HubError
 from cnai.labels import APP, ROLE
 from cnai.podspec import HOME
@@ -33,7 +33,7 @@ class AppPod:
     image: str
     image_name: str
     flavor: str
-    command: tuple[str, ...] = ("python", "-m", "cnai_hub.apps.server.fetch")
+    command: tuple[str, ...] = ("python", "-m", programs.APP_POD)
     environment: dict[str, str] = field(default_factory=dict)
 
     @property

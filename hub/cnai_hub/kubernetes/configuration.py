@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from cnai import environment as variables
+from cnai import programs
 from cnai.errors import CnaiError
 from cnai_hub import pages, roles
 from cnai_hub.apps import configuration as apps
@@ -42,7 +43,7 @@ def configure(c: Any, settings: Any, environment: MutableMapping[str, str] = os.
 
 
 def _servers(c: Any, settings: Settings) -> None:
-    c.JupyterHub.spawner_class = "cnai_hub.kubernetes.spawner.CatalogKubeSpawner"
+    c.JupyterHub.spawner_class = programs.CLUSTER_SPAWNER
     c.JupyterHub.allow_named_servers = True
     c.JupyterHub.redirect_to_server = False
     c.CatalogKubeSpawner.settings = settings

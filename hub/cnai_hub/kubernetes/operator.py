@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import reasons
 from cnai.labels import DASK_GROUP, DASK_WORKER_GROUP
+from cnai.programs import OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -197,9 +198,7 @@ def _number(value: object) -> int | float:
 
 def main() -> None:
     """Run until ended, for all namespaces or for those given."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cnai_hub.kubernetes.operator", description="The hardened Dask operator."
-    )
+    parser = argparse.ArgumentParser(prog=f"python -m {OPERATOR}", description="The hardened Dask operator.")
     parser.add_argument("--namespace", action="append", default=[], help="only this one; may be repeated")
     parser.add_argument("--liveness", default="", help="where to answer probes, such as http://0.0.0.0:8080/healthz")
     parser.add_argument(

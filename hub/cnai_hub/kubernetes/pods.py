@@ -13,6 +13,7 @@ from cnai import environment as variables
 from cnai import podspec
 from cnai.labels import FLAVOR, HOME_CLAIM, IMAGE, MAX_HOURS, NOTEBOOK
 from cnai.podspec import HOME
+from cnai.programs import NOTEBOOK_POD
 
 if TYPE_CHECKING:
     from cnai.catalog import Catalog, Flavor
@@ -44,7 +45,7 @@ def notebook(profile: Profile, settings: Settings) -> Traits:
     return {
         **hardware(profile.flavor, settings),
         "image": profile.image.reference,
-        "cmd": ["python", "-m", "cnai_hub.kubernetes.notebook"],
+        "cmd": ["python", "-m", NOTEBOOK_POD],
         "args": [],
         "default_url": "/lab/tree/notebooks",
         "notebook_dir": HOME,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cnai import catalog, environment, paths
+from cnai import catalog, environment, paths, programs
 from cnai_hub import profiles
 from cnai_hub.apps.releases import Store, read_release, slug_of
 
@@ -16,7 +16,7 @@ def app_command(server_name: str, owner: str) -> list[str] | None:
     store = Store(paths.home() / "apps")
     if slug is None or store.get(owner, slug) is None:
         return None
-    return [sys.executable, "-m", "cnai_hub.apps.server", str(store.folder(owner, slug))]
+    return [sys.executable, "-m", programs.APP_SERVER, str(store.folder(owner, slug))]
 
 
 def is_published(server_name: str, owner: str) -> bool:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cnai import environment, paths
+from cnai import environment, paths, programs
 from cnai.errors import CnaiError, HubError
 from cnai_hub import pages, roles
 from cnai_hub.apps import configuration as apps
@@ -97,7 +97,7 @@ def _listen(c: Any, state: Path, port: int) -> None:
 
 
 def _login(c: Any, state: Path, person: str, secrets: credentials.Credentials) -> None:
-    c.JupyterHub.authenticator_class = "cnai_hub.local.login.LocalAuthenticator"
+    c.JupyterHub.authenticator_class = programs.LOCAL_LOGIN
     c.LocalAuthenticator.state = str(state)
     c.Authenticator.admin_users = {person}
     c.Authenticator.allowed_users = {GUEST}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from cnai import catalog, environment, paths
+from cnai import catalog, environment, paths, programs
 from cnai.errors import HubError
 from cnai_hub import profiles
 from cnai_hub.local.client import follow, visit
@@ -60,7 +60,7 @@ def check_app(hub: HubClient, secrets: Credentials) -> None:
 
 def _publish() -> None:
     notebook = paths.home() / "notebooks" / NOTEBOOK
-    command = [sys.executable, "-m", "cnai.faces.cli", "publish", str(notebook), "--share", GUEST]
+    command = [sys.executable, "-m", programs.COMMAND, "publish", str(notebook), "--share", GUEST]
     ended = subprocess.run(
         command,
         capture_output=True,

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cnai import environment as variables
-from cnai import paths
+from cnai import paths, programs
 from cnai.errors import HubError
 from cnai_hub.local import processes
 from cnai_hub.local.client import wait_until
@@ -85,5 +85,5 @@ def _last_words(log: Path) -> str:
 def _stopping_engine() -> subprocess.Popen[bytes] | None:
     if not (paths.engine_dir() / "engine.json").exists():
         return None
-    command = [sys.executable, "-m", "cnai.faces.cli", "cluster", "stop"]
+    command = [sys.executable, "-m", programs.COMMAND, "cluster", "stop"]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from cnai import environment
+from cnai import environment, programs
 from cnai.errors import HubError
 from cnai.records import Record
 from cnai.tables import Mistake
@@ -90,7 +90,7 @@ def left_by_a_crash(home: Path) -> list[psutil.Process]:
 
 
 def _is_the_hubs(word: str) -> bool:
-    return word in {"jupyterhub", "cnai_hub.apps.service", "cnai_hub.apps.server"} or word.endswith(_PROXY)
+    return word in {"jupyterhub", programs.APPS_SERVICE, programs.APP_SERVER} or word.endswith(_PROXY)
 
 
 def _command(process: psutil.Process) -> list[str]:

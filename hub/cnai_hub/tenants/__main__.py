@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import MISSING, fields
 
+from cnai import programs
 from cnai.tables import Mistake, build
 from cnai_hub.tenants import Cluster, cluster_manifests
 from cnai_hub.tenants.operator import NoResources
@@ -14,7 +15,7 @@ from cnai_hub.tenants.operator import NoResources
 
 def main() -> None:
     """Write one JSON list for `kubectl apply --server-side -f -`."""
-    parser = argparse.ArgumentParser(prog="python -m cnai_hub.tenants", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {programs.TENANTS}", description=__doc__)
     for field in fields(Cluster):
         assert field.default is not MISSING
         several = isinstance(field.default, tuple)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING
 
+from cnai import programs
 from cnai.labels import OPERATOR, OPERATOR_ROLE, RELEASES, ROLE
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def deployment(cluster: Cluster) -> Manifest:
     container = {
         "name": "operator",
         "image": cluster.hub_image,
-        "args": ["python", "-m", "cnai_hub.kubernetes.operator", f"--liveness=http://0.0.0.0:{_PROBE_PORT}/healthz"],
+        "args": ["python", "-m", programs.OPERATOR, f"--liveness=http://0.0.0.0:{_PROBE_PORT}/healthz"],
         # Where its libraries keep what they keep; the root is read-only.
         "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a volume of its own
         "ports": [{"name": "healthz", "containerPort": _PROBE_PORT}],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cnai import environment as variables
 from cnai import podspec
 from cnai.labels import DASK_CLUSTER, DASK_COMPONENT, DASK_GROUP, DASK_VERSION, FLAVOR, IMAGE, SCHEDULER
+from cnai.programs import ENGINE_POD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +120,7 @@ def _pod(
         "name": part,
         "image": image,
         # args, not command: the image's entrypoint is an init that passes signals on.
-        "args": ["python", "-m", "cnai.backends.kubernetes.pod", part],
+        "args": ["python", "-m", ENGINE_POD, part],
         "env": [{"name": key, "value": value} for key, value in environment.items()],
         "ports": [{"name": "health", "containerPort": API_PORT}],
         "resources": resources,

@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnai import environment
+from cnai import environment, programs
 from cnai.backends.local import engine
 from cnai.errors import EngineError
 from cnai.paths import engine_dir, private
@@ -46,16 +46,16 @@ DASK = {
     **engine.DASK,
     # Nodes look for a scheduler that is being replaced; Dask's pauses between attempts grow with this.
     "distributed.comm.timeouts.connect": "5s",
-    "distributed.scheduler.http.routes": ["cnai.engine.control.questions", "distributed.http.health"],
+    "distributed.scheduler.http.routes": [programs.QUESTIONS, "distributed.http.health"],
     "distributed.worker.http.routes": ["distributed.http.health"],
 }
 
-logger = logging.getLogger("cnai.engine")
+logger = logging.getLogger(programs.ENGINE_POD)
 
 
 def main() -> None:
     """Be the pod's process until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m cnai.backends.kubernetes.pod", description="The engine in pods.")
+    parser = argparse.ArgumentParser(prog=f"python -m {programs.ENGINE_POD}", description="The engine in pods.")
     parser.add_argument("what", choices=["scheduler", "node"])
     what = parser.parse_args().what
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
@@ -125,7 +125,7 @@ async def _schedule(found: dict[str, Any]) -> None:
         security=security(found),
         dashboard=False,
         dashboard_address=f"{host}:{environment.HTTP_PORT.get()}",
-        preload=["cnai.engine.supervisor"],
+        preload=[programs.SUPERVISOR_PRELOAD],
     )
     async with scheduler:
         logger.info("the scheduler of %s listens at %s", environment.ENGINE.get(), scheduler.address)
@@ -146,7 +146,7 @@ async def _keep() -> None:
 
 def _start_node() -> subprocess.Popen[bytes]:
     # A session of its own: the container's init sends SIGTERM to its whole group, and ranks would die of it.
-    command = engine.node_command("cnai.backends.kubernetes.pod")
+    command = engine.node_command(programs.ENGINE_POD)
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -175,7 +175,7 @@ async def _work(found: dict[str, Any], keeper: int) -> None:
         memory_limit=0,
         dashboard=False,
         dashboard_address=f"{host}:{environment.HTTP_PORT.get()}",
-        preload=["cnai.engine.node"],
+        preload=[programs.NODE_PRELOAD],
         name=node_name(),
     )
     orphan = asyncio.create_task(_end_without(keeper))

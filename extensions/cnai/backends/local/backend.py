@@ -15,7 +15,7 @@ from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from cnai import catalog, environment
+from cnai import catalog, environment, programs
 from cnai.backends.credentials import security as security
 from cnai.engine.control.client import EngineClient
 from cnai.engine.records import Room
@@ -126,7 +126,7 @@ def launch() -> None:
         log = (folder / "engine.log").open("ab")
     with log:
         subprocess.Popen(
-            [sys.executable, "-c", "from cnai.backends.local.engine import main; main()"],
+            [sys.executable, "-c", f"from {programs.ENGINE} import main; main()"],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=log,

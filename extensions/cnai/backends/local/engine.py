@@ -17,7 +17,7 @@ import sys
 import time
 from typing import IO, TYPE_CHECKING, Any
 
-from cnai import catalog, environment
+from cnai import catalog, environment, programs
 from cnai.paths import engine_dir, private
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ DASK = {
 SCRATCH = "dask-scratch-space"
 """Dask's name for its folder; it appends this to any path that doesn't have it."""
 
-logger = logging.getLogger("cnai.engine")
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def _start_node() -> subprocess.Popen[bytes]:
 def node_command(backend: str) -> list[str]:
     """Return the command of a node of this process: torch begins to load before all else."""
     program = (
-        "from cnai.engine.node.preload import warm_up; warm_up(); "
+        f"from {programs.NODE_WARM_UP} import warm_up; warm_up(); "
         f"from {backend} import node_main; node_main({os.getpid()})"
     )
     return [sys.executable, "-c", program]
@@ -129,7 +129,7 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
         protocol="tls",
         security=Security.temporary(),
         dashboard=False,
-        preload=["cnai.engine.supervisor"],
+        preload=[programs.SUPERVISOR_PRELOAD],
         idle_timeout=f"{environment.IDLE_SECONDS.get()}s",
     )
     async with scheduler:
@@ -233,7 +233,7 @@ async def _work(status: dict[str, Any]) -> None:
         resources={"node": slots},
         memory_limit=0,
         dashboard=False,
-        preload=["cnai.engine.node"],
+        preload=[programs.NODE_PRELOAD],
         name="this-machine",
     )
     async with worker:

@@ -6,6 +6,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
+from cnai import programs
 from cnai.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class EngineClient:
             ) from None
         if not isinstance(answer, dict):
             raise EngineError(
-                f"{self.address} is a Dask scheduler without cnai; start it with --preload cnai.engine.supervisor"
+                f"{self.address} is a Dask scheduler without cnai; "
+                f"start it with --preload {programs.SUPERVISOR_PRELOAD}"
             )
         return answer
 

@@ -4,9 +4,11 @@ import multiprocessing
 import os
 from multiprocessing import forkserver
 
+from cnai import programs
+
 
 def warm_up() -> None:
     """Start the forkserver, which imports torch in the background; returns at once."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch at import; ranks get their own count
-    multiprocessing.set_forkserver_preload(["cnai.engine.node.warm"])
+    multiprocessing.set_forkserver_preload([programs.FORKSERVER_PRELOAD])
     forkserver.ensure_running()

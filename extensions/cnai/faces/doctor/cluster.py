@@ -6,7 +6,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from cnai import environment, paths, reasons
+from cnai import environment, paths, programs, reasons
 from cnai.backends.kubernetes import access, api, manifests
 from cnai.backends.kubernetes.api import Api, Refused
 from cnai.catalog import Flavor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 OPERATOR_SECONDS = 30.0
-INSTALL = "ask your administrator to install cnai's part of the cluster: python -m cnai_hub.tenants"
+INSTALL = f"ask your administrator to install cnai's part of the cluster: python -m {programs.TENANTS}"
 _ROOM = (f"requests.{GPU}", "requests.cpu", "limits.memory", "pods", f"count/{DASK_CLUSTERS}.{DASK_GROUP}")
 _POLL_SECONDS = 0.3
 

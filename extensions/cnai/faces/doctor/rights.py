@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cnai.faces.doctor.report import Check
 from cnai.labels import DASK_CLUSTERS, DASK_GROUP
+from cnai.programs import TENANTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,7 +36,7 @@ _DANGEROUS = (
     ("rbac.authorization.k8s.io", "rolebindings", "create"),
 )
 _ELSEWHERE = (("", "pods", "list"), ("", "secrets", "get"), (DASK_GROUP, DASK_CLUSTERS, "create"))
-_ADVICE = "ask your administrator to apply the roles of cnai again: python -m cnai_hub.tenants"
+_ADVICE = f"ask your administrator to apply the roles of cnai again: python -m {TENANTS}"
 _SHOWN = 6
 
 
