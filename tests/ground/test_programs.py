@@ -94,3 +94,17 @@ def test_what_other_files_start_is_declared():
     started = {word for page in pages for word in re.findall(r"-m[ \",]+(cnai(?:_hub)?[\w.]*)", page.read_text())}
     assert programs.WORKBENCH in started
     assert started <= set(programs.STARTED)
+
+
+def test_code_in_texts_imports_what_exists():
+    """Tests, benchmarks and tools start programs from texts, which no import shows and no linter reads."""
+    statement = re.compile(r"^\s*from (cnai(?:_hub)?(?:\.\w+)*) import (\w+)", re.MULTILINE)
+    missing = set()
+    for folder in ("tests", "bench", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            for text in texts:
+                for module, name in statement.findall(text) if isinstance(text, str) else ():
+                    if not (hasattr(import_module(module), name) or find_spec(f"{module}.{name}")):
+                        missing.add((path.name, module, name))
+    assert missing == set()
