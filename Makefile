@@ -1,10 +1,14 @@
 # Everything a person does here. `make` lists it; each target sets up what it needs, the second time at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format docs bench lock images cluster cluster-down test-cluster bench-cluster install install-dev clean
+.PHONY: help run demo check test lint format docs bench lock images cluster cluster-down test-cluster bench-cluster install install-dev clean
 BIN := .venv/bin
 SETUP := @sh tools/python.sh tools/setup.py
+# A file's tests share what they start. ARGS=-n0 runs all files one after the other.
+BESIDE := -n 3 --dist loadfile --no-loadscope-reorder
 CLUSTER := @PYTHONPATH=tests/cluster $(BIN)/python -m onenode
+# Hundreds of processes would each compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -15,8 +19,11 @@ run: install ## start the workbench: hub, notebooks, apps; Ctrl-C ends it
 demo: install ## do the workbench's main job once, show the times, stop everything
 	@$(BIN)/python -m cnai_hub.local.workbench demo
 
+check: lint ## lint, then the tests that start no processes; within a minute
+	@$(BIN)/python -m pytest $(BESIDE) -m "not process" $(ARGS)
+
 test: lint ## lint, then all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(BESIDE) $(ARGS)
 
 lint: install-dev ## style, types, floors, generated pages
 	@$(BIN)/python tools/lint.py

@@ -1,13 +1,75 @@
-"""What all tests share: a home of their own, and an engine that is gone afterwards."""
+"""What all tests share: a home of their own, an engine that is gone afterwards, and a guard over new processes."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+LONGEST = ["test_pod.py", "test_publishing.py", "test_workbench.py"]
+"""Files that take longest, and come first: the others fill the time until all workers end together."""
+
+_STARTS = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
+_guarded: pytest.Item | None = None
+
+
+def pytest_configure():
+    """Let Ctrl-C interrupt what tests start: children of a shell's background job inherit that SIGINT is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.addaudithook(_refuse)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that start processes, and put the longest files first."""
+    for item in items:
+        if "starts_processes" in item.fixturenames:
+            item.add_marker("process")
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """Guard the fixtures of a test that starts no processes."""
+    return (yield from _guarding(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Guard a test that starts no processes."""
+    return (yield from _guarding(item))
+
+
+def _guarding(item):
+    global _guarded
+    _guarded = None if {"starts_processes", "starts_children"} & set(item.fixturenames) else item
+    try:
+        return (yield)
+    finally:
+        _guarded = None
+
+
+def _refuse(event, arguments):
+    if _guarded is None or event not in _STARTS:
+        return
+    what = Path(os.fsdecode(arguments[0])).name if event == "subprocess.Popen" else event
+    pytest.fail(f"{_guarded.nodeid} starts a process ({what}): it, or its fixture, must ask for `starts_processes`")
+
+
+@pytest.fixture(scope="session")
+def starts_processes():
+    """Say that a test, or a fixture, starts processes: `make check` goes without it."""
+
+
+@pytest.fixture(scope="session")
+def starts_children():
+    """Say that a test starts processes that load little and end at once: `make check` has it."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +86,7 @@ def _temporary_files():
 
 
 @pytest.fixture(scope="session")
-def engine_home(tmp_path_factory):
+def engine_home(tmp_path_factory, starts_processes):
     """A CNAI_HOME with its own engine, ended by pid after the last test."""
     home = tmp_path_factory.mktemp("cnai")
     before = {key: os.environ.get(key) for key in ("CNAI_HOME", "CNAI_STORE")}
@@ -70,7 +132,7 @@ def reachable():
 
 
 @pytest.fixture
-def own_engine(home):
+def own_engine(home, starts_processes):
     """A local engine that nobody else uses, ended after the test."""
     from cnai.backends.local import backend as local
 

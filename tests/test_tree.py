@@ -40,6 +40,7 @@ def test_the_menu():
         _ = cnai.trian
 
 
+@pytest.mark.usefixtures("starts_children")
 @pytest.mark.parametrize("statement", ["import cnai", "import IPython; from cnai.faces import load_ipython_extension"])
 def test_importing_loads_nothing_heavy(statement):
     code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"

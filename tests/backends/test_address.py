@@ -49,7 +49,7 @@ class Cluster:
 
 
 @pytest.fixture
-def own(home, tmp_path):
+def own(home, tmp_path, starts_processes):
     home.mkdir()
     made = Cluster(tmp_path / "scheduler.json")
     made.start()

@@ -46,6 +46,7 @@ def test_every_launcher_is_in_the_tables():
     )
 
 
+@pytest.mark.usefixtures("starts_children")
 def test_the_meter_counts_work_of_children():
     import subprocess
 

@@ -30,7 +30,7 @@ def slow(steps=400):
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory):
+def hub(tmp_path_factory, starts_processes):
     hub = RealHub(tmp_path_factory.mktemp("journey") / "cnai")
     try:
         yield hub.start()
@@ -39,7 +39,7 @@ def hub(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(starts_processes):
     with chromium() as browser:
         yield browser
 

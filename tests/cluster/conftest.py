@@ -51,7 +51,7 @@ def _side_by_side(request):
 
 
 @pytest.fixture(scope="session")
-def cluster():
+def cluster(starts_processes):
     """KUBECONFIG's cluster; tests skip without one and say why."""
     found = realcluster.connect()
     if isinstance(found, str):

@@ -73,6 +73,7 @@ def test_keys_are_for_their_owner_and_written_once(place):
     assert place.kubeconfig.read_bytes() == before
 
 
+@pytest.mark.usefixtures("starts_children")
 def test_a_process_is_known_by_more_than_its_pid(place):
     assert processes.start(place, "sleeper", ["sleep", "1000"])
     pid = processes.running(place, "sleeper")
@@ -88,6 +89,7 @@ def test_a_process_is_known_by_more_than_its_pid(place):
     assert processes.birth(pid) == ""
 
 
+@pytest.mark.usefixtures("starts_children")
 def test_a_component_that_ends_says_why(place):
     processes.start(place, "broken", ["sh", "-c", "echo no such flag >&2; exit 1"])
     with pytest.raises(ClusterError, match=r"(?s)the port: broken ended; .*no such flag"):

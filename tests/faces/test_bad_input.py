@@ -111,6 +111,7 @@ def test_a_syntax_error_shows_the_cells_own_line(shell, capsys):
     assert lines[-1] == "SyntaxError: invalid syntax"
 
 
+@pytest.mark.usefixtures("starts_children")
 @pytest.mark.parametrize(("line", "says"), [*ANYWHERE, ("train fit", "target must be a script")])
 def test_command(script, home, tmp_path, line, says):
 

@@ -97,6 +97,7 @@ def said(check: Check) -> tuple[str, str]:
     return check.state, check.text
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_a_healthy_machine(home, tmp_path):
     env = {key: value for key, value in os.environ.items() if not key.startswith(("CNAI_BACKEND", "JUPYTERHUB"))}
     command = [sys.executable, "-m", "cnai.faces.cli", "doctor"]
@@ -106,6 +107,7 @@ def test_a_healthy_machine(home, tmp_path):
     assert names == [["ok", look.__name__.replace("_", " ")] for look in machine.LOOKS]
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_what_is_wrong_makes_the_exit_code(home, tmp_path):
     (tmp_path / "file").write_text("")
     env = {**os.environ, "CNAI_STORE": str(tmp_path / "file" / "runs")}
@@ -151,6 +153,7 @@ def test_a_home_of_another_account(reachable, monkeypatch):
     assert machine.private_files().text == f"other accounts can open {reachable}; {advice}"
 
 
+@pytest.mark.usefixtures("starts_children")
 def test_torch_that_can_not_be_imported(tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

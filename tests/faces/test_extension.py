@@ -5,6 +5,10 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("starts_children")
+
 GROUND = {f"cnai.{name}" for name in ("environment", "errors", "labels", "paths", "programs", "spec")}
 LIGHT = {"cnai", "cnai.faces", "cnai.faces.completion", "cnai.faces.magics"} | GROUND
 HEAVY = {

@@ -95,6 +95,7 @@ def test_a_run_is_watched_steered_and_saved_while_the_kernel_waits_for_it(lab):
         page.goto(f"{lab.url}/lab/tree/run.ipynb?token={TOKEN}")
         page.get_by_text("Python 3", exact=False).first.wait_for()
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        page.get_by_text("| Idle").wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         view = page.locator(".cnai-run")

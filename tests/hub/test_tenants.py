@@ -278,6 +278,7 @@ def test_every_admission_policy_denies_and_fails_closed():
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("starts_children")
 @pytest.mark.parametrize(("image", "said"), [("", "left out: no --hub-image"), ("r.example/hub@sha256:0", "")])
 def test_an_administrator_gets_one_list(image, said):
     command = [sys.executable, "-m", "cnai_hub.tenants", "--hub-namespace", "lab", "--registries", "r.example/"]

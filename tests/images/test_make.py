@@ -122,6 +122,7 @@ def test_what_could_not_be_written_is_refused_at_once(command, programs, words, 
     assert not programs.told("build")
 
 
+@pytest.mark.usefixtures("starts_children")
 def test_the_wheel_is_the_same_for_the_same_code(monkeypatch, tmp_path):
     monkeypatch.setattr(make, "WHEELS", tmp_path)
     first = make.wheel().read_bytes()

@@ -12,6 +12,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from cnai.errors import UsageError
 from cnai.publish.trial import TrialFailed, rehearse, results
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 PATIENCE_SECONDS = 120.0
 
 

@@ -115,7 +115,7 @@ def _credentials():
 
 
 @pytest.fixture
-def pods(home):
+def pods(home, starts_processes):
     """An engine without processes."""
     yield from _pods(home)
 
@@ -131,7 +131,7 @@ def _pods(home):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+def kept(tmp_path_factory, starts_processes):
     """An engine for all tests of this module; each puts back what it takes away."""
     yield from _pods(tmp_path_factory.mktemp("pods"))
 
@@ -363,6 +363,7 @@ def test_two_schedulers_of_one_engine_do_not_work_at_once(two):
     until(two.idle, "the second one takes over")
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_without_its_engine_it_says_why(home, monkeypatch):
     monkeypatch.delenv("CNAI_ENGINE", raising=False)
     done = subprocess.run(

@@ -206,6 +206,7 @@ def test_an_api_server_that_is_away_ends_nothing(run, server):
     assert run.state is State.PENDING
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_a_command_ends_when_its_wish_was_delivered_or_given_up(run, server, monkeypatch):
     _paused(run)
     environment = {**os.environ, "CNAI_NODE_SECONDS": "1"}

@@ -70,7 +70,7 @@ class Outcome:
 
 
 @pytest.fixture
-def in_rank(tmp_path):
+def in_rank(tmp_path, starts_children):
     """Run what was captured in a fresh process elsewhere."""
 
     def run(captured: Captured) -> Outcome:

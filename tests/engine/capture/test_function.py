@@ -177,6 +177,7 @@ def test_weighing_keeps_nothing():
     assert scale.weight == 5
 
 
+@pytest.mark.usefixtures("starts_children")
 def test_capture_loads_nothing_heavy():
     loaded = "import sys, cnai.engine.capture; print(*{m.partition('.')[0] for m in sys.modules})"
     names = set(

@@ -9,6 +9,8 @@ from cnai.engine.training.batches import fetch, length
 from cnai.engine.training.shards import Plan
 from cnai.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("starts_children")
+
 CPU = torch.device("cpu")
 PLAN = Plan(samples=30, batch_size=8, epochs=2, shards=4)
 

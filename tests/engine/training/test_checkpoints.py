@@ -10,6 +10,8 @@ from cnai.events import Kind
 from engine.ranks import checkpoints, launch, metric
 from engine.trainings import classify
 
+pytestmark = pytest.mark.usefixtures("starts_children")
+
 
 def steps_of(ranks):
     return [int(path.rsplit("-", 1)[1]) for path in checkpoints(ranks)]

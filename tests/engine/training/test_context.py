@@ -11,6 +11,8 @@ from cnai.events import Kind
 from engine.ranks import checkpoints, free_port, launch, metric
 from engine.trainings import Net, batches, classify, samples
 
+pytestmark = pytest.mark.usefixtures("starts_children")
+
 STEPS_PER_EPOCH = 5  # 150 samples: four batches of 32 and one of 22
 
 
@@ -296,6 +298,7 @@ os.write(1, f"RESULT {ctx.rank} {ctx.world_size} {value['step']} {losses:.4f}\\n
 """
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_under_torchrun(alone, tmp_path, monkeypatch):
     script = tmp_path / "train.py"
     script.write_text(TORCHRUN)

@@ -7,6 +7,8 @@ from cnai.events import Kind
 from engine.ranks import checkpoints, launch, metric
 from engine.trainings import batches, classify
 
+pytestmark = pytest.mark.usefixtures("starts_children")
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):

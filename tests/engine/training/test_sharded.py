@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from engine.ranks import checkpoints, launch, metric
 from engine.trainings import samples
 
+pytestmark = pytest.mark.usefixtures("starts_children")
+
 
 def sharded(ctx, shard=True):
     from torch.distributed.device_mesh import init_device_mesh

@@ -40,7 +40,7 @@ STATE = {
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(starts_processes):
     with chromium() as browser:
         yield browser
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from contextlib import contextmanager
 
 import nbformat
 import pytest
@@ -71,9 +72,9 @@ def write(folder, name, *sources):
     return folder / name
 
 
-@pytest.fixture(scope="package")
-def terminal(hub):
-    """This process is a terminal on the hub's machine."""
+@contextmanager
+def at_the_terminal(hub):
+    """Make this process a terminal on the hub's machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNAI_HOME", str(hub.home))
         for name in ("JUPYTERHUB_API_TOKEN", "CNAI_HUB_URL"):
@@ -81,8 +82,15 @@ def terminal(hub):
         yield
 
 
+@pytest.fixture
+def terminal(hub):
+    """This process is a terminal on the hub's machine, until the test ends: others need a home of their own."""
+    with at_the_terminal(hub):
+        yield
+
+
 @pytest.fixture(scope="package")
-def app(hub, terminal, tmp_path_factory):
+def app(hub, tmp_path_factory):
     """An app that is shared with guest."""
     folder = tmp_path_factory.mktemp("author")
     (folder / "helper.py").write_text("def square(x):\n    return x * x\n")
@@ -91,7 +99,8 @@ def app(hub, terminal, tmp_path_factory):
     (folder / "data" / "points.csv").write_text("1,2")
     title = new_markdown_cell("# Squares & <b>more</b>\n\nThe square of $x$ is $x^2$.")
     notebook = write(folder, "My squares.ipynb", title, FACTS, WIDGETS, ANYWIDGET, FAILING_BUTTON)
-    return apps.publish(notebook, share=[GUEST], include=["data"], slug="squares")
+    with at_the_terminal(hub):
+        return apps.publish(notebook, share=[GUEST], include=["data"], slug="squares")
 
 
 @pytest.fixture(scope="package")

@@ -18,7 +18,7 @@ env | grep -E '^(JUPYTER|IPYTHONDIR|MPLCONFIGDIR)' | sort
 
 
 @pytest.fixture
-def pod(tmp_path):
+def pod(tmp_path, starts_children):
     """Run the first program of a pod, with a `jupyterhub-singleuser` that shows how it was started."""
     program = tmp_path / "bin" / "jupyterhub-singleuser"
     program.parent.mkdir()

@@ -17,6 +17,8 @@ from cnai_hub.local.account import person_name
 from cnai_hub.local.configuration import state_dir
 from hub.realhub import free_port
 
+pytestmark = pytest.mark.usefixtures("starts_children")
+
 
 @pytest.fixture
 def configured(state):

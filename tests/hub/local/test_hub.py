@@ -252,6 +252,7 @@ def test_a_port_in_use_ends_with_one_line(hub, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_a_hub_that_starts_again_knows_everything(tmp_path):
     hub = RealHub(tmp_path / "cnai").start()
     try:

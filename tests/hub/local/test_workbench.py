@@ -27,6 +27,8 @@ from run.training import digits
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 GREEN = (
     "from IPython.display import Image, display\n"
     "import base64\n"

@@ -18,7 +18,7 @@ HARMLESS = re.compile(r"about:blank|net::ERR_FAILED|[Uu]nsatisfied version|No sa
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(starts_processes):
     with chromium() as browser:
         yield browser
 

@@ -237,7 +237,7 @@ def test_bad_input_is_one_line_and_changes_nothing(folder, store, wanted, reason
     assert store.apps() == before
 
 
-def test_an_unknown_app_is_named_with_those_there_are(app):
+def test_an_unknown_app_is_named_with_those_there_are(app, terminal):
     with pytest.raises(UnknownName, match=r"unknown app 'square'; did you mean 'squares'\?"):
         apps.unpublish("square")
 
