@@ -9,8 +9,6 @@ import pytest
 
 import setup
 
-pytestmark = pytest.mark.usefixtures("starts_children")
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -81,8 +79,8 @@ def test_help_lists_the_targets():
     alone = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env=alone).stdout
     assert [line.split()[1] for line in shown.splitlines()] == [
-        "help", "run", "demo", "check", "test", "lint", "format", "bench", "images", "cluster", "cluster-down", "test-cluster",
-        "bench-cluster", "install", "lock", "clean",
+        "help", "run", "demo", "check", "test", "lint", "format", "bench", "images", "cluster", "cluster-down",
+        "test-cluster", "bench-cluster", "install", "lock", "clean",
     ]  # fmt: skip
 
 

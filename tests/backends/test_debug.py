@@ -1,10 +1,12 @@
 import os
+import threading
 
 import pytest
 
 import cnai
 from cnai.errors import UsageError
 from cnai.events import State
+from run.waiting import until
 
 
 def test_runs_here_and_leaves_the_process_as_it_was(home):
@@ -44,3 +46,9 @@ def test_the_exception_is_the_targets_own(home):
 def test_one_rank_only(home):
     with pytest.raises(UsageError, match="the debug backend has 1 rank"):
         cnai.train(print, backend="debug", ranks=2)
+
+
+def test_nothing_listens_to_a_run_that_is_over(home):
+    cnai.train(lambda: None, backend="debug")
+    assert not [thread for thread in threading.enumerate() if thread.name == "cnai-debug"]
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "cnai-link-hear"], "the rank's end")

@@ -47,7 +47,6 @@ def test_machines_report_less_memory_than_they_are_sold_with(reported, holds):
     assert (not catalog.load().flavor("small").shortage(machine)) == holds
 
 
-@pytest.mark.usefixtures("starts_children")
 def test_this_machine_holds_something():
     machine = catalog.this_machine()
     assert machine.cpu >= 1

@@ -227,7 +227,6 @@ def test_runs_draw_different_random_numbers(engine):
     assert first[1] != second[1]
 
 
-@pytest.mark.usefixtures("starts_children")
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from contextlib import contextmanager, nullcontext
 from multiprocessing import Pipe
@@ -21,6 +22,7 @@ from cnai.events import Kind, State
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
+    from multiprocessing.connection import Connection
 
     from cnai.engine.capture import Captured
     from cnai.engine.control.client import EngineClient
@@ -125,13 +127,20 @@ def _as_rank(folder: RunFolder, spec: RunSpec, scribe: Scribe) -> Iterator[None]
         _leave_process_group()
         install(None)
         link.close()
-        up.close()
+        _hang_up(up)
         reader.join(timeout=10)
         for key, value in before.items():
             if value is None:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
+
+
+def _hang_up(line: Connection) -> None:
+    """Close a line that a thread reads: close(2) alone reaches the other end only when that thread's read returns."""
+    with socket.fromfd(line.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as end:
+        end.shutdown(socket.SHUT_RDWR)
+    line.close()
 
 
 def _leave_process_group() -> None:
