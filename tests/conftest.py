@@ -91,23 +91,23 @@ def _temporary_files():
         yield
 
 
-@pytest.fixture(scope="session")
-def engine_home(tmp_path_factory, starts_processes):
-    """A CNAI_HOME with its own engine, ended by pid after the last test."""
+@pytest.fixture(scope="session", autouse=True)
+def _home(_temporary_files, tmp_path_factory):
+    """The CNAI_HOME of tests that ask for no other: none sees that of the person who runs them."""
     home = tmp_path_factory.mktemp("cnai")
-    before = {key: os.environ.get(key) for key in ("CNAI_HOME", "CNAI_STORE")}
-    os.environ["CNAI_HOME"] = str(home)
-    os.environ.pop("CNAI_STORE", None)
-    yield home
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNAI_HOME", str(home))
+        patch.delenv("CNAI_STORE", raising=False)
+        yield home
+
+
+@pytest.fixture(scope="session")
+def engine_home(_home, starts_processes):
+    """A CNAI_HOME with its own engine, ended by pid after the last test."""
+    yield _home
     from cnai.backends.local import backend as local
 
-    os.environ["CNAI_HOME"] = str(home)
     local.stop()
-    for key, value in before.items():
-        if value is None:
-            os.environ.pop(key, None)
-        else:
-            os.environ[key] = value
 
 
 @pytest.fixture
