@@ -4,8 +4,8 @@
 .PHONY: help run demo check test lint format docs bench lock images cluster cluster-down test-cluster bench-cluster install install-dev clean
 BIN := .venv/bin
 SETUP := @sh tools/python.sh tools/setup.py
-# A file's tests share what they start. ARGS=-n0 runs all files one after the other.
-BESIDE := -n 3 --dist loadfile --no-loadscope-reorder
+# The tests of a file share what they start. A worker that hung is not replaced: the next one would hang at the same test.
+BY_FILE := --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 CLUSTER := @PYTHONPATH=tests/cluster $(BIN)/python -m onenode
 # Hundreds of processes would each compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -20,10 +20,10 @@ demo: install ## do the workbench's main job once, show the times, stop everythi
 	@$(BIN)/python -m cnai_hub.local.workbench demo
 
 check: lint ## lint, then the tests that start no processes; within a minute
-	@$(BIN)/python -m pytest $(BESIDE) -m "not process" $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 $(BY_FILE) -m "not process" $(ARGS)
 
 test: lint ## lint, then all tests
-	@$(BIN)/python -m pytest $(BESIDE) $(ARGS)
+	@$(BIN)/python -m pytest -n 3 $(BY_FILE) $(ARGS)
 
 lint: install-dev ## style, types, floors, generated pages
 	@$(BIN)/python tools/lint.py
@@ -44,7 +44,7 @@ cluster-down: install-dev ## remove that Kubernetes, all but its cache
 	$(CLUSTER) down
 
 test-cluster: install-dev ## tests on the cluster that KUBECONFIG names, or on one of our own
-	$(CLUSTER) exec -- $(BIN)/python -m pytest tests/cluster -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(CLUSTER) exec -- $(BIN)/python -m pytest tests/cluster -n 4 $(BY_FILE) $(ARGS)
 
 bench-cluster: install-dev ## compare with plain KubeSpawner and KubeCluster there, write docs/benchmarks.md
 	$(CLUSTER) exec -- $(BIN)/python -m bench.cluster $(ARGS)
