@@ -1,6 +1,7 @@
 """The tests keep their own rules: which of them start processes, and that Ctrl-C reaches what they start."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,3 +58,10 @@ def test_who_says_so_is_left_out_of_the_quick_check(pytest_in_the_background):
     assert "1 passed, 2 deselected" in pytest_in_the_background(
         "-m", "not process", "--deselect", "test_guarded.py::test_that_hides_it"
     )
+
+
+@pytest.mark.parametrize("folder", [TESTS, TESTS / "cluster"], ids=lambda folder: folder.name)
+def test_files_that_have_a_place_in_the_order_exist(folder):
+    named = re.findall(r'"(test_\w+\.py)"', (folder / "conftest.py").read_text())
+    assert named
+    assert [name for name in named if not list(folder.rglob(name))] == []
