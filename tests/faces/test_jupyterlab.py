@@ -109,7 +109,7 @@ def test_a_run_is_watched_steered_and_saved_while_the_kernel_waits_for_it(lab):
         )
         moving.hover()
         assert view.locator(".cnai-readout b").inner_text().startswith("step ")
-        assert brightness(page, state) == lab.dark
+        assert is_bright(view) == lab.dark
 
         view.get_by_role("button", name="Pause").click()
         state.get_by_text("PAUSED").wait_for()
@@ -138,9 +138,9 @@ def test_a_run_is_watched_steered_and_saved_while_the_kernel_waits_for_it(lab):
         assert visitor.outside == []
 
 
-def brightness(page, element):
-    """Tell whether the text around an element is brighter than half: it is on dark ground."""
-    color = element.evaluate("e => getComputedStyle(e.closest('.cnai-run')).color")
+def is_bright(view):
+    """Tell whether the text of a view is brighter than half: it is on dark ground."""
+    color = view.evaluate("e => getComputedStyle(e).color")  # not of a part, which may be drawn anew meanwhile
     red, green, blue = (
         int(part) for part in color.removeprefix("rgba(").removeprefix("rgb(").rstrip(")").split(",")[:3]
     )

@@ -117,7 +117,7 @@ def test_what_was_sent_by_strangers_is_not_even_read(hub, app):
     assert sent.status_code in (400, 403, 503)  # the last is the proxy's word for a connection that was closed
 
 
-def test_a_request_that_is_no_bundle_is_refused_in_one_line(hub, app):
+def test_a_request_that_is_no_bundle_is_refused_in_one_line(hub, app, terminal):
     from cnai.publish import service as appservice
 
     body = (hub.home / "bundle").open("w+b")
