@@ -189,7 +189,7 @@ def test_guest_cannot_spawn(hub, browser):
 
 def test_stop(hub, person):
     page = person.page
-    page.goto(f"{hub.url}/hub/home")
+    page.goto(f"{hub.url}/hub/home", wait_until="networkidle")  # its scripts load each other, and then hear a click
     page.get_by_role("button", name=re.compile("Stop")).or_(
         page.get_by_role("link", name=re.compile("Stop"))
     ).first.click()
