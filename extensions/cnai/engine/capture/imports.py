@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 import warnings
+from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 from types import CodeType
@@ -68,22 +69,23 @@ def imports(code: CodeType) -> Iterator[str]:
             yield from imports(inner)
 
 
-def imports_of(source: str | bytes, filename: str = "<source>") -> set[str]:
+@lru_cache(maxsize=1000)
+def imports_of(source: str | bytes, filename: str = "<source>") -> frozenset[str]:
     """Return the top-level names that a module or a notebook's cell imports; none if it is no Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they come when the code runs
             code = compile(source, filename, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):  # whoever imports it is told
-        return set()
-    return set(imports(code))
+        return frozenset()
+    return frozenset(imports(code))
 
 
-def _imports_of(file: Path) -> set[str]:
+def _imports_of(file: Path) -> frozenset[str]:
     try:
         return imports_of(file.read_bytes(), str(file))
     except OSError:  # whoever takes the file along says why it can't be read
-        return set()
+        return frozenset()
 
 
 def is_code(file: Path) -> bool:
