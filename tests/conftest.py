@@ -31,7 +31,7 @@ def engine_home(tmp_path_factory):
     os.environ["CNAI_HOME"] = str(home)
     os.environ.pop("CNAI_STORE", None)
     yield home
-    from cnai.backends.local import backend as local
+    from cnai.backends.local import client as local
 
     os.environ["CNAI_HOME"] = str(home)
     local.stop()
@@ -47,7 +47,7 @@ def engine(engine_home, monkeypatch):
     """A running local engine."""
     monkeypatch.setenv("CNAI_HOME", str(engine_home))
     monkeypatch.delenv("CNAI_STORE", raising=False)
-    from cnai.backends.local import backend as local
+    from cnai.backends.local import client as local
 
     return local.connect()
 
@@ -72,7 +72,7 @@ def reachable():
 @pytest.fixture
 def own_engine(home):
     """A local engine that nobody else uses, ended after the test."""
-    from cnai.backends.local import backend as local
+    from cnai.backends.local import client as local
 
     yield local.connect()
     local.stop()

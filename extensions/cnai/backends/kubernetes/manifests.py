@@ -8,11 +8,12 @@ policies of tenants (`cnai_hub.tenants.admission`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cnai.backends.backend import Manifest
     from cnai.catalog import Flavor
 
 GROUP, VERSION = "kubernetes.dask.org", "v1"
@@ -45,7 +46,7 @@ class Place:
     idle_seconds: int = 60
 
 
-def engine(name: str, place: Place, flavor: Flavor, image: str, nodes: int) -> dict[str, Any]:
+def engine(name: str, place: Place, flavor: Flavor, image: str, nodes: int) -> Manifest:
     """Return an engine's DaskCluster."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
@@ -74,7 +75,7 @@ def node_group(name: str) -> str:
     return f"{name}-default"
 
 
-def _service(name: str) -> dict[str, Any]:
+def _service(name: str) -> Manifest:
     # No targetPort: the resource definition takes text only, where a Service wants a number.
     return {
         "type": "ClusterIP",
@@ -83,7 +84,7 @@ def _service(name: str) -> dict[str, Any]:
     }
 
 
-def _scheduler(name: str, place: Place, image: str) -> dict[str, Any]:
+def _scheduler(name: str, place: Place, image: str) -> Manifest:
     resources = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
     pod = _pod("scheduler", name, place, image, resources)
     # By this the operator knows a cluster that has lost its scheduler for good.
@@ -91,7 +92,7 @@ def _scheduler(name: str, place: Place, image: str) -> dict[str, Any]:
     return _without_gpus(pod)
 
 
-def _node(name: str, place: Place, flavor: Flavor, image: str) -> dict[str, Any]:
+def _node(name: str, place: Place, flavor: Flavor, image: str) -> Manifest:
     gpus = {GPU: str(flavor.gpus)} if flavor.gpus else {}
     guaranteed = max(SMALLEST_CPU, GUARANTEED_CPU * flavor.cpu)
     resources = {
@@ -111,13 +112,13 @@ def _node(name: str, place: Place, flavor: Flavor, image: str) -> dict[str, Any]
     return pod
 
 
-def _without_gpus(pod: dict[str, Any]) -> dict[str, Any]:
+def _without_gpus(pod: Manifest) -> Manifest:
     # The NVIDIA runtime obeys this variable even where no GPU was asked for, and CUDA images set it to "all".
     pod["containers"][0]["env"].append({"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"})
     return pod
 
 
-def _pod(part: str, name: str, place: Place, image: str, resources: dict[str, Any]) -> dict[str, Any]:
+def _pod(part: str, name: str, place: Place, image: str, resources: Manifest) -> Manifest:
     environment = {
         **place.environment,
         "HOME": place.home,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -18,6 +17,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cnai import catalog
+from cnai.backends.credentials import Certificate
+from cnai.backends.local.process import LocalEngine, status_file
 from cnai.paths import engine_dir, private
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def main() -> None:
         except BlockingIOError:
             return
         os.environ["CNAI_ENGINE"] = "local"
-        (engine_dir() / "engine.json").unlink(missing_ok=True)
+        status_file().unlink(missing_ok=True)
         first = _start_node()
         asyncio.run(_schedule(first))
 
@@ -125,23 +126,18 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
-        (engine_dir() / "engine.json").unlink(missing_ok=True)
+        status_file().unlink(missing_ok=True)
 
 
 def _write_status(scheduler: Scheduler) -> None:
     import psutil
 
-    fresh = engine_dir() / ".engine.json"
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
-        tls = {
-            "ca": scheduler.security.tls_ca_file,
-            "key": scheduler.security.tls_scheduler_key,
-            "cert": scheduler.security.tls_scheduler_cert,
-        }
-        started = psutil.Process().create_time()
-        json.dump({"address": scheduler.address, "pid": os.getpid(), "started": started, "tls": tls}, file)
-    fresh.replace(engine_dir() / "engine.json")
+    LocalEngine(
+        address=scheduler.address,
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        tls=Certificate.of(scheduler.security),
+    ).write(engine_dir())
 
 
 async def keep_node(
@@ -168,25 +164,23 @@ async def keep_node(
 def node_main(scheduler_pid: int) -> None:
     """Be the node process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    status = _wait_for_scheduler(scheduler_pid)
-    asyncio.run(_work(status))
+    asyncio.run(_work(_wait_for_scheduler(scheduler_pid)))
 
 
-def _wait_for_scheduler(pid: int) -> dict[str, Any]:
+def _wait_for_scheduler(pid: int) -> LocalEngine:
     while os.getppid() == pid:
         with contextlib.suppress(OSError, ValueError):
-            status: dict[str, Any] = json.loads((engine_dir() / "engine.json").read_text())
-            if status["pid"] == pid:
-                return status
+            found = LocalEngine.from_json(status_file().read_text())
+            if found.pid == pid:
+                return found
         time.sleep(0.02)
     sys.exit("the scheduler is gone")
 
 
-async def _work(status: dict[str, Any]) -> None:
+async def _work(found: LocalEngine) -> None:
     configure(private(engine_dir() / SCRATCH))
     from distributed import Worker
 
-    from cnai.backends.local.backend import security
     from cnai.engine.node import node
 
     class LocalWorker(NoHTTP, Worker):
@@ -194,8 +188,8 @@ async def _work(status: dict[str, Any]) -> None:
 
     slots = 1 if catalog.this_machine().gpus else RUNS_AT_ONCE
     worker = LocalWorker(
-        status["address"],
-        security=security(status),
+        found.address,
+        security=found.security(),
         protocol="tls",
         host=HOST,  # by default all interfaces
         nthreads=slots,

@@ -1,0 +1,143 @@
+"""Fleet: engines by their names. Each is created, looked at, resized, connected to and deleted here."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnai import catalog
+from cnai.backends import credentials
+from cnai.backends.kubernetes import api, manifests
+from cnai.backends.kubernetes.standing import Standing, judge
+from cnai.engine.control.client import EngineClient
+from cnai.errors import EngineError
+from cnai.paths import home, store_root
+
+if TYPE_CHECKING:
+    from cnai.backends.backend import Manifest
+    from cnai.engine.records import Room
+
+GOING_SECONDS = 120.0
+TICK_SECONDS = 0.5
+
+_clients: dict[str, EngineClient] = {}
+_locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+def node_seconds() -> float:
+    """Return how long a run waits for its nodes: they may have to be started and their image pulled."""
+    return float(os.environ.get("CNAI_NODE_SECONDS") or 600)
+
+
+def idle_seconds() -> int:
+    """Return how long an engine stays when nothing goes on."""
+    return int(float(os.environ.get("CNAI_IDLE_SECONDS") or 60))
+
+
+def manifest(engine: str, room: Room, nodes: int) -> Manifest:
+    """Return the DaskCluster of an engine."""
+    place = manifests.Place(
+        namespace=api.connect().namespace,
+        claim=os.environ.get("CNAI_HOME_CLAIM") or "home",
+        home=str(Path.home()),
+        environment={
+            "CNAI_HOME": str(home()),
+            "CNAI_STORE": str(store_root()),
+            "CNAI_NODE_SECONDS": f"{node_seconds():g}",
+            "CNAI_IDLE_SECONDS": str(idle_seconds()),
+        },
+        idle_seconds=idle_seconds(),
+    )
+    flavor = catalog.load().flavor(room.flavor)
+    return manifests.engine(engine, place, flavor, room.image_reference, nodes)
+
+
+def ensure(engine: str, room: Room, nodes: int) -> bool:
+    """See to it that an engine is there or comes; tell whether it had to be made. One that is going is waited for."""
+    line = api.connect()
+    known = _is_known(engine)
+    deadline = time.monotonic() + GOING_SECONDS
+    # What the operator made for it goes after it, and must not be taken for what it is to make now.
+    while (found := line.engine(engine)) is not None or (known and line.is_left_of(engine)):
+        if found is not None and not found["metadata"].get("deletionTimestamp"):
+            return False
+        if time.monotonic() > deadline:
+            raise EngineError(
+                f"engine {engine} is still going away; try again, or ask your administrator whether the operator runs"
+            )
+        time.sleep(TICK_SECONDS)
+    wanted = manifest(engine, room, nodes)
+    credentials.issue(engine, manifests.address(engine, line.namespace))
+    try:
+        line.create(wanted)
+    except EngineError:
+        if not known:
+            credentials.forget(engine)
+        raise
+    return True
+
+
+def _is_known(engine: str) -> bool:
+    try:
+        return bool(credentials.read(engine))
+    except EngineError:
+        return False
+
+
+def resize(engine: str, nodes: int) -> None:
+    """Say how many nodes an engine should have, as soon as the operator has made some."""
+    line = api.connect()
+    if (now := line.node_count(engine)) is not None and now != nodes:
+        line.scale(engine, nodes)
+
+
+def node_count(engine: str) -> int:
+    """Return how many nodes an engine should have, 0 if it isn't there."""
+    return api.connect().node_count(engine) or 0
+
+
+def standing(engine: str) -> Standing:
+    """Return how far an engine is and what it lacks."""
+    line = api.connect()
+    cluster = line.engine(engine)
+    if cluster is None:
+        return Standing(exists=False)
+    return judge(cluster, line.node_count(engine), line.pods(engine), line.events(), time.time())
+
+
+def delete(engine: str) -> None:
+    """Take an engine away, which takes a while."""
+    api.connect().delete(engine)
+    _hang_up(engine)
+
+
+def release(engine: str) -> None:
+    """Take an engine away and wait until its scheduler can't write any more."""
+    delete(engine)
+    line = api.connect()
+    deadline = time.monotonic() + GOING_SECONDS
+    while any(pod["metadata"]["labels"].get(manifests.COMPONENT) == "scheduler" for pod in line.pods(engine)):
+        if time.monotonic() > deadline:
+            raise EngineError(f"the scheduler of engine {engine} does not end")
+        time.sleep(TICK_SECONDS)
+
+
+def connect(engine: str) -> EngineClient:
+    """Return the line to an engine that runs; one per process and engine."""
+    with _locks[engine]:
+        client = _clients.get(engine)
+        if client is not None and client.alive:
+            return client
+        _hang_up(engine)
+        found = credentials.read(engine)
+        client = _clients[engine] = EngineClient(found.address, found.security())
+        return client
+
+
+def _hang_up(engine: str) -> None:
+    if (client := _clients.pop(engine, None)) is not None:
+        client.close()
