@@ -57,11 +57,11 @@ def manifest(engine: str, room: Room, nodes: int) -> Manifest:
 
 
 def ensure(engine: str, room: Room, nodes: int) -> bool:
-    """See to it that an engine is there or comes; tell whether it had to be made. One that is going is waited for."""
+    """Create an engine unless it exists; tell whether it was created. Waits until one that is being deleted is gone."""
     line = api.connect()
     known = _is_known(engine)
     deadline = time.monotonic() + GOING_SECONDS
-    # What the operator made for it goes after it, and must not be taken for what it is to make now.
+    # Children outlive the deleted cluster; wait, or we would take them for the new cluster's.
     while (found := line.engine(engine)) is not None or (known and line.is_left_of(engine)):
         if found is not None and not found["metadata"].get("deletionTimestamp"):
             return False
@@ -89,14 +89,14 @@ def _is_known(engine: str) -> bool:
 
 
 def resize(engine: str, nodes: int) -> None:
-    """Say how many nodes an engine should have, as soon as the operator has made some."""
+    """Say how many nodes an engine should have; has no effect before the operator has created some."""
     line = api.connect()
     if (now := line.node_count(engine)) is not None and now != nodes:
         line.scale(engine, nodes)
 
 
 def node_count(engine: str) -> int:
-    """Return how many nodes an engine should have, 0 if it isn't there."""
+    """Return how many nodes an engine should have, 0 if it doesn't exist."""
     return api.connect().node_count(engine) or 0
 
 
@@ -110,13 +110,13 @@ def standing(engine: str) -> Standing:
 
 
 def delete(engine: str) -> None:
-    """Take an engine away, which takes a while."""
+    """Delete an engine; its pods end some time later."""
     api.connect().delete(engine)
     _hang_up(engine)
 
 
 def release(engine: str) -> None:
-    """Take an engine away and wait until its scheduler can't write any more."""
+    """Delete an engine and wait until its scheduler can't write any more."""
     delete(engine)
     line = api.connect()
     deadline = time.monotonic() + GOING_SECONDS
