@@ -52,7 +52,7 @@ def test_every_verb_is_a_typed_function(verb):
 
 # What only a face has: it shows something, or waits, or is another function of the object that comes back.
 OF_FACES = {
-    "train": {"target", "returns", "wait", "reuse", "dry_run"} | {flag.dest for flag in verbs.SPEC_FLAGS},
+    "train": {"target", "returns", "wait", "dry_run"} | {flag.dest for flag in verbs.SPEC_FLAGS},
     "attach": {"read_only", "wait"},
     "logs": {"follow"},
     "cluster": {"action", "flavor", "nodes"},
