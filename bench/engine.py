@@ -28,7 +28,7 @@ def main() -> None:
     os.environ.update(OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
     with tempfile.TemporaryDirectory() as home:
         os.environ["CNAI_HOME"] = home
-        from cnai.backends.local import backend as local
+        from cnai.backends.local import client as local
 
         say("load_ext_seconds", *loading())
         try:
@@ -191,13 +191,13 @@ def idle(seconds: float) -> int:
 def memory() -> None:
     """Resident memory of the engine's processes, and what an idle rank has for itself alone."""
     import cnai
-    from cnai.backends.local import backend as local
+    from cnai.backends.local import client as local
 
     run = cnai.train(idle, (4.0,), ranks=2)
     until(lambda: run.logs().count("pid") == 2, 60)
     ranks = [int(word) for word in run.logs().split() if word.isdigit()]
     say("idle_rank_unique_mb", *[psutil.Process(pid).memory_full_info().uss / 1e6 for pid in ranks])
-    scheduler = psutil.Process(local._status()["pid"])
+    scheduler = psutil.Process(local.connect().status().pid)
     say("scheduler_rss_mb", scheduler.memory_info().rss / 1e6)
     say("dask_worker_rss_mb", *[node.memory_info().rss / 1e6 for node in scheduler.children()])
     run.wait()
@@ -206,9 +206,9 @@ def memory() -> None:
 def hundred_runs() -> None:
     """Start a hundred runs one after the other; what is left of them?"""
     import cnai
-    from cnai.backends.local import backend as local
+    from cnai.backends.local import client as local
 
-    scheduler = psutil.Process(local._status()["pid"])
+    scheduler = psutil.Process(local.connect().status().pid)
     for _ in range(10):
         cnai.train(nothing, ranks=2).result()
     before = leftovers(scheduler)

@@ -43,11 +43,12 @@ class Meter:
 
     def _processes(self) -> list[psutil.Process]:
         """Return this process, its descendants, and those of the engine of this CNAI_HOME."""
-        from cnai.backends.local import backend as local
+        from cnai.backends.local import client as local
 
         found = [psutil.Process()]
-        with contextlib.suppress(psutil.Error, KeyError):
-            found.append(psutil.Process(local._status()["pid"]))
+        with contextlib.suppress(psutil.Error):
+            if engine := local.running():
+                found.append(psutil.Process(engine.pid))
         return [*found, *(child for process in found for child in process.children(recursive=True))]
 
     def settle(self, seconds: float = 120.0) -> None:

@@ -82,7 +82,7 @@ class Cnai:
 
     def close(self) -> None:
         """End what was started."""
-        from cnai.backends.local import backend as local
+        from cnai.backends.local import client as local
 
         local.stop()
 
@@ -94,10 +94,10 @@ class CnaiWarmedUp(Cnai):
 
     def prepare(self) -> None:
         """Do what `%load_ext cnai` does in the background."""
-        from cnai.run import cluster_start, warm_up
+        from cnai.run import cluster, warm_up
 
         warm_up()
-        cluster_start()
+        cluster.start()
 
 
 class CnaiContext(Cnai):

@@ -105,7 +105,7 @@ def _home(_temporary_files, tmp_path_factory):
 def engine_home(_home, starts_processes):
     """A CNAI_HOME with its own engine, ended by pid after the last test."""
     yield _home
-    from cnai.backends.local import backend as local
+    from cnai.backends.local import client as local
 
     local.stop()
 
@@ -115,7 +115,7 @@ def engine(engine_home, monkeypatch):
     """A running local engine."""
     monkeypatch.setenv("CNAI_HOME", str(engine_home))
     monkeypatch.delenv("CNAI_STORE", raising=False)
-    from cnai.backends.local import backend as local
+    from cnai.backends.local import client as local
 
     return local.connect()
 
@@ -140,7 +140,7 @@ def reachable():
 @pytest.fixture
 def own_engine(home, starts_processes):
     """A local engine that nobody else uses, ended after the test."""
-    from cnai.backends.local import backend as local
+    from cnai.backends.local import client as local
 
     yield local.connect()
     local.stop()

@@ -1,6 +1,7 @@
 """The tree is what the README and the design say: map, menu, floors, sizes, words."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import pytest
 
 import cnai
 import tree
+from cnai import backends
 from cnai.grammar import verbs
 
 ROOT = Path(__file__).resolve().parents[1]
+CNAI = ROOT / "extensions" / "cnai"
 
 TRACKED = [
     ROOT / name
@@ -30,14 +33,43 @@ PAGES = [path for path in TEXTS if path.suffix == ".md"]
 
 
 def test_the_menu():
-    assert cnai.__all__ == [
-        "CnaiError", "Context", "Run", "RunSpec", "attach", "context", "doctor", "load_ipython_extension", "runs",
-        "train", "unload_ipython_extension",
-    ]  # fmt: skip
+    more = {"CnaiError", "Context", "Run", "RunSpec", "context", "load_ipython_extension", "unload_ipython_extension"}
+    assert cnai.__all__ == sorted({*more, *verbs.VERBS})
     assert {name: getattr(cnai, name) for name in cnai.__all__}
     assert dir(cnai) == cnai.__all__
     with pytest.raises(AttributeError, match="module 'cnai' has no attribute 'trian'"):
         _ = cnai.trian
+
+
+@pytest.mark.parametrize("verb", verbs.VERBS)
+def test_every_verb_is_a_typed_function(verb):
+    function = getattr(cnai, verb)
+    assert inspect.getdoc(function)
+    signature = inspect.signature(function)
+    assert [name for name, parameter in signature.parameters.items() if parameter.annotation is parameter.empty] == []
+    assert signature.return_annotation is not signature.empty
+
+
+# What only a face has: it shows something, or waits, or is another function of the object that comes back.
+OF_FACES = {
+    "train": {"target", "returns", "wait", "dry_run"} | {flag.dest for flag in verbs.SPEC_FLAGS},
+    "attach": {"read_only", "wait"},
+    "logs": {"follow"},
+    "cluster": {"action", "flavor", "nodes"},
+}
+
+
+@pytest.mark.parametrize("verb", verbs.VERBS)
+def test_a_verb_takes_the_same_words_everywhere(verb):
+    words = {argument.dest for argument in verbs.VERBS[verb].arguments} - OF_FACES.get(verb, set())
+    assert words <= set(inspect.signature(getattr(cnai, verb)).parameters)
+
+
+@pytest.mark.usefixtures("starts_children")
+def test_the_verb_publish_is_there_whatever_was_imported_before():
+    code = "import cnai, inspect; inspect.signature(cnai.publish); import cnai.publish.service; cnai.publish('no')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith("cnai.errors.UsageError: no does not exist"), done.stderr
 
 
 @pytest.mark.usefixtures("starts_children")
@@ -48,6 +80,52 @@ def test_importing_loads_nothing_heavy(statement):
     assert not {"torch", "dask", "distributed", "kubernetes", "ipywidgets", "anywidget", "numpy", "psutil"} & set(
         loaded
     )
+
+
+ABOVE_BACKENDS = ("run", "publish", "lifecycle", "faces")
+
+
+def _decides_by_backend(node):
+    """Tell whether code asks which backend it has, instead of asking the backend."""
+    if isinstance(node, ast.Compare | ast.MatchValue):
+        return any(isinstance(part, ast.Constant) and part.value in backends.NAMES for part in ast.walk(node))
+    names = {getattr(node, "attr", ""), getattr(node, "id", "")}
+    return "self_healing" in names
+
+
+MATCH = "match x:\n case 'debug': pass"
+
+
+@pytest.mark.parametrize("code", ["x == 'debug'", "'local' != x", "x in {'local'}", "b.self_healing", MATCH])
+def test_a_decision_by_backend_is_seen(code):
+    assert any(map(_decides_by_backend, ast.walk(ast.parse(code))))
+
+
+def test_nothing_above_the_backends_asks_which_one_it_has():
+    above = [path for path in MODULES if any(path.is_relative_to(CNAI / floor) for floor in ABOVE_BACKENDS)]
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in above
+        for node in ast.walk(ast.parse(path.read_text()))
+        if _decides_by_backend(node)
+    ]
+    assert found == []
+
+
+def test_backends_are_what_mypy_sees():
+    # What the API server answers has no types.
+    of_backends = [path for path in MODULES if path.is_relative_to(CNAI / "backends") and path.stem != "api"]
+    tricks = {"cast", "import_module"}
+    assert [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in of_backends
+        for word in {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)} & tricks
+    ] == []
+
+
+def test_few_records_are_dicts():
+    found = [path for path in MODULES if path.is_relative_to(CNAI / "backends") or path.is_relative_to(CNAI / "run")]
+    assert sum(path.read_text().count("dict[str, Any]") for path in found) <= 20
 
 
 def test_the_map_in_the_readme_is_current():

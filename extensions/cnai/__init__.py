@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from cnai.errors import CnaiError
     from cnai.faces import load_ipython_extension, unload_ipython_extension
     from cnai.faces.doctor import doctor
-    from cnai.run import Run, attach, runs, train
+    from cnai.publish.apps import apps, publish, unpublish
+    from cnai.run import Run, attach, cluster, logs, pause, resume, runs, scale, stop, train
     from cnai.spec import RunSpec
 
 __version__ = "0.1.0"
@@ -23,13 +24,22 @@ _HOMES = {
     "Context": "cnai.engine.training.context",
     "Run": "cnai.run",
     "RunSpec": "cnai.spec",
+    "apps": "cnai.publish.apps",
     "attach": "cnai.run",
+    "cluster": "cnai.run",
     "context": "cnai.engine.training.context",
     "doctor": "cnai.faces.doctor",
     "load_ipython_extension": "cnai.faces",
+    "logs": "cnai.run",
+    "pause": "cnai.run",
+    "publish": "cnai.publish.apps",
+    "resume": "cnai.run",
     "runs": "cnai.run",
+    "scale": "cnai.run",
+    "stop": "cnai.run",
     "train": "cnai.run",
     "unload_ipython_extension": "cnai.faces",
+    "unpublish": "cnai.publish.apps",
 }
 
 __all__ = [
@@ -37,13 +47,22 @@ __all__ = [
     "Context",
     "Run",
     "RunSpec",
+    "apps",
     "attach",
+    "cluster",
     "context",
     "doctor",
     "load_ipython_extension",
+    "logs",
+    "pause",
+    "publish",
+    "resume",
     "runs",
+    "scale",
+    "stop",
     "train",
     "unload_ipython_extension",
+    "unpublish",
 ]
 
 

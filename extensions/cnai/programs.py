@@ -17,11 +17,6 @@ FORKSERVER_PRELOAD = "cnai.engine.node.warm"
 QUESTIONS = "cnai.engine.control.questions"
 """Routes of a scheduler's HTTP server, which Dask loads."""
 
-BACKENDS = {
-    "debug": "cnai.backends.debug",
-    "kubernetes": "cnai.backends.kubernetes.backend",
-    "local": "cnai.backends.local.backend",
-}
 RUN = "cnai.run"
 """IPython prints its `Run` by name, so that the module needn't be loaded for it."""
 

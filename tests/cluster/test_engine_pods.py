@@ -28,8 +28,10 @@ KILL = "kill -9 $(cat /proc/1/task/1/children)"
 """What the container's init has started."""
 
 WRITE = """
-from cnai.backends import credentials, manifests
+from cnai.backends import credentials
+from cnai.backends.kubernetes import manifests
 from cnai.engine.control.client import EngineClient
+from cnai.engine.records import Record, Room
 from cnai.engine.store import Store
 from cnai.paths import store_root
 from cnai.run.launch import build_spec, capture
@@ -37,14 +39,14 @@ from training import digits
 
 engine, namespace, name, epochs, pause = WORDS
 captured = capture(digits, (epochs, pause), {})
-record = {"who": "pat", "cwd": "/home/cnai", "engine": engine, "ranks_per_node": 1, "cpu": 1.0}
+record = Record(who="pat", cwd="/home/cnai", engine=engine, room=Room(ranks_per_node=1, cpu=1.0))
 spec = build_spec(captured, {"ranks": 2, "backend": "kubernetes", "name": name, "checkpoint_every": 10})
 run = Store(store_root()).create(spec, record, captured.payload, captured.code_zip).run_id
 if name == "first":
     credentials.issue(engine, manifests.address(engine, namespace))
 else:
     found = credentials.read(engine)
-    EngineClient(found["address"], credentials.security(found)).submit(run, str(store_root()))
+    EngineClient(found.address, found.security()).submit(run, str(store_root()))
 print(run)
 """
 WISH = """
@@ -53,7 +55,7 @@ from cnai.engine.control.client import EngineClient
 
 engine, run, verb, value = WORDS
 found = credentials.read(engine)
-EngineClient(found["address"], credentials.security(found)).wish(run, verb, value)
+EngineClient(found.address, found.security()).wish(run, verb, value)
 """
 
 

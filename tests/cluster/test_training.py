@@ -32,7 +32,7 @@ def running(run, ranks):
     until(lambda: run.state is State.RUNNING and run.world_size == ranks and (run.step or 0) > 0, run)
 
 def nodes():
-    return [engine["wanted_nodes"] for engine in cnai.run.cluster_status()["engines"]]
+    return [engine.wanted_nodes for engine in cnai.cluster()]
 
 def where():
     import torch.distributed as dist
@@ -48,7 +48,7 @@ def endless():
         ctx.report(loss=1 / step)
         time.sleep(0.1)
 """
-HEAD = "import json, time, cnai, cnai.run\nfrom patience import *\nfrom training import digits\n"
+HEAD = "import dataclasses, json, time, cnai, cnai.run\nfrom patience import *\nfrom training import digits\n"
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ told = run.result(180)
 again = cnai.train(where, ranks=1, flavor="gpu-h100")
 begun = time.monotonic()
 again.result(60)
-(engine,) = cnai.run.cluster_status()["engines"]
+(engine,) = map(dataclasses.asdict, cnai.cluster())
 print(json.dumps({"told": told, "state": state, "engines": [first, again.record["engine"]], "engine": engine,
                   "record": run.record, "spec": run.spec.backend}))
 """)
@@ -312,7 +312,7 @@ try:
     second.result(120)
 except cnai.CnaiError as error:
     said = str(error)
-left = [engine["engine"] for engine in cnai.run.cluster_status()["engines"]]
+left = [engine.engine for engine in cnai.cluster()]
 first.stop()
 first.wait(60)
 print(json.dumps({"refused": refused, "kept": kept, "said": said, "state": second.state,

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from cnai import environment
-from cnai.backends.kubernetes import backend as kubernetes
-from cnai.backends.local import backend as local
+from cnai.backends.kubernetes import fleet
+from cnai.backends.local import client as local
 from cnai.environment import VARIABLES
 from cnai.errors import UsageError
 from literals import ROOT, literals
@@ -65,8 +65,8 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch):
 def test_backends_have_defaults_of_their_own(monkeypatch):
     for variable in (environment.NODE_SECONDS, environment.IDLE_SECONDS):
         monkeypatch.delenv(variable.name, raising=False)
-    assert (environment.NODE_SECONDS.get(), kubernetes.node_seconds()) == (60, 600)
-    assert (environment.IDLE_SECONDS.get(), kubernetes.idle_seconds()) == (3600, 60)
+    assert (environment.NODE_SECONDS.get(), fleet.node_seconds()) == (60, 600)
+    assert (environment.IDLE_SECONDS.get(), fleet.idle_seconds()) == (3600, 60)
     monkeypatch.setenv(environment.NODE_SECONDS.name, "5")
     assert environment.NODE_SECONDS.get() == environment.NODE_SECONDS.get("kubernetes") == 5
 
@@ -74,12 +74,13 @@ def test_backends_have_defaults_of_their_own(monkeypatch):
 @pytest.mark.parametrize("given", ["soon", "-1", "nan", "inf"])
 def test_seconds_that_are_none_say_what_is_allowed(home, monkeypatch, given):
     monkeypatch.setenv("CNAI_IDLE_SECONDS", given)
-    for read in (kubernetes.idle_seconds, local.launch):
+    for read in (fleet.idle_seconds, local.launch):
         with pytest.raises(UsageError) as raised:
             read()
         assert str(raised.value) == f"CNAI_IDLE_SECONDS must be a number of seconds, 0 or more; given: {given!r}"
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_an_engine_has_nothing_of_the_server_that_starts_it(home, monkeypatch):
     theirs = {
         "JUPYTERHUB_API_TOKEN": "secret",
@@ -92,7 +93,7 @@ def test_an_engine_has_nothing_of_the_server_that_starts_it(home, monkeypatch):
     for name, value in {**theirs, "MINE": "kept"}.items():
         monkeypatch.setenv(name, value)
     try:
-        found = psutil.Process(local.connect().status()["pid"]).environ()
+        found = psutil.Process(local.connect().status().pid).environ()
     finally:
         local.stop()
     assert found["MINE"] == "kept"

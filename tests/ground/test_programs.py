@@ -18,7 +18,7 @@ MODULE = re.compile(r"\bcnai(?:_hub)?(?:\.[a-z_][a-z0-9_]*)+")
 HOMES = {"extensions/cnai/programs.py", "extensions/cnai/__init__.py"}  # the menu of cnai is a list of homes by itself
 CLASSES = (programs.LOCAL_SPAWNER, programs.LOCAL_LOGIN, programs.CLUSTER_SPAWNER)
 NAMED = [value for name, value in vars(programs).items() if name.isupper() and isinstance(value, str)]
-MODULES = sorted({*NAMED, *programs.BACKENDS.values()} - set(CLASSES))
+MODULES = sorted({*NAMED} - set(CLASSES))
 
 
 def _source(module):

@@ -45,7 +45,7 @@ def test_ranks_are_not_the_kernel_nor_the_node(engine):
     rank, agent, dask = cnai.train(where).result(WAIT)
     assert os.getpid() not in {rank, agent}
     assert not dask
-    node = engine.status()["nodes"][0]["pid"]
+    node = engine.status().nodes[0].pid
     assert node not in {None, rank, agent, os.getpid()}
 
 

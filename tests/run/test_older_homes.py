@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cnai
-from cnai.backends.local import backend as local
+from cnai.backends.local import client as local
 from cnai.errors import RunFailed
 from cnai.events import State
 

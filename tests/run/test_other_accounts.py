@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import cnai
-from cnai.backends.local import backend as local
+from cnai.backends.local import client as local
 from cnai.engine.store import Store
 from cnai.errors import StoreError, UnknownName
 from cnai_hub.local.configuration import state_dir
@@ -67,8 +67,8 @@ def shared_home(reachable, monkeypatch, our_umask):
 
 def processes():
     """Return the engine's processes while no run has ranks: scheduler, node, and what they keep warm."""
-    until(lambda: local.connect().status()["nodes"], "the node is connected")
-    scheduler = psutil.Process(local.connect().status()["pid"])
+    until(lambda: local.connect().status().nodes, "the node is connected")
+    scheduler = psutil.Process(local.connect().status().pid)
     return [scheduler, *scheduler.children(recursive=True)]
 
 

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 import cnai
-from cnai.backends import processes
-from cnai.backends.local import backend as local
+from cnai.backends.local import client as local
+from cnai.backends.local import processes
 from cnai.engine.control.verdicts import STOPPED
 from cnai.events import Kind, State
 from cnai.run import find

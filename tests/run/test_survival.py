@@ -115,7 +115,7 @@ def test_killed_rank(engine, undisturbed):
 def test_killed_node(engine, undisturbed):
     run = cnai.train(digits, (EPOCHS,), ranks=2, checkpoint_every=5)
     wait_for(lambda run: any(event.kind is Kind.CHECKPOINT for event in run.events), run)
-    os.kill(engine.status()["nodes"][0]["pid"], signal.SIGKILL)
+    os.kill(engine.status().nodes[0].pid, signal.SIGKILL)
     assert_as_undisturbed(run, undisturbed)
     assert len(generations(run)) == 2
 
@@ -124,7 +124,7 @@ def test_killed_scheduler(engine, undisturbed):
     run = cnai.train(digits, (EPOCHS,), ranks=2, checkpoint_every=5)
     wait_for(lambda run: any(event.kind is Kind.CHECKPOINT for event in run.events), run)
     ranks = rank_pids(run)
-    os.kill(engine.status()["pid"], signal.SIGKILL)
+    os.kill(engine.status().pid, signal.SIGKILL)
     with pytest.raises(cnai.CnaiError, match="the engine was lost"):
         run.wait(WAIT)
     again = cnai.attach(run.id)
@@ -162,7 +162,7 @@ def test_killed_pause(engine, undisturbed):
     wait_for(at_step(20), run)
     run.pause()
     wait_for(lambda run: run.state is State.PAUSED, run)
-    os.kill(engine.status()["pid"], signal.SIGKILL)
+    os.kill(engine.status().pid, signal.SIGKILL)
     again = cnai.attach(run.id)
     assert again.state is State.PAUSED
     again.resume()
@@ -191,7 +191,7 @@ def test_many_runs_leave_nothing(engine):
         return None
 
     def held():
-        pids = [os.getpid(), engine.status()["pid"], engine.status()["nodes"][0]["pid"]]
+        pids = [os.getpid(), engine.status().pid, engine.status().nodes[0].pid]
         return [
             (len(p.children(recursive=True)), p.num_fds(), len(p.net_connections())) for p in map(psutil.Process, pids)
         ]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING
 
 from cnai import catalog
+from cnai.backends.engines import Engines
+from cnai.backends.line import DirectLine, begin
 from cnai.engine.control.client import EngineClient
 from cnai.engine.records import Room
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
+    from cnai.backends.backend import Draft
+    from cnai.backends.line import Line, Listener
+    from cnai.engine.store import RunFolder
     from cnai.spec import RunSpec
 
 
@@ -23,10 +26,10 @@ class AddressBackend:
     (`CNAI_STORE`).
     """
 
-    self_healing = False
-
     def __init__(self, address: str) -> None:
         self._address = address
+        self._client: EngineClient | None = None
+        self._lock = threading.Lock()
 
     def check(self, spec: RunSpec) -> Room:
         """Take cpu and gpus per node from the flavor."""
@@ -35,27 +38,39 @@ class AddressBackend:
         flavor = catalog.load().flavor(spec.flavor)
         return Room(cpu=flavor.cpu, gpus=flavor.gpus)
 
-    def claim(self, _: Room) -> AbstractContextManager[str]:
-        """Hold no name: the address is enough."""
-        return nullcontext("")
+    def preview(self, _: Room) -> None:
+        """Return nothing: the nodes run already."""
 
-    def connect(self, _: str = "") -> EngineClient:
-        """Connect to the scheduler."""
-        return EngineClient(self._address)
+    def begin(self, draft: Draft) -> RunFolder:
+        """Write a run and have the scheduler begin it."""
+        return begin(draft.write(), self._connect)
+
+    def line(self, folder: RunFolder, listener: Listener) -> Line:
+        """Return a run's line to the scheduler."""
+        return DirectLine(folder, listener, self._connect)
 
     def prepare(self) -> None:
         """Do nothing: it runs already."""
 
-    def start(self, flavor: str | None = None, nodes: int | None = None) -> dict[str, Any]:
+    def start(self, flavor: str | None = None, nodes: int | None = None) -> Engines:
         """Return the status of what runs already; what it consists of is for whoever started it to say."""
         if flavor is not None or nodes is not None:
             raise UsageError(f"{self._address} was not started by cnai; its nodes are started where it was started")
         return self.status()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Engines:
         """Return the engine's nodes and runs."""
-        return self.connect().status()
+        return Engines([self._connect().status()])
 
     def stop(self, flavor: str | None = None) -> bool:  # noqa: ARG002
         """Refuse: who started the cluster stops it."""
         raise UsageError(f"{self._address} was not started by cnai; stop it where it was started")
+
+    def _connect(self) -> EngineClient:
+        """Return the line to the scheduler, one per process."""
+        with self._lock:
+            if self._client is not None and not self._client.alive:
+                self._client.close()
+                self._client = None
+            self._client = self._client or EngineClient(self._address)
+            return self._client

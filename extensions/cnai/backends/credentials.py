@@ -6,8 +6,10 @@ import json
 import os
 import secrets
 import shutil
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Self
 
+from cnai.engine.records import known
 from cnai.engine.store import writing
 from cnai.errors import EngineError
 from cnai.paths import engine_dir, private
@@ -17,47 +19,80 @@ if TYPE_CHECKING:
 
     from distributed import Security
 
+FILE = "engine.json"
 
-def security(status: dict[str, Any]) -> Security:
-    """Return the credentials of a running engine: without them nobody else on its machine or network can use it."""
-    from distributed import Security
 
-    ca, key, cert = (status["tls"][part] for part in ("ca", "key", "cert"))
-    return Security(
-        require_encryption=True,
-        tls_ca_file=ca,
-        tls_client_key=key,
-        tls_client_cert=cert,
-        tls_scheduler_key=key,
-        tls_scheduler_cert=cert,
-        tls_worker_key=key,
-        tls_worker_cert=cert,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """An engine's certificate and key, as PEM; `ca` is what signed it."""
+
+    ca: str
+    key: str
+    cert: str
+
+    @classmethod
+    def of(cls, security: Security) -> Self:
+        """Return what a scheduler has."""
+        return cls(ca=security.tls_ca_file, key=security.tls_scheduler_key, cert=security.tls_scheduler_cert)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """engine.json: where an engine's scheduler answers, and how to prove that one may use it."""
+
+    address: str
+    tls: Certificate
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `write` wrote; raises ValueError for anything else."""
+        told = json.loads(text)
+        try:
+            return cls(**{**known(cls, told), "tls": Certificate(**known(Certificate, told["tls"]))})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"no engine's credentials: {error}") from None
+
+    def write(self, folder: Path) -> None:
+        """Replace the file in an engine's folder; only its owner can read it, at any moment."""
+        fresh = folder / f".{FILE}-{secrets.token_hex(4)}"
+        with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
+            json.dump(asdict(self), file)
+        fresh.replace(folder / FILE)
+
+    def security(self) -> Security:
+        """Return these as Dask takes them: without them nobody else on the engine's machine or network can use it."""
+        from distributed import Security
+
+        key, cert = self.tls.key, self.tls.cert
+        return Security(
+            require_encryption=True,
+            tls_ca_file=self.tls.ca,
+            tls_client_key=key,
+            tls_client_cert=cert,
+            tls_scheduler_key=key,
+            tls_scheduler_cert=cert,
+            tls_worker_key=key,
+            tls_worker_cert=cert,
+        )
 
 
 def issue(engine: str, address: str) -> None:
     """Make new credentials for a named engine and write them with its address, before its pods read them."""
     from distributed import Security
 
-    made = Security.temporary()
-    tls = {"ca": made.tls_ca_file, "key": made.tls_scheduler_key, "cert": made.tls_scheduler_cert}
     folder = _folder(engine)
-    fresh = folder / f".engine.json-{secrets.token_hex(4)}"
     with writing(folder):
         private(folder)
-        with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
-            json.dump({"address": address, "tls": tls}, file)
-        fresh.replace(folder / "engine.json")
+        Credentials(address=address, tls=Certificate.of(Security.temporary())).write(folder)
         _mark(engine).unlink(missing_ok=True)
 
 
-def read(engine: str) -> dict[str, Any]:
+def read(engine: str) -> Credentials:
     """Return a named engine's address and credentials."""
     try:
-        status: dict[str, Any] = json.loads((_folder(engine) / "engine.json").read_text())
+        return Credentials.from_json((_folder(engine) / FILE).read_text())
     except (OSError, ValueError):
         raise EngineError(f"nothing is known of an engine {engine!r} here") from None
-    return status
 
 
 def forget(engine: str) -> None:

@@ -5,73 +5,90 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from multiprocessing import Pipe
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cnai.backends.engines import Engines
 from cnai.engine import results
 from cnai.engine.link import Link, install
 from cnai.engine.messages import Assignment
 from cnai.engine.node import rank
 from cnai.engine.node.agent import free_port
-from cnai.engine.records import Record, Room
+from cnai.engine.records import Room
 from cnai.engine.scribe import Scribe
 from cnai.errors import EngineError, UsageError
 from cnai.events import Kind, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection
 
-    from cnai.engine.capture import Captured
-    from cnai.engine.control.client import EngineClient
-    from cnai.engine.store import RunFolder, Store
+    from cnai.backends.backend import Draft
+    from cnai.backends.line import Line, Listener
+    from cnai.engine.store import RunFolder
     from cnai.spec import RunSpec
 
-self_healing = False
 HOST = "127.0.0.1"
 
 
-def check(spec: RunSpec) -> Room:
-    """Refuse more than one rank."""
-    if spec.ranks.maximum != 1:
-        raise UsageError(f"the debug backend has 1 rank, in this process; given: --ranks {spec.ranks}")
-    return Room()
+class DebugBackend:
+    """Runs rank 0 here and now; a run has ended when `begin` returns."""
+
+    def check(self, spec: RunSpec) -> Room:
+        """Refuse more than one rank."""
+        if spec.ranks.maximum != 1:
+            raise UsageError(f"the debug backend has 1 rank, in this process; given: --ranks {spec.ranks}")
+        return Room()
+
+    def preview(self, _: Room) -> None:
+        """Return nothing: there are no nodes."""
+
+    def begin(self, draft: Draft) -> RunFolder:
+        """Run the target. Its exception is raised as it is, for `%debug`."""
+        return _run(draft)
+
+    def line(self, folder: RunFolder, listener: Listener) -> Line:  # noqa: ARG002 - nothing is heard
+        """Return a line on which nothing can be asked."""
+        return NoLine()
+
+    def prepare(self) -> None:
+        """Do nothing: the run comes into this process."""
+
+    def start(self, flavor: str | None = None, nodes: int | None = None) -> Engines:  # noqa: ARG002
+        """Start nothing: there is no engine."""
+        return Engines()
+
+    def status(self) -> Engines:
+        """Return nothing: there is no engine."""
+        return Engines()
+
+    def stop(self, flavor: str | None = None) -> bool:  # noqa: ARG002
+        """Tell that there is nothing to stop."""
+        return False
 
 
-def claim(_: Room) -> AbstractContextManager[str]:
-    """Hold no name: there is no engine."""
-    return nullcontext("")
+class NoLine:
+    """Of a run that only its own process can control; others read its journal."""
+
+    def open(self, *, revive: bool = True) -> None:  # noqa: ARG002
+        """Refuse."""
+        raise _no_engine()
+
+    def wish(self, verb: str, value: int | None = None) -> None:  # noqa: ARG002
+        """Refuse."""
+        raise _no_engine()
+
+    def check(self) -> None:
+        """Do nothing: no engine can be lost."""
 
 
-def connect(_: str = "") -> EngineClient:
-    """Refuse: a debug run is over when `train` returns."""
-    raise EngineError("a debug run has no engine; it ended with the call that started it")
+def _no_engine() -> EngineError:
+    return EngineError("a debug run has no engine; it ended with the call that started it")
 
 
-def prepare() -> None:
-    """Do nothing: the run comes into this process."""
-
-
-def start(flavor: str | None = None, nodes: int | None = None) -> dict[str, Any]:  # noqa: ARG001
-    """Return nothing: there is no engine."""
-    return {}
-
-
-def status() -> dict[str, Any]:
-    """Return nothing: there is no engine."""
-    return {}
-
-
-def stop(flavor: str | None = None) -> bool:  # noqa: ARG001
-    """Tell that there is nothing to stop."""
-    return False
-
-
-def run(store: Store, spec: RunSpec, record: Record, captured: Captured) -> RunFolder:
-    """Run the target here and now. Its exception is raised as it is, for `%debug`."""
-    folder = store.create(spec, record, captured.payload, captured.code_zip)
+def _run(draft: Draft) -> RunFolder:
+    folder, spec = draft.write(), draft.spec
     scribe = Scribe(folder)
     scribe.note(Kind.GENERATION, {"ranks": 1, "from_step": 0})
     scribe.become(State.RUNNING, world_size=1)

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
-from cnai import backends
 from cnai.engine.control.verdicts import STOPPED
 from cnai.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cnai.backends import Backend, Fleet
     from cnai.engine.control.client import EngineClient
     from cnai.engine.store import RunFolder
-    from cnai.run.history import History
+    from cnai.events import State
 
 TICK_SECONDS = 1.0
 ATTEMPTS = 3
 
 
-class Line(Protocol):
-    """Carries wishes to a run's engine, and what happens there into a history."""
+class Listener(Protocol):
+    """Takes what happens in a run; lines know no more of those who follow it."""
 
-    def begin(self) -> None:
-        """Have the engine begin a run that was just written."""
+    @property
+    def state(self) -> State:
+        """Return where the run is, as far as was heard."""
+
+    @property
+    def reason(self) -> str:
+        """Return why it is there."""
+
+    def hear(self, position: int, text: str) -> None:
+        """Take a live batch that begins at a byte position of the journal."""
+
+    def read(self) -> None:
+        """Take what the journal has."""
+
+
+class Line(Protocol):
+    """Carries wishes to a run's engine, and what happens there to a listener."""
 
     def open(self, *, revive: bool = True) -> None:
         """Hear of the run live; with `revive` an engine that was lost or ended is started again."""
@@ -37,60 +50,53 @@ class Line(Protocol):
         """Raise EngineError if the engine is lost and nobody brings it back."""
 
 
-def of(folder: RunFolder, history: History) -> Line:
-    """Return a run's line, which costs nothing until something goes over it."""
-    backend = backends.get(folder.spec.backend)
-    if backend.self_healing:
-        from cnai.backends.kubernetes.line import PatientLine
-
-        return PatientLine.to(folder, history, cast("Fleet", backend))
-    return DirectLine(folder, history, backend)
-
-
 class DirectLine:
-    """To an engine that is there, or is started in a moment by whoever asks."""
+    """To an engine that runs, or that `connect` starts in a moment."""
 
-    def __init__(self, folder: RunFolder, history: History, backend: Backend) -> None:
-        self._folder, self._history, self._backend = folder, history, backend
+    def __init__(self, folder: RunFolder, listener: Listener, connect: Callable[[], EngineClient]) -> None:
+        self._folder, self._listener, self._connect = folder, listener, connect
         self._engine: EngineClient | None = None
-
-    def begin(self) -> None:
-        """Have the engine begin the run."""
-        self._ask(lambda engine: engine.submit(self._folder.run_id, str(self._folder.path.parent)))
 
     def open(self, *, revive: bool = True) -> None:
         """Hear of the run live; with `revive` it goes on, if it rests, also on an engine that doesn't know it yet."""
         if revive:
-            self.begin()
+            begin(self._folder, self._reach)
         else:
-            self._connect()
+            self._reach()
 
     def wish(self, verb: str, value: int | None = None) -> None:
         """Ask for stop, pause, resume or scale."""
-        self._ask(lambda engine: engine.wish(self._folder.run_id, verb, value))
+        ask(self._reach, lambda engine: engine.wish(self._folder.run_id, verb, value))
 
     def check(self) -> None:
         """Raise EngineError if the engine is lost."""
-        if self._engine is not None and not self._engine.alive and not self._history.state.final:
-            how = "stopped" if self._history.reason == STOPPED else "lost"
+        if self._engine is not None and not self._engine.alive and not self._listener.state.final:
+            how = "stopped" if self._listener.reason == STOPPED else "lost"
             raise EngineError(
                 f"the engine was {how}; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
             )
 
-    def _connect(self) -> EngineClient:
-        engine = self._backend.connect()
+    def _reach(self) -> EngineClient:
+        engine = self._connect()
         if engine is not self._engine:
             self._engine = engine
-            engine.listen(self._folder.run_id, self._history.hear)
-        self._history.read()
+            engine.listen(self._folder.run_id, self._listener.hear)
+        self._listener.read()
         return engine
 
-    def _ask(self, question: Callable[[EngineClient], None]) -> None:
-        """Ask the engine; one that was just lost is started again and asked again."""
-        for _ in range(ATTEMPTS - 1):
-            engine = self._connect()
-            try:
-                return question(engine)
-            except EngineError:
-                time.sleep(TICK_SECONDS)  # a process that was killed this moment still looks alive
-        return question(self._connect())
+
+def begin(folder: RunFolder, connect: Callable[[], EngineClient]) -> RunFolder:
+    """Have an engine that `connect` finds or starts begin a run that was just written; return the run."""
+    ask(connect, lambda engine: engine.submit(folder.run_id, str(folder.path.parent)))
+    return folder
+
+
+def ask(connect: Callable[[], EngineClient], question: Callable[[EngineClient], None]) -> None:
+    """Ask an engine; one that was just lost is started again and asked again."""
+    for _ in range(ATTEMPTS - 1):
+        engine = connect()
+        try:
+            return question(engine)
+        except EngineError:
+            time.sleep(TICK_SECONDS)  # a process that was killed this moment still looks alive
+    return question(connect())

@@ -1,12 +1,17 @@
-"""Records: what a run's folder says of it in JSON, as typed facts. Keys of later versions are passed over."""
+"""Records: what a run's folder and an engine say of themselves, as typed facts. Keys of later versions are ignored."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cnai.events import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,7 @@ class Record:
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
         told = json.loads(text)
-        return cls(**_known(cls, told), room=Room(**_known(Room, told)))
+        return cls(**known(cls, told), room=Room(**known(Room, told)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +83,46 @@ class Status:
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
         told = json.loads(text)
-        return cls(**{**_known(cls, told), "state": State(told["state"])})
+        return cls(**{**known(cls, told), "state": State(told["state"])})
 
 
-def _known(record: type[Room | Record | Status], told: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """A node that is connected to its engine."""
+
+    address: str
+    pid: int
+    memory_mib: float
+    """Of the node's own process, without its ranks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class EngineStatus:
+    """What a scheduler answers: its address and pid, its nodes, and the state of each run that is going on."""
+
+    address: str
+    pid: int
+    nodes: tuple[NodeStatus, ...] = ()
+    runs: dict[str, State] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        """Read the scheduler's own answer."""
+        nodes = tuple(NodeStatus(**known(NodeStatus, node)) for node in told["nodes"])
+        runs = {run_id: State(state) for run_id, state in told["runs"].items()}
+        return cls(**{**known(cls, told), "nodes": nodes, "runs": runs})
+
+    def __repr__(self) -> str:
+        return readable(self)
+
+
+def readable(record: DataclassInstance) -> str:
+    """Return a record's facts as indented lines, for people; what is None is left out."""
+    facts = {key: value for key, value in asdict(record).items() if value is not None}
+    return json.dumps(facts, indent=2, default=str)
+
+
+def known(record: type[DataclassInstance], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record has of what was told."""
     names = {one.name for one in fields(record)} - {"room"}
     return {key: value for key, value in told.items() if key in names}

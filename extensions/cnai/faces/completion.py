@@ -104,12 +104,18 @@ def _catalog(what: str) -> list[str]:
         return []
 
 
+def _backends() -> tuple[str, ...]:
+    from cnai import backends
+
+    return backends.NAMES
+
+
 _OFFERS: dict[str, Callable[[], list[str]]] = {
     "run": lambda: ["latest", *_folders(store_root())],
     "app": lambda: sorted({record.parent.name for record in (home() / "apps").glob("*/*/app.json")}),
     "flavor": lambda: _catalog("flavors"),
     "image": lambda: _catalog("images"),
-    "backend": lambda: ["local", "kubernetes", "debug", "tcp://"],
+    "backend": lambda: [*_backends(), "tcp://"],
     "action": lambda: list(CLUSTER_ACTIONS),
 }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cnai.backends.engines import Engines
     from cnai.run import Run
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -72,22 +73,27 @@ def runs_table(runs: Sequence[Run]) -> Table:
     return Table(runs, columns, rows, "no runs yet; start one with %cnai train")
 
 
-def engines_table(engines: Sequence[dict[str, Any]]) -> Table:
-    """Return engines on Kubernetes as a table."""
+def engines_shown(engines: Engines) -> Table | Text:
+    """Return engines on Kubernetes as a table; one that answers itself tells all it knows."""
+    from cnai.backends.engines import PodEngine
+
+    pods = [one for one in engines if isinstance(one, PodEngine)]
+    if not pods:
+        return Text(repr(engines))
     rows = [
         (
-            one["engine"],
-            one["flavor"],
-            f"{one['nodes']} of {one['wanted_nodes']}",
-            str(one["gpus"]),
-            ", ".join(one["runs"]),
-            "" if one["idle_seconds"] is None else f"since {clock(one['idle_seconds'])}",
-            one["reason"],
+            one.engine,
+            one.flavor,
+            f"{one.nodes} of {one.wanted_nodes}",
+            str(one.gpus),
+            ", ".join(one.runs),
+            "" if one.idle_seconds is None else f"since {clock(one.idle_seconds)}",
+            one.reason,
         )
-        for one in engines
+        for one in pods
     ]
     columns = ("engine", "flavor", "nodes", "GPUs", "runs", "idle", "waits for")
-    return Table(engines, columns, rows, "no engine is there; one comes with each run and goes when it is idle")
+    return Table(pods, columns, rows, engines.none)
 
 
 def summary(run: Run, width: int | None = None, *, error: bool = True) -> str:

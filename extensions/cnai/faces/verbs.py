@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+import cnai
 from cnai.errors import UsageError
 from cnai.faces.targets import resolve
-from cnai.faces.text import Text, engines_table, runs_table
+from cnai.faces.text import Table, Text, engines_shown, runs_table
 from cnai.grammar import SPEC_FLAGS
-from cnai.spec import RunSpec
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -37,8 +36,8 @@ def train(request: Namespace, namespace: Mapping[str, Any] | None) -> Run | Text
 
     target, args, kwargs = resolve(request.target, request.words, namespace)
     if request.dry_run:
-        return Text(_readable(run.plan(target, args, kwargs, **spec_of(request))))
-    return run.train(target, args, kwargs, reuse=bool(request.reuse), **spec_of(request))
+        return Text(run.plan(target, args, kwargs, **spec_of(request)))
+    return cnai.train(target, args, kwargs, reuse=bool(request.reuse), **spec_of(request))
 
 
 def train_cell(request: Namespace, source: str, namespace: dict[str, Any], cell_name: str) -> Run:
@@ -66,78 +65,58 @@ def spec_of(request: Namespace) -> dict[str, Any]:
 
 def attach(request: Namespace) -> Run:
     """Return the run that a request names, by default the latest, and follow it."""
-    from cnai import run
-
-    return run.attach(request.run or "latest")
+    return cnai.attach(_named(request))
 
 
-def find(request: Namespace) -> Run:
-    """Return the run that a request names, by default the latest, as it is; no engine is started."""
-    from cnai import run
-
-    return run.find(request.run or "latest")
+def _named(request: Namespace) -> str:
+    return request.run or "latest"
 
 
 def _runs(request: Namespace) -> Any:
-    from cnai import run
-
     limit = LIMIT if request.limit is None else request.limit
     if limit < 1:
         raise UsageError(f"--limit must be 1 or more; given: {limit}")
-    return runs_table(run.runs(limit))
+    return runs_table(cnai.runs(limit))
 
 
 def _logs(request: Namespace) -> Text:
     for flag in ("rank", "tail"):
         if (given := getattr(request, flag)) is not None and given < 0:
             raise UsageError(f"--{flag} must be 0 or more; given: {given}")
-    return Text(find(request).logs(rank=request.rank, tail=request.tail).rstrip("\n"))
+    return Text(cnai.logs(_named(request), rank=request.rank, tail=request.tail).rstrip("\n"))
 
 
 def _stop(request: Namespace) -> Text:
-    run = find(request)
-    run.stop()
-    return Text(f"{run.id}: stopping")
+    return Text(f"{cnai.stop(_named(request)).id}: stopping")
 
 
 def _pause(request: Namespace) -> Text:
-    run = find(request)
-    run.pause()
-    return Text(f"{run.id}: pausing; %cnai resume goes on")
+    return Text(f"{cnai.pause(_named(request)).id}: pausing; %cnai resume goes on")
 
 
 def _resume(request: Namespace) -> Text:
-    run = find(request)
-    run.resume()
-    return Text(f"{run.id}: resuming")
+    return Text(f"{cnai.resume(_named(request)).id}: resuming")
 
 
 def _scale(request: Namespace) -> Text:
     if request.ranks < 1:
         raise UsageError(f"ranks must be a number from 1; given: {request.ranks}")
-    run = find(request)
-    run.scale(request.ranks)
+    run = cnai.scale(request.ranks, _named(request))
     return Text(f"{run.id}: going on with {request.ranks} rank{'s' * (request.ranks > 1)}")
 
 
-def _cluster(request: Namespace) -> Any:
-    from cnai import run
-
+def _cluster(request: Namespace) -> Table | Text:
     if request.action == "stop":
         if request.nodes is not None:
             raise UsageError("stop takes --flavor, not --nodes; scale a run to give nodes back")
-        return Text("the engine is stopped" if run.cluster_stop(request.flavor) else "no engine was running")
-    starting = request.action == "start"
-    status = run.cluster_start(request.flavor, request.nodes) if starting else run.cluster_status()
-    if "engines" in status:
-        return engines_table(status["engines"])
-    return Text(_readable(status) if status else "no engine is running; it starts with the first run")
+        return Text("the engine is stopped" if cnai.cluster.stop(request.flavor) else "no engine was running")
+    if request.action == "start":
+        return engines_shown(cnai.cluster.start(request.flavor, request.nodes))
+    return engines_shown(cnai.cluster())
 
 
 def _publish(request: Namespace) -> Any:
-    from cnai.publish import apps
-
-    return apps.publish(
+    return cnai.publish(
         request.notebook,
         share=request.share or (),
         title=request.title,
@@ -149,31 +128,16 @@ def _publish(request: Namespace) -> Any:
 
 
 def _unpublish(request: Namespace) -> Text:
-    from cnai.publish import apps
-
-    apps.unpublish(request.app)
+    cnai.unpublish(request.app)
     return Text(f"{request.app}: taken away")
 
 
 def _apps(_: Namespace) -> Any:
-    from cnai.publish import apps
-
-    return apps.apps()
+    return cnai.apps()
 
 
 def _doctor(_: Namespace) -> Any:
-    from cnai.faces.doctor import doctor
-
-    return doctor()
-
-
-def _readable(facts: Any) -> str:
-    """Return nested facts as indented lines."""
-    return json.dumps(facts, indent=2, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(value.to_json()) if isinstance(value, RunSpec) else str(value)
+    return cnai.doctor()
 
 
 _VERBS = {

@@ -151,11 +151,11 @@ def _send(body: IO[bytes], tell: Callable[[str], None]) -> AppModel:
     raise HubError("the hub ended the connection before the app was published; look at %cnai apps, then try again")
 
 
-def unpublish(slug: str) -> None:
-    """Take back an app: nobody can open it any more, its releases are deleted. The notebook stays."""
-    reply = appservice.ask("DELETE", f"api/apps/{checked_slug(slug)}")
+def unpublish(app: str) -> None:
+    """Take back an app, by its slug: nobody can open it any more, its releases are deleted. The notebook stays."""
+    reply = appservice.ask("DELETE", f"api/apps/{checked_slug(app)}")
     if reply.status_code == 404:
-        raise UnknownName("app", slug, [model.slug for model in _models() if model.mine])
+        raise UnknownName("app", app, [model.slug for model in _models() if model.mine])
     appservice.fine(reply)
 
 

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cnai import backends
-from cnai.backends import line
 from cnai.engine import results
 from cnai.errors import ResultError, RunCancelled, UsageError
 from cnai.events import Event, Kind, State
@@ -150,17 +149,13 @@ class Run:
             raise UsageError(f"run {self.id} is {self.state} already; nothing to {verb}")
         self._line.wish(verb, value)
 
-    def begin(self) -> None:
-        """Have an engine begin the run, which is new in the store."""
-        self._line.begin()
-
     def follow(self, *, revive: bool = True) -> None:
         """Hear of the run live; with `revive` an engine that was lost or ended is started again."""
         self._line.open(revive=revive)
 
     @cached_property
     def _line(self) -> Line:
-        return line.of(self._folder, self._history)
+        return backends.get(self.spec.backend).line(self._folder, self._history)
 
     def __repr__(self) -> str:
         step = f", step {self.step}" if self.step is not None else ""

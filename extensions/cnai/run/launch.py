@@ -7,10 +7,10 @@ import hashlib
 import os
 import platform
 import threading
-from dataclasses import replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cnai import backends, environment
 from cnai.errors import UsageError
@@ -22,11 +22,29 @@ from cnai.spec import Interval, Ranks, RunSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cnai.backends import Fleet
+    from cnai.backends.backend import Manifest
     from cnai.engine.capture import Captured
     from cnai.engine.records import Record, Room
 
 RECORDED_PACKAGES = ("cnai", "torch", "numpy", "distributed", "cloudpickle")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Plan:
+    """What `train` would send."""
+
+    spec: RunSpec
+    manifest: Manifest | None
+    """What would be sent to start nodes, None if nothing would."""
+    payload_bytes: int
+    code_zip_bytes: int
+    code_hash: str
+    warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        from cnai.engine.records import readable
+
+        return readable(self)
 
 
 def train(
@@ -73,21 +91,19 @@ def plan(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     **spec: Any,
-) -> dict[str, Any]:
+) -> Plan:
     """Return what `train` would send, without sending it."""
     captured = capture(target, args, kwargs or {})
     built = build_spec(captured, spec)
     backend = backends.get(built.backend)
-    room = backend.check(built)
-    made = cast("Fleet", backend).manifest(f"{room.flavor}-0000", room) if backend.self_healing else None
-    return {
-        "spec": built,
-        **({"manifest": made} if made else {}),
-        "payload_bytes": len(captured.payload),
-        "code_zip_bytes": len(captured.code_zip),
-        "code_hash": captured.code_hash,
-        "warnings": captured.warnings,
-    }
+    return Plan(
+        spec=built,
+        manifest=backend.preview(backend.check(built)),
+        payload_bytes=len(captured.payload),
+        code_zip_bytes=len(captured.code_zip),
+        code_hash=captured.code_hash,
+        warnings=captured.warnings,
+    )
 
 
 def capture(target: Callable[..., Any] | str | Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Captured:
@@ -116,19 +132,15 @@ def build_spec(captured: Captured, given: dict[str, Any]) -> RunSpec:
 
 
 def _start(captured: Captured, given: dict[str, Any], inputs: str = "") -> Run:
+    from cnai.backends.backend import Draft
     from cnai.engine.store import Store
 
     spec = build_spec(captured, given)
     backend = backends.get(spec.backend)
-    room = backend.check(spec)
-    store, record = Store(store_root()), _record(captured, room, inputs)
-    if spec.backend == "debug":
-        from cnai.backends import debug
-
-        return Run(debug.run(store, spec, record, captured))
-    with backend.claim(room) as engine:
-        run = Run(store.create(spec, replace(record, engine=engine), captured.payload, captured.code_zip))
-        run.begin()
+    record = _record(captured, backend.check(spec), inputs)
+    run = Run(backend.begin(Draft(store=Store(store_root()), spec=spec, record=record, captured=captured)))
+    if not run.state.final:
+        run.follow(revive=False)
     for warning in captured.warnings:
         _warn(warning)
     return run
@@ -175,18 +187,3 @@ def warm_up() -> None:
             return  # the first run says what is wrong
 
     threading.Thread(target=prepare, name="cnai-warm-up", daemon=True).start()
-
-
-def cluster_start(flavor: str | None = None, nodes: int | None = None) -> dict[str, Any]:
-    """Start an engine before a run needs it; returns the status."""
-    return backends.house(backends.default()).start(flavor, nodes)
-
-
-def cluster_status() -> dict[str, Any]:
-    """Return the local engine's address, pid, nodes and runs, or the engines on Kubernetes; {} if none runs."""
-    return backends.house(backends.default()).status()
-
-
-def cluster_stop(flavor: str | None = None) -> bool:
-    """End the engines with everything on them; runs that go on are resumed by `attach`."""
-    return backends.house(backends.default()).stop(flavor)

@@ -11,7 +11,8 @@ import pytest
 import cnai
 from backends.conftest import OFFERED, REFERENCE
 from cnai.backends import credentials
-from cnai.backends.kubernetes import backend as kubernetes
+from cnai.backends.kubernetes import fleet
+from cnai.backends.kubernetes.backend import KubernetesBackend, claim
 from cnai.catalog import Catalog
 from cnai.engine.records import Record, Room
 from cnai.engine.store import Store
@@ -33,19 +34,23 @@ def _room(flavor="small", image=REFERENCE, nodes=1):
 
 
 def test_what_a_run_needs(server):
-    assert kubernetes.check(_spec(5, flavor="gpu")) == Room(
+    assert KubernetesBackend().check(_spec(5, flavor="gpu")) == Room(
         cpu=4, gpus=2, nodes=3, ranks_per_node=2, flavor="gpu", image_reference=REFERENCE
     )
-    own = kubernetes.check(_spec(16))
+    own = KubernetesBackend().check(_spec(16))
     assert (own.flavor, own.nodes, own.ranks_per_node) == ("small", 1, 16)
-    assert kubernetes.check(_spec(2, nodes=2)).nodes == 2
+    assert KubernetesBackend().check(_spec(2, nodes=2)).nodes == 2
 
 
 def test_a_run_and_a_server_that_name_no_flavor_have_the_same(server, monkeypatch):
     small, gpu = OFFERED.flavors
     monkeypatch.setenv("CNAI_CATALOG", Catalog(OFFERED.images, (gpu, small)).to_json())
     monkeypatch.delenv("CNAI_FLAVOR")
-    assert kubernetes.check(_spec()).flavor == Catalog(OFFERED.images, (gpu, small)).default_flavor().name == "small"
+    assert (
+        KubernetesBackend().check(_spec()).flavor
+        == Catalog(OFFERED.images, (gpu, small)).default_flavor().name
+        == "small"
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,7 +64,7 @@ def test_a_run_and_a_server_that_name_no_flavor_have_the_same(server, monkeypatc
 )
 def test_what_can_not_be(server, spec, error, said):
     with pytest.raises(error, match=said):
-        kubernetes.check(_spec(**spec))
+        KubernetesBackend().check(_spec(**spec))
     assert server.asked == []
 
 
@@ -71,31 +76,31 @@ def test_an_engine_is_made_once_and_its_credentials_come_first(server):
         seen.append((oct(file.stat().st_mode & 0o777), json.loads(file.read_text())))
 
     server.on_create = read
-    assert kubernetes.ensure("small-1", _room(nodes=2), 2)
+    assert fleet.ensure("small-1", _room(nodes=2), 2)
     ((mode, status),) = seen
     assert mode == "0o600"
     assert status["address"] == "tls://small-1-scheduler.cnai-ada:8786"
     assert set(status["tls"]) == {"ca", "key", "cert"}
     assert server.clusters["small-1"]["spec"]["worker"]["replicas"] == 2
-    assert not kubernetes.ensure("small-1", _room(nodes=2), 2)
+    assert not fleet.ensure("small-1", _room(nodes=2), 2)
     assert len(seen) == 1
-    kubernetes.resize("small-1", 4)
-    assert kubernetes.node_count("small-1") == 4
-    kubernetes.release("small-1")
-    assert not kubernetes.exists("small-1")
+    fleet.resize("small-1", 4)
+    assert fleet.node_count("small-1") == 4
+    fleet.release("small-1")
+    assert not fleet.standing("small-1").exists
 
 
 @pytest.mark.parametrize("kind", ["services", "deployments"])
 def test_an_engine_is_made_again_when_nothing_is_left_of_it(server, kind):
-    kubernetes.ensure("small-1", _room(), 1)
-    kubernetes.release("small-1")
+    fleet.ensure("small-1", _room(), 1)
+    fleet.release("small-1")
     labels = {"dask.org/cluster-name": "small-1"}
     left = {"metadata": {"name": "small-1-scheduler", "labels": labels}, "spec": {"selector": {}, "template": {}}}
     getattr(server, kind).append(left)
     created = []
     server.on_create = created.append
     with ThreadPoolExecutor(1) as aside:
-        made = aside.submit(kubernetes.ensure, "small-1", _room(), 1)
+        made = aside.submit(fleet.ensure, "small-1", _room(), 1)
         server.asked.clear()
         until(lambda: sum(asked.endswith(f"/{kind}") for asked in server.asked) > 1, "it looks again")
         assert created == []
@@ -105,8 +110,8 @@ def test_an_engine_is_made_again_when_nothing_is_left_of_it(server, kind):
 
 
 def test_an_idle_engine_is_claimed(server):
-    server.add(kubernetes.manifest("small-1", _room()))
-    with kubernetes.claim(_room()) as engine:
+    server.add(fleet.manifest("small-1", _room(), 1))
+    with claim(_room()) as engine:
         assert engine == "small-1"
 
 
@@ -129,30 +134,30 @@ def _stopped(server):
 
 @pytest.mark.parametrize("spoil", [_deleting, _busy, _long_idle, _stopped])
 def test_an_engine_that_must_not_be_claimed(server, spoil):
-    server.add(kubernetes.manifest("small-1", _room()))
+    server.add(fleet.manifest("small-1", _room(), 1))
     spoil(server)
-    with kubernetes.claim(_room()) as engine:
+    with claim(_room()) as engine:
         assert engine != "small-1"
         assert engine.startswith("small-")
 
 
 @pytest.mark.parametrize("room", [_room(flavor="gpu"), _room(image="registry.example/other")])
 def test_an_engine_of_another_kind_is_not_claimed(server, room):
-    server.add(kubernetes.manifest("small-1", _room()))
-    with kubernetes.claim(room) as engine:
+    server.add(fleet.manifest("small-1", _room(), 1))
+    with claim(room) as engine:
         assert engine != "small-1"
 
 
 def test_a_run_that_has_ended_frees_its_engine(server):
-    server.add(kubernetes.manifest("small-1", _room()), age_seconds=1000)
+    server.add(fleet.manifest("small-1", _room(), 1), age_seconds=1000)
     folder = Store(store_root()).create(_spec(), Record(engine="small-1"), b"", b"")
     folder.write_status(replace(folder.status(), state=State.SUCCEEDED))
-    with kubernetes.claim(_room()) as engine:
+    with claim(_room()) as engine:
         assert engine == "small-1"
-    (told,) = kubernetes.status()["engines"]
-    assert told["idle_seconds"] < 60
+    (told,) = KubernetesBackend().status()
+    assert told.idle_seconds < 60
     os.utime(folder.path / "state.json", (time.time() - 55, time.time() - 55))
-    with kubernetes.claim(_room()) as engine:
+    with claim(_room()) as engine:
         assert engine != "small-1"
 
 
@@ -227,23 +232,24 @@ def test_no_cluster_at_all(home, monkeypatch, tmp_path):
 
 def test_a_dry_run_has_the_manifest(server):
     planned = cnai.run.plan(print, flavor="gpu", ranks=3)
-    assert planned["manifest"]["spec"]["worker"]["replicas"] == 2
+    assert planned.manifest["spec"]["worker"]["replicas"] == 2
     assert server.asked == []
 
 
 def test_engines_are_stopped_by_flavor(server):
     for name, flavor in (("small-1", "small"), ("gpu-1", "gpu")):
-        server.add(kubernetes.manifest(name, _room(flavor)))
-    assert kubernetes.stop("gpu")
+        server.add(fleet.manifest(name, _room(flavor), 1))
+    assert KubernetesBackend().stop("gpu")
     assert set(server.clusters) == {"small-1"}
     assert credentials.was_stopped("gpu-1")
-    assert kubernetes.stop()
-    assert not kubernetes.stop()
+    assert KubernetesBackend().stop()
+    assert not KubernetesBackend().stop()
 
 
 def test_an_engine_ahead_of_its_run(server):
-    (told,) = cnai.run.cluster_start("gpu", 2)["engines"]
-    assert (told["flavor"], told["nodes"], told["wanted_nodes"], told["gpus"]) == ("gpu", 0, 2, 0)
-    assert "being made" in told["reason"]
-    (told,) = cnai.run.cluster_start("gpu", 3)["engines"]
-    assert told["wanted_nodes"] == 3
+    (told,) = cnai.cluster.start("gpu", 2)
+    assert (told.flavor, told.nodes, told.wanted_nodes, told.gpus) == ("gpu", 0, 2, 0)
+    assert "being made" in told.reason
+    assert repr(told).startswith(f"{told.engine} (gpu) · 0 of 2 nodes · 0 GPUs · idle · ")
+    (told,) = cnai.cluster.start("gpu", 3)
+    assert told.wanted_nodes == 3

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cnai.backends.local.backend import security
+from cnai.backends.credentials import Credentials
 from cnai.engine.control.client import EngineClient
 from cnai.engine.records import Record, Room
 from cnai.engine.store import Store
@@ -84,7 +84,9 @@ class Pods:
     def client(self):
         def connect():
             try:
-                clients.append(EngineClient(self.status["address"], security(self.status)))
+                clients.append(
+                    EngineClient(self.status["address"], Credentials.from_json(json.dumps(self.status)).security())
+                )
             except EngineError:
                 return False
             return True

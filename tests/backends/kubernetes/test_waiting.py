@@ -12,9 +12,10 @@ import pytest
 import cnai
 from backends.pods import complaint, pod, when
 from cnai.backends import credentials
-from cnai.backends.kubernetes import backend as kubernetes
+from cnai.backends.kubernetes import fleet, standing
 from cnai.backends.kubernetes import line as patience
-from cnai.backends.kubernetes import standing
+from cnai.backends.kubernetes.contact import Contact
+from cnai.engine.records import EngineStatus, NodeStatus
 from cnai.engine.scribe import Scribe
 from cnai.errors import EngineError, RunCancelled, RunFailed, UsageError
 from cnai.events import Kind, State
@@ -112,7 +113,7 @@ def test_other_wishes_wait(run):
 
 
 def test_a_person_stopped_the_engine(run, server):
-    assert kubernetes.stop()
+    assert cnai.cluster.stop()
     with pytest.raises(EngineError, match="the engine was stopped; `%cnai attach fit"):
         run.wait(60)
     assert server.clusters == {}
@@ -141,7 +142,7 @@ def test_nobody_brings_an_engine_back_that_somebody_takes_away_to_end_the_run(ru
 
 
 def test_looking_and_stopping_start_nothing(run, server):
-    kubernetes.stop()
+    cnai.cluster.stop()
     with pytest.raises(EngineError):
         run.wait(60)
     server.asked.clear()
@@ -156,7 +157,7 @@ def _paused(run):
     scribe.become(State.RUNNING, world_size=1, max_ranks=4)
     scribe.become(State.PAUSED)
     scribe.close()
-    kubernetes.release(run.record["engine"])
+    fleet.release(run.record["engine"])
 
 
 def test_a_paused_run_has_no_engine_until_it_is_resumed(run, server):
@@ -182,7 +183,7 @@ def test_scaled_while_its_engine_comes_it_is_resumed_with_so_many_ranks(run, ser
     assert run._folder.status().world_size == 1, "the engine may be there at any moment, and writes that"
     engine = _Engine(run)
     with monkeypatch.context() as there:
-        there.setattr(patience.PatientLine, "_alive", lambda _: engine)
+        there.setattr(Contact, "alive", lambda _: engine)
         until(lambda: engine.granted, "it is told")
     assert engine.granted == [("resume", 3)]
 
@@ -228,7 +229,8 @@ class _Engine:
         self._run, self.granted = run, []
 
     def status(self):
-        return {"nodes": ["one", "two"]}
+        nodes = tuple(NodeStatus(address=name, pid=1, memory_mib=1) for name in ("one", "two"))
+        return EngineStatus(address="tls://there:8786", pid=1, nodes=nodes)
 
     def wish(self, run, verb, value=None, *, only_ask=False):
         if only_ask:
@@ -248,15 +250,15 @@ def test_who_asks_for_fewer_ranks_stays_until_nodes_are_given_back(server, monke
     run = cnai.train(print, name="fit", ranks=2, nodes=2)
     _written(run, State.RUNNING, world_size=2, max_ranks=4, generation=0)
     engine = _Engine(run)
-    monkeypatch.setattr(patience.PatientLine, "_alive", lambda _: engine)
-    kubernetes.resize(run.record["engine"], 3)
+    monkeypatch.setattr(Contact, "alive", lambda _: engine)
+    fleet.resize(run.record["engine"], 3)
     run.scale(2)  # nothing to stay for: no generation will begin
     run.scale(1)
     (staying,) = [thread for thread in threading.enumerate() if thread.name.startswith("cnai-wish-")]
     assert not staying.daemon
-    assert kubernetes.node_count(run.record["engine"]) > 1, "as long as the old generation runs"
+    assert fleet.node_count(run.record["engine"]) > 1, "as long as the old generation runs"
     staying.join(60)
-    assert kubernetes.node_count(run.record["engine"]) == 1
+    assert fleet.node_count(run.record["engine"]) == 1
     _written(run, State.SUCCEEDED)
     run.wait(60)
     until(lambda: not any(thread.name.startswith("cnai-line-") for thread in threading.enumerate()), "it is followed")

@@ -6,6 +6,7 @@ import time
 import pytest
 
 import cnai
+from cnai.engine.records import Record
 from cnai.engine.store import Journal, Store
 from cnai.events import Event, Kind, State
 from cnai.faces.text import headline, latest, summary
@@ -20,7 +21,7 @@ def write(home):
 
     def write(*events, name="fit"):
         spec = RunSpec(target=Target(kind="function", name=name))
-        folder = Store(store_root()).create(spec, {"who": "me"}, b"", b"")
+        folder = Store(store_root()).create(spec, Record(who="me"), b"", b"")
         journal = Journal(folder)
         for kind, payload, more in events:
             event = Event(run_id=folder.run_id, generation=0, kind=kind, time=time.time(), payload=payload, **more)

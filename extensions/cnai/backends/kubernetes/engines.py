@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import labels
 from cnai.backends import credentials
+from cnai.backends.engines import PodEngine
 from cnai.backends.kubernetes.standing import judge
 from cnai.engine.store import Store
 from cnai.paths import store_root
@@ -16,6 +17,7 @@ from cnai.reasons import seconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cnai.backends.backend import Manifest
     from cnai.backends.kubernetes.api import Api
     from cnai.engine.records import Room
     from cnai.events import State
@@ -34,7 +36,7 @@ def idle(line: Api, room: Room, at_most_seconds: float) -> str | None:
     return None
 
 
-def listing(line: Api) -> list[dict[str, Any]]:
+def listing(line: Api) -> list[PodEngine]:
     """Return what there is to know of each engine."""
     found = [cluster for cluster in line.engines() if not cluster["metadata"].get("deletionTimestamp")]
     if not found:
@@ -49,26 +51,26 @@ def listing(line: Api) -> list[dict[str, Any]]:
 
 
 def _told(
-    cluster: dict[str, Any],
+    cluster: Manifest,
     wanted: int | None,
-    pods: list[dict[str, Any]],
-    events: list[dict[str, Any]],
+    pods: list[Manifest],
+    events: list[Manifest],
     runs: Runs,
-) -> dict[str, Any]:
+) -> PodEngine:
     metadata, worker = cluster["metadata"], cluster["spec"]["worker"]
     now = judge(cluster, wanted, pods, events, time.time())
     since = _idle_for(metadata, runs)
     gpus = worker["spec"]["containers"][0]["resources"]["limits"].get(labels.GPU, 0)
-    return {
-        "engine": metadata["name"],
-        "flavor": metadata["labels"][labels.FLAVOR],
-        "nodes": now.nodes,
-        "wanted_nodes": worker["replicas"] if wanted is None else wanted,
-        "gpus": now.nodes * int(gpus),
-        "runs": [run_id for run_id, state, _ in runs.get(metadata["name"], []) if not state.final],
-        "idle_seconds": None if since is None else round(since, 1),
-        "reason": str(now.reason),
-    }
+    return PodEngine(
+        engine=metadata["name"],
+        flavor=metadata["labels"][labels.FLAVOR],
+        nodes=now.nodes,
+        wanted_nodes=worker["replicas"] if wanted is None else wanted,
+        gpus=now.nodes * int(gpus),
+        runs=tuple(run_id for run_id, state, _ in runs.get(metadata["name"], []) if not state.final),
+        idle_seconds=None if since is None else round(since, 1),
+        reason=str(now.reason),
+    )
 
 
 def _is_of(cluster: Mapping[str, Any], flavor: str, image: str) -> bool:

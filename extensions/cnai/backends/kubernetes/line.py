@@ -1,41 +1,34 @@
-"""Patience: the line to an engine that comes by and by, may be replaced at any moment, and goes away when it is idle.
+"""Patience: the line to an engine that starts eventually, may be replaced at any moment, and ends when it is idle.
 
-A thread per run that is followed reaches for the engine, delivers wishes as soon as they can be granted, says what is
-missing meanwhile, and gives up when waiting does not help. It writes a run's end only after the engine's scheduler is
-gone, so that a journal has one writer.
+A thread per run that is followed reaches for the engine, has wishes delivered as soon as they can be granted, says what
+is missing meanwhile, and gives up when waiting does not help.
 """
 
 from __future__ import annotations
 
 import atexit
-import fcntl
 import logging
 import shutil
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from cnai.backends import credentials
-from cnai.engine.scribe import Scribe
-from cnai.errors import CnaiError, EngineError, UsageError
-from cnai.events import Kind, State
-from cnai.spec import nodes_for
+from cnai.backends.kubernetes import ending, fleet
+from cnai.backends.kubernetes.contact import Contact
+from cnai.backends.kubernetes.wishes import Wishes
+from cnai.errors import CnaiError, EngineError
+from cnai.events import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cnai.backends import Fleet
     from cnai.backends.kubernetes.standing import Standing
-    from cnai.engine.control.client import EngineClient
+    from cnai.backends.line import Listener
     from cnai.engine.store import RunFolder
-    from cnai.run.history import History
 
 TICK_SECONDS = 1.0
 CERTAIN_SECONDS = 10.0
-"""What can't heal is believed after so long: pods that are just leaving still count in a quota."""
-DELIVERY_SECONDS = 0.1
+"""A fatal reason must persist this long, because terminating pods still count against the quota."""
 LEAVE_SECONDS = 10.0
 REVIVALS = 3
 
@@ -48,36 +41,32 @@ class PatientLine:
     _all: ClassVar[WeakValueDictionary[str, PatientLine]] = WeakValueDictionary()
 
     @classmethod
-    def to(cls, folder: RunFolder, history: History, fleet: Fleet) -> PatientLine:
-        """Return the line of a run."""
-        line = cls._all.setdefault(str(folder.path), cls(folder, fleet))
-        line._histories.add(history)
+    def to(cls, folder: RunFolder, listener: Listener | None = None) -> PatientLine:
+        """Return the line of a run, which tells one more listener what happens."""
+        line = cls._all.setdefault(str(folder.path), cls(folder))
+        if listener is not None:
+            line._contact.add(listener)
         return line
 
-    def __init__(self, folder: RunFolder, fleet: Fleet) -> None:
-        self._folder, self._fleet, self._record = folder, fleet, folder.record
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self._record = folder, folder.record
         self._engine: str = self._record.engine
-        self._histories: WeakSet[History] = WeakSet()
-        self._client: EngineClient | None = None
+        self._contact = Contact(folder, self._engine)
+        self._wishes = Wishes(folder, self._engine)
         self._lock, self._news = threading.RLock(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._wish: tuple[str, int | None, int] | None = None
-        """Verb, value, and the nodes that have to be there before it is delivered."""
-        self._surplus_since: int | None = None
-        """The generation in which fewer ranks were asked for; with the next one nodes are given back."""
-        self._lost, self._refusal = "", ""
+        self._lost = ""
         self._hopeless_since: float | None = None
-        self._waiting_since = 0.0
-        """Since when a wish waits for its nodes."""
-        self._revivals, self._settled = 0, -1
+        self._revivals = 0
         self._leaving = False
 
     def begin(self) -> None:
-        """Have an engine begin the run: it is made, or one that idles is told."""
+        """Have an engine begin the run: a new one is created, an idle one is told."""
+        nodes = self._record.room.nodes or 1
         try:
-            if not self._fleet.ensure(self._engine, self._record.room, self._record.room.nodes or 1):
-                self._fleet.resize(self._engine, self._record.room.nodes or 1)
-                self._reach(self._fleet.standing(self._engine))
+            if not fleet.ensure(self._engine, self._record.room, nodes):
+                fleet.resize(self._engine, nodes)
+                self._contact.reach(fleet.standing(self._engine))
         except CnaiError:
             shutil.rmtree(self._folder.path, ignore_errors=True)  # nobody has heard of it yet
             raise
@@ -98,93 +87,19 @@ class PatientLine:
     def wish(self, verb: str, value: int | None = None) -> None:
         """Ask the engine, or note what it has to be told when it can do it."""
         with self._lock:
-            self._refusal = ""
-            client = self._alive() or self._reach(self._fleet.standing(self._engine))
-            if verb == "scale" and self._wish is not None and self._wish[0] == "resume":
-                verb = "resume"  # with so many ranks
-            if verb == "stop":
-                self._stop(client)
-            elif verb == "resume" or (verb == "scale" and client is not None):
-                self._ask_for_nodes(verb, value, client)
-            elif verb == "scale" and self._state() is State.PAUSED:
-                self._note_world(value or 1)
+            self._wishes.refusal = ""
+            client = self._contact.alive() or self._contact.reach(fleet.standing(self._engine))
+            if verb != "stop":
+                self._wishes.take(verb, value, client)
+                self._hopeless_since = None
             elif client is not None:
-                client.wish(self._folder.run_id, verb, value)
-            else:
-                raise UsageError(
-                    f"can't {verb} run {self._folder.run_id} now, its engine isn't there yet: it is {self._state()};"
-                    " wait until it is RUNNING, or stop it"
-                )
+                client.wish(self._folder.run_id, "stop")
+            else:  # here, now: whoever asked may be gone a moment later
+                self._end(State.CANCELLED, "stopped")
+            self._contact.read()
         self._start()
 
-    # What follows is about one wish.
-
-    def _stop(self, client: EngineClient | None) -> None:
-        """Have the engine end the run, or end it here: whoever asked may be gone a moment later."""
-        if client is not None:
-            client.wish(self._folder.run_id, "stop")
-        else:
-            self._end(State.CANCELLED, "stopped")
-
-    def _ask_for_nodes(self, verb: str, value: int | None, client: EngineClient | None) -> None:
-        """Deliver a wish if its nodes are there; else see to them and deliver it when they are."""
-        status = self._folder.status()
-        if verb == "resume" and status.state is not State.PAUSED:
-            raise UsageError(f"run {self._folder.run_id} is {status.state}, not PAUSED; there is nothing to resume")
-        needed = self._nodes(value or status.world_size)
-        if client is None:
-            self._refuse_without_shards(value or 1)
-        else:
-            client.wish(self._folder.run_id, verb, value, only_ask=True)
-            if len(client.status()["nodes"]) >= needed:
-                client.wish(self._folder.run_id, verb, value)
-                self._wish = None
-                # As many ranks as before begin no new generation.
-                if value is not None and value < status.world_size and self._fleet.node_count(self._engine) > needed:
-                    self._surplus_since = status.generation
-                    self._stay()
-                return
-        if not self._fleet.ensure(self._engine, self._record.room, needed):
-            self._fleet.resize(self._engine, max(needed, self._fleet.node_count(self._engine)))
-        self._wish, self._waiting_since = (verb, value, needed), time.time()
-        self._hopeless_since = None
-        self._stay()
-
-    def _stay(self) -> None:
-        """Keep a command from ending before its wish was delivered and its nodes were given back."""
-        # No daemon, so the interpreter waits for it.
-        threading.Thread(target=self._await_delivery, name=f"cnai-wish-{self._folder.run_id}").start()
-
-    def _await_delivery(self) -> None:
-        while self._wish is not None or self._surplus_since is not None:
-            time.sleep(DELIVERY_SECONDS)
-
-    def _note_world(self, ranks: int) -> None:
-        """Note the world size of a paused run whose engine is gone; it counts when the run is resumed."""
-        self._refuse_without_shards(ranks)
-        with self._sole_writer() as scribe:
-            scribe.become(State.PAUSED, f"{ranks} rank{'s' * (ranks > 1)} from now on", world_size=ranks)
-
-    def _refuse_without_shards(self, ranks: int) -> None:
-        """Refuse what the engine would refuse if it were there."""
-        most = self._folder.status().max_ranks or ranks
-        if ranks > most:
-            raise UsageError(f"this run splits each step into {most} shards; ranks may be 1 to {most}")
-
-    def _deliver(self, client: EngineClient) -> None:
-        """Tell the engine what is wished when the nodes are there; asking before that keeps it from being idle."""
-        assert self._wish is not None
-        verb, value, needed = self._wish
-        complete = len(client.status()["nodes"]) >= needed
-        try:
-            client.wish(self._folder.run_id, verb, value, only_ask=not complete)
-        except UsageError as refused:
-            self._refusal = str(refused)
-            self._wish = None
-        else:
-            self._wish = None if complete else self._wish
-
-    # What follows happens in the thread.
+    # The rest runs in the line's thread.
 
     def _start(self) -> None:
         with self._lock:
@@ -214,7 +129,7 @@ class PatientLine:
             except OSError as error:  # the store; a run that was removed is nobody's any more
                 logger.warning("run %s: %s", self._folder.run_id, error)
                 going_on = self._folder.path.exists()
-            self._read()
+            self._contact.read()
             with self._lock:
                 if not going_on and not self._news.is_set():
                     self._thread = None
@@ -224,21 +139,21 @@ class PatientLine:
 
     def _tick(self) -> bool:
         """Do what is due; tell whether there is more to come."""
-        state = self._state()
+        state, waiting = self._state(), self._wishes.waiting
         if state.final:
-            self._wish = self._surplus_since = None
+            self._wishes.forget()
             self._say("")
             return False
-        if state is State.RUNNING and self._wish is None and self._alive():
-            self._settle()
-            self._say(self._refusal)
+        if state is State.RUNNING and waiting is None and self._contact.alive():
+            self._wishes.settle()
+            self._say(self._wishes.refusal)
             return True
-        standing = self._fleet.standing(self._engine)
+        standing = fleet.standing(self._engine)
         if self._state() is not state:  # that may be why the engine is gone
             return True
-        if state is State.PAUSED and self._wish is None:
-            self._surplus_since = None
-            self._say(self._refusal)
+        if state is State.PAUSED and waiting is None:
+            self._wishes.keep_nodes()
+            self._say(self._wishes.refusal)
             return standing.exists
         if not standing.exists:
             return self._come_back()
@@ -246,16 +161,16 @@ class PatientLine:
         return True
 
     def _wait_for_engine(self, standing: Standing) -> None:
-        client = self._alive() or self._reach(standing)
-        if client is not None and self._wish is not None:
-            self._deliver(client)
+        client = self._contact.alive() or self._contact.reach(standing)
+        if client is not None and self._wishes.waiting is not None:
+            self._wishes.deliver(client)
         self._say(standing.reason)
         if why := self._hopeless(standing):
             self._give_up(why)
 
     def _hopeless(self, standing: Standing) -> str:
         """Return why waiting does not help, "" as long as it may."""
-        now = time.time()
+        now, wish = time.time(), self._wishes.waiting
         if not standing.reason or standing.reason.heals:
             self._hopeless_since = None
         else:
@@ -263,126 +178,44 @@ class PatientLine:
         if self._hopeless_since is not None and now - self._hopeless_since > CERTAIN_SECONDS:
             return standing.reason
         begun = now - standing.age_seconds
-        waited = now - max(self._record.created, begun) if self._wish is None else now - self._waiting_since
-        if waited > self._fleet.node_seconds():
-            return f"its nodes were not there within {self._fleet.node_seconds():g} s: {standing.reason}"
+        waited = now - (wish.since if wish is not None else max(self._record.created, begun))
+        if waited > fleet.node_seconds():
+            return f"its nodes were not there within {fleet.node_seconds():g} s: {standing.reason}"
         return ""
 
     def _give_up(self, why: str) -> None:
-        if self._wish is not None:
-            verb, _, _ = self._wish
-            self._wish = None
-            self._refusal = f"can't {verb}: {why}"
-            if verb == "scale":
-                self._fleet.resize(self._engine, self._nodes(self._folder.status().world_size))
-            else:
-                self._fleet.release(self._engine)
+        if self._wishes.waiting is not None:
+            self._wishes.give_up(why)
         elif self._state() is State.PENDING:
             self._end(State.FAILED, why)
 
     def _come_back(self) -> bool:
-        """Make the engine again if it was not a person who ended it."""
+        """Create the engine again unless a person ended it; tell whether there is more to come."""
         if credentials.was_stopped(self._engine) or self._revivals >= REVIVALS:
             self._lost = (
                 f"the engine was stopped; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
             )
-            self._wish = self._surplus_since = None
+            self._wishes.forget()
             self._say(self._lost)
             return False
-        with self._ending(wait=False) as mine:
-            if mine and not self._state().final:  # else somebody just took the engine away to end the run
+        with ending.alone(self._folder, wait=False) as mine:
+            # Otherwise another process just took the engine away to end the run.
+            if mine and not self._state().final:
                 self._revivals += 1
                 self._revive()
         return True
 
     def _revive(self) -> None:
         self._lost = ""
-        if self._fleet.ensure(self._engine, self._record.room, self._nodes(self._folder.status().world_size)):
+        if fleet.ensure(self._engine, self._record.room, self._wishes.nodes(self._folder.status().world_size)):
             self._hopeless_since = None
 
-    def _alive(self) -> EngineClient | None:
-        return self._client if self._client is not None and self._client.alive else None
-
-    def _reach(self, standing: Standing) -> EngineClient | None:
-        """Return the line to the scheduler if it answers; what comes over it goes into all histories.
-
-        A name that is asked for before it exists stays unknown for seconds, so the pod has to run first.
-        """
-        self._client = None
-        if not standing.scheduler:
-            return None
-        try:
-            client = self._fleet.connect(self._engine)
-            client.listen(self._folder.run_id, self._hear)
-            if self._state() is State.PENDING:
-                client.submit(self._folder.run_id, str(self._folder.path.parent))
-        except EngineError as absent:
-            logger.debug("%s: %s", self._engine, absent)
-            return None
-        self._client = client
-        self._read()
-        return client
-
-    def _settle(self) -> None:
-        """Give back nodes that the present generation doesn't need."""
-        status = self._folder.status()
-        if status.generation == self._settled:
-            return
-        needed = self._nodes(status.world_size)
-        if self._fleet.node_count(self._engine) > needed:
-            self._fleet.resize(self._engine, needed)
-        self._settled = status.generation
-        if self._surplus_since is not None and self._settled > self._surplus_since:
-            self._surplus_since = None
-
     def _end(self, state: State, why: str) -> None:
-        """End the run here: take its engine away, then write what became of it, unless the engine just did."""
-        with self._ending():
-            self._fleet.release(self._engine)
-            with self._sole_writer() as scribe:
-                if not self._state().final:
-                    if state is State.FAILED:
-                        scribe.note(Kind.DIAGNOSIS, {"summary": why, "final": True})
-                    scribe.become(state, why)
+        ending.end(self._folder, self._engine, state, why)
         self._say("")
-
-    @contextmanager
-    def _ending(self, *, wait: bool = True) -> Iterator[bool]:
-        """Keep followers in other processes from making the engine again that one of them takes away; tell whether."""
-        with (self._folder.path / ".ending").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-
-    @contextmanager
-    def _sole_writer(self) -> Iterator[Scribe]:
-        """Write a run whose scheduler is gone, one process at a time."""
-        with (self._folder.path / ".writer").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            scribe = Scribe(self._folder)
-            try:
-                yield scribe
-            finally:
-                scribe.close()
-                self._read()
-
-    def _nodes(self, ranks: int) -> int:
-        ranks = ranks or self._folder.spec.ranks.maximum
-        return nodes_for(ranks, self._folder.spec.nodes, self._record.room.ranks_per_node)
 
     def _state(self) -> State:
         return self._folder.status().state
-
-    def _hear(self, position: int, text: str) -> None:
-        for history in list(self._histories):
-            history.hear(position, text)
-
-    def _read(self) -> None:
-        for history in list(self._histories):
-            history.read()
 
     def _say(self, text: str) -> None:
         self._folder.write_notice(text)

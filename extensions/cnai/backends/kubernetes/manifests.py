@@ -8,7 +8,7 @@ policies of tenants (`cnai_hub.tenants.admission`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai import environment as variables
 from cnai import podspec
@@ -18,6 +18,7 @@ from cnai.programs import ENGINE_POD
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cnai.backends.backend import Manifest
     from cnai.catalog import Flavor
 
 COMM_PORT, API_PORT = 8786, 8787
@@ -42,7 +43,7 @@ class Place:
     idle_seconds: int = 60
 
 
-def engine(name: str, place: Place, flavor: Flavor, image: str, nodes: int) -> dict[str, Any]:
+def engine(name: str, place: Place, flavor: Flavor, image: str, nodes: int) -> Manifest:
     """Return an engine's DaskCluster."""
     return {
         "apiVersion": f"{DASK_GROUP}/{DASK_VERSION}",
@@ -71,7 +72,7 @@ def node_group(name: str) -> str:
     return f"{name}-default"
 
 
-def _service(name: str) -> dict[str, Any]:
+def _service(name: str) -> Manifest:
     # No targetPort: the resource definition takes text only, where a Service wants a number.
     return {
         "type": "ClusterIP",
@@ -80,7 +81,7 @@ def _service(name: str) -> dict[str, Any]:
     }
 
 
-def _scheduler(name: str, place: Place, image: str) -> dict[str, Any]:
+def _scheduler(name: str, place: Place, image: str) -> Manifest:
     resources = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
     pod = _pod("scheduler", name, place, image, resources, podspec.without_gpus())
     # By this the operator knows a cluster that has lost its scheduler for good.
@@ -88,7 +89,7 @@ def _scheduler(name: str, place: Place, image: str) -> dict[str, Any]:
     return pod
 
 
-def _node(name: str, place: Place, flavor: Flavor, image: str) -> dict[str, Any]:
+def _node(name: str, place: Place, flavor: Flavor, image: str) -> Manifest:
     guaranteed = max(SMALLEST_CPU, GUARANTEED_CPU * flavor.cpu)
     resources = {
         "requests": {"cpu": f"{1000 * guaranteed:.0f}m", "memory": _mebibytes(flavor.memory_gib)},
@@ -106,9 +107,7 @@ def _node(name: str, place: Place, flavor: Flavor, image: str) -> dict[str, Any]
     return {**pod, **{key: value for key, value in chosen.items() if value}}
 
 
-def _pod(
-    part: str, name: str, place: Place, image: str, resources: dict[str, Any], more: Mapping[str, str]
-) -> dict[str, Any]:
+def _pod(part: str, name: str, place: Place, image: str, resources: Manifest, more: Mapping[str, str]) -> Manifest:
     environment = {
         **place.environment,
         "HOME": place.home,

@@ -16,7 +16,6 @@ import contextlib
 import errno
 import fcntl
 import ipaddress
-import json
 import logging
 import os
 import signal
@@ -26,9 +25,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai import environment, programs
+from cnai.backends.credentials import FILE, Credentials
 from cnai.backends.local import engine
 from cnai.errors import EngineError
 from cnai.paths import engine_dir, private
@@ -78,13 +78,13 @@ def folder() -> Path:
     return engine_dir() / name
 
 
-def status() -> dict[str, Any]:
+def status() -> Credentials:
     """Return the engine's address and credentials, which whoever asked for the engine has written before."""
-    file = folder() / "engine.json"
+    file = folder() / FILE
     deadline = time.monotonic() + STATUS_SECONDS
     while True:
         try:
-            found: dict[str, Any] = json.loads(file.read_text())
+            found = Credentials.from_json(file.read_text())
         except (OSError, ValueError) as error:
             if time.monotonic() > deadline:
                 raise EngineError(f"can't read {file} ({error}); is the home volume mounted here?") from None
@@ -111,18 +111,16 @@ def _alone(place: Path) -> Iterator[None]:
         yield
 
 
-async def _schedule(found: dict[str, Any]) -> None:
+async def _schedule(found: Credentials) -> None:
     engine.configure(_scratch(), DASK)
     from distributed import Scheduler
 
-    from cnai.backends.local.backend import security
-
-    host = own_address(found["address"])
+    host = own_address(found.address)
     scheduler = Scheduler(
         host=host,
-        port=_port(found["address"]),
+        port=_port(found.address),
         protocol="tls",
-        security=security(found),
+        security=found.security(),
         dashboard=False,
         dashboard_address=f"{host}:{environment.HTTP_PORT.get()}",
         preload=[programs.SUPERVISOR_PRELOAD],
@@ -156,18 +154,17 @@ def node_main(keeper: int) -> None:
     asyncio.run(_work(status(), keeper))
 
 
-async def _work(found: dict[str, Any], keeper: int) -> None:
+async def _work(found: Credentials, keeper: int) -> None:
     """Be a node of whatever scheduler is there; end when it is lost, with all ranks: the next one starts them again."""
     engine.configure(_scratch(), DASK)
     from distributed import Worker
 
-    from cnai.backends.local.backend import security
     from cnai.engine.node import node
 
-    host = own_address(found["address"])
+    host = own_address(found.address)
     worker = Worker(
-        found["address"],
-        security=security(found),
+        found.address,
+        security=found.security(),
         protocol="tls",
         host=host,
         nthreads=1,
@@ -180,7 +177,7 @@ async def _work(found: dict[str, Any], keeper: int) -> None:
     )
     orphan = asyncio.create_task(_end_without(keeper))
     async with worker:
-        logger.info("node %s is connected to %s", worker.name, found["address"])
+        logger.info("node %s is connected to %s", worker.name, found.address)
         leaving: list[asyncio.Task[None]] = []
 
         def leave() -> None:

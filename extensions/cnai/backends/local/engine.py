@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -18,6 +17,8 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 from cnai import catalog, environment, programs
+from cnai.backends.credentials import Certificate
+from cnai.backends.local.process import LocalEngine, status_file
 from cnai.paths import engine_dir, private
 
 if TYPE_CHECKING:
@@ -62,18 +63,17 @@ def main() -> None:
         if not _take(lock):
             return
         os.environ[environment.ENGINE.name] = "local"
-        status = engine_dir() / "engine.json"
-        status.unlink(missing_ok=True)
+        status_file().unlink(missing_ok=True)
         first = _start_node()
         try:
             asyncio.run(_schedule(first))
         finally:
-            status.unlink(missing_ok=True)
+            status_file().unlink(missing_ok=True)
 
 
 def _take(lock: IO[str]) -> bool:
     """Take the engine's lock, if need be after an engine that leaves; tell whether no other engine runs."""
-    from cnai.backends.local import backend as local
+    from cnai.backends.local import client as local
 
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline and not local.running():
@@ -136,19 +136,12 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        _write_status(
-            address=scheduler.address,
-            tls={
-                "ca": scheduler.security.tls_ca_file,
-                "key": scheduler.security.tls_scheduler_key,
-                "cert": scheduler.security.tls_scheduler_cert,
-            },
-        )
+        _write_status(scheduler, scheduler.address)
         keeper = asyncio.create_task(keep_node(first, _start_node, LEAVE_SECONDS))
         finished = asyncio.create_task(scheduler.finished())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        _write_status()  # without an address: nobody connects any more
+        _write_status(scheduler, "")  # nobody connects any more
         await supervisor_of(scheduler).rest()  # while there is still a node
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -164,15 +157,16 @@ def supervisor_of(scheduler: Scheduler) -> Supervisor:
     return supervisor
 
 
-def _write_status(**line: Any) -> None:
+def _write_status(scheduler: Scheduler, address: str) -> None:
     """Say which process is the engine, and how to connect to it."""
     import psutil
 
-    fresh = engine_dir() / ".engine.json"
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"pid": os.getpid(), "started": psutil.Process().create_time(), **line}, file)
-    fresh.replace(engine_dir() / "engine.json")
+    LocalEngine(
+        address=address,
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        tls=Certificate.of(scheduler.security),
+    ).write(engine_dir())
 
 
 async def keep_node(
@@ -199,25 +193,23 @@ async def keep_node(
 def node_main(scheduler_pid: int) -> None:
     """Be the node process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    status = _wait_for_scheduler(scheduler_pid)
-    asyncio.run(_work(status))
+    asyncio.run(_work(_wait_for_scheduler(scheduler_pid)))
 
 
-def _wait_for_scheduler(pid: int) -> dict[str, Any]:
+def _wait_for_scheduler(pid: int) -> LocalEngine:
     while os.getppid() == pid:
         with contextlib.suppress(OSError, ValueError):
-            status: dict[str, Any] = json.loads((engine_dir() / "engine.json").read_text())
-            if status["pid"] == pid and "address" in status:
-                return status
+            found = LocalEngine.from_json(status_file().read_text())
+            if found.pid == pid and found.address:
+                return found
         time.sleep(0.02)
     sys.exit("the scheduler is gone")
 
 
-async def _work(status: dict[str, Any]) -> None:
+async def _work(found: LocalEngine) -> None:
     configure(private(engine_dir() / SCRATCH))
     from distributed import Worker
 
-    from cnai.backends.local.backend import security
     from cnai.engine.node import node
 
     class LocalWorker(NoHTTP, Worker):
@@ -225,8 +217,8 @@ async def _work(status: dict[str, Any]) -> None:
 
     slots = 1 if catalog.this_machine().gpus else RUNS_AT_ONCE
     worker = LocalWorker(
-        status["address"],
-        security=security(status),
+        found.address,
+        security=found.security(),
         protocol="tls",
         host=HOST,  # by default all interfaces
         nthreads=slots,

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cnai import programs
+from cnai.engine.records import EngineStatus
 from cnai.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ class EngineClient:
         if "refused" in answer:
             raise UsageError(answer["refused"])
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> EngineStatus:
         """Return the engine's nodes and the runs that are going on."""
-        return self._call("cnai_status")
+        return EngineStatus.of(self._call("cnai_status"))
 
     def listen(self, run_id: str, listener: Callable[[int, str], None]) -> Callable[[], None]:
         """Call `listener(position, lines)` for each batch of a run's journal; returns what ends it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cnai import environment
+from cnai import backends
 from cnai.faces.doctor.report import Check, Report
 
 if TYPE_CHECKING:
@@ -20,12 +20,18 @@ def doctor() -> Report:
     """
     from cnai.faces.doctor import machine
 
-    looks: list[Callable[[], Check]] = list(machine.LOOKS)
-    if environment.BACKEND.get() != "kubernetes":
-        return Report(_look(looks))
+    more = _MORE_LOOKS.get(backends.default(), list)
+    return Report([*_look(machine.LOOKS), *_look(more())])
+
+
+def _at_cluster() -> Iterable[Callable[[], Check]]:
     from cnai.faces.doctor import cluster
 
-    return Report([*_look(looks), *_look(cluster.looks())])
+    return cluster.looks()
+
+
+_MORE_LOOKS: dict[str, Callable[[], Iterable[Callable[[], Check]]]] = {"kubernetes": _at_cluster}
+"""By backend."""
 
 
 def _look(looks: Iterable[Callable[[], Check]]) -> Iterable[Check]:

@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnai import catalog, environment, paths
+import cnai
+from cnai import backends, catalog, environment, paths
 from cnai.faces.doctor.report import Check
 
 if TYPE_CHECKING:
@@ -99,20 +100,28 @@ def ports() -> Check:
 
 
 def engine() -> Check:
-    """Look whether the local engine answers, if it runs."""
-    from cnai import run
+    """Look whether the engine answers, where one of this machine is what runs use."""
+    name = backends.default()
+    look = _ENGINE_LOOKS.get(name)
+    return look() if look else Check.ok("engine", f"comes from the backend {name}")
+
+
+def _local_engine() -> Check:
+    from cnai.engine.records import EngineStatus
     from cnai.errors import CnaiError
 
-    if environment.BACKEND.get() != "local":
-        return Check.ok("engine", f"comes from the backend {environment.BACKEND.get()}")
     try:
-        status = run.cluster_status()
+        engines = cnai.cluster()
     except (CnaiError, OSError) as error:
         found = f"runs but does not answer: {error}"
         return Check.wrong("engine", found, "end it with %cnai cluster stop; its runs go on with the next one")
-    if not status:
+    if not engines:
         return Check.ok("engine", "not running; it starts with the first run")
-    return Check.ok("engine", f"answers at {status.get('address', 'its address')}")
+    where = ", ".join(one.address for one in engines if isinstance(one, EngineStatus))
+    return Check.ok("engine", f"answers at {where}")
+
+
+_ENGINE_LOOKS: dict[str, Callable[[], Check]] = {"local": _local_engine}
 
 
 def hub() -> Check:

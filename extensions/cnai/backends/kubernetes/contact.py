@@ -1,0 +1,65 @@
+"""Contact: from a run to its engine's scheduler, once that answers, and from there to everyone who follows the run."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from cnai.backends.kubernetes import fleet
+from cnai.errors import EngineError
+from cnai.events import State
+
+if TYPE_CHECKING:
+    from cnai.backends.kubernetes.standing import Standing
+    from cnai.backends.line import Listener
+    from cnai.engine.control.client import EngineClient
+    from cnai.engine.store import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+class Contact:
+    """One run's contact with its engine in this process."""
+
+    def __init__(self, folder: RunFolder, engine: str) -> None:
+        self._folder, self._engine = folder, engine
+        self._listeners: WeakSet[Listener] = WeakSet()
+        self._client: EngineClient | None = None
+
+    def add(self, listener: Listener) -> None:
+        """Pass on what happens to one more listener, as long as somebody holds it."""
+        self._listeners.add(listener)
+
+    def alive(self) -> EngineClient | None:
+        """Return the line to the scheduler, None if there is none or it was lost."""
+        return self._client if self._client is not None and self._client.alive else None
+
+    def reach(self, standing: Standing) -> EngineClient | None:
+        """Return a new line to the scheduler if it answers, and have it begin the run if nobody has.
+
+        A name that is asked for before it exists stays unknown for seconds, so the pod has to run first.
+        """
+        self._client = None
+        if not standing.scheduler:
+            return None
+        try:
+            client = fleet.connect(self._engine)
+            client.listen(self._folder.run_id, self._hear)
+            if self._folder.status().state is State.PENDING:
+                client.submit(self._folder.run_id, str(self._folder.path.parent))
+        except EngineError as absent:
+            logger.debug("%s: %s", self._engine, absent)
+            return None
+        self._client = client
+        self.read()
+        return client
+
+    def read(self) -> None:
+        """Have all listeners take what the journal has."""
+        for listener in list(self._listeners):
+            listener.read()
+
+    def _hear(self, position: int, text: str) -> None:
+        for listener in list(self._listeners):
+            listener.hear(position, text)

@@ -1,0 +1,54 @@
+"""Ending: a run's end, and whatever else is written of it here, only once its engine's scheduler is gone.
+
+So a journal has one writer. Locks in the run's folder hold off the person's other processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cnai.backends.kubernetes import fleet
+from cnai.engine.scribe import Scribe
+from cnai.events import Kind, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cnai.engine.store import RunFolder
+
+
+def end(folder: RunFolder, engine: str, state: State, why: str) -> None:
+    """End a run: take its engine away, then write what became of the run, unless the engine just did."""
+    with alone(folder):
+        fleet.release(engine)
+        with sole_writer(folder) as scribe:
+            if not folder.status().state.final:
+                if state is State.FAILED:
+                    scribe.note(Kind.DIAGNOSIS, {"summary": why, "final": True})
+                scribe.become(state, why)
+
+
+@contextmanager
+def alone(folder: RunFolder, *, wait: bool = True) -> Iterator[bool]:
+    """Keep followers in other processes from creating the engine again that one of them takes away; tell whether."""
+    with (folder.path / ".ending").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextmanager
+def sole_writer(folder: RunFolder) -> Iterator[Scribe]:
+    """Write a run whose scheduler is gone, one process at a time."""
+    with (folder.path / ".writer").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        scribe = Scribe(folder)
+        try:
+            yield scribe
+        finally:
+            scribe.close()

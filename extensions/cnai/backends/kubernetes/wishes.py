@@ -1,0 +1,161 @@
+"""Wishes: what somebody asks of a run, delivered to its engine as soon as the nodes for it are there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cnai.backends.kubernetes import fleet
+from cnai.backends.kubernetes.ending import sole_writer
+from cnai.errors import UsageError
+from cnai.events import State
+from cnai.spec import nodes_for
+
+if TYPE_CHECKING:
+    from cnai.engine.control.client import EngineClient
+    from cnai.engine.store import RunFolder
+
+DELIVERY_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A wish that waits for nodes."""
+
+    verb: str
+    value: int | None
+    nodes: int
+    """Nodes that have to be there before it is delivered."""
+    since: float
+    """Seconds since 1970 (UTC)."""
+
+
+class Wishes:
+    """The wishes for one run. Whoever calls holds the lock of the run's line."""
+
+    def __init__(self, folder: RunFolder, engine: str) -> None:
+        self._folder, self._engine, self._room = folder, engine, folder.record.room
+        self.waiting: Wish | None = None
+        self.refusal = ""
+        """Why the last wish wasn't granted, "" if it was."""
+        self._surplus_since: int | None = None
+        """The generation in which fewer ranks were asked for; with the next one nodes are given back."""
+        self._settled = -1
+        """The last generation that has no more nodes than it needs."""
+
+    def take(self, verb: str, value: int | None, client: EngineClient | None) -> None:
+        """Have the engine grant a wish, or note what it has to be told when it can do it."""
+        state = self._folder.status().state
+        if verb == "scale" and self.waiting is not None and self.waiting.verb == "resume":
+            verb = "resume"  # with so many ranks
+        if verb == "resume" or (verb == "scale" and client is not None):
+            self._ask_for_nodes(verb, value, client)
+        elif verb == "scale" and state is State.PAUSED:
+            self._note_world(value or 1)
+        elif client is not None:
+            client.wish(self._folder.run_id, verb, value)
+        else:
+            raise UsageError(
+                f"can't {verb} run {self._folder.run_id} now, its engine isn't there yet: it is {state};"
+                " wait until it is RUNNING, or stop it"
+            )
+
+    def deliver(self, client: EngineClient) -> None:
+        """Tell the engine what waits if the nodes are there; asking before that keeps it from being idle."""
+        assert self.waiting is not None
+        wish = self.waiting
+        complete = len(client.status().nodes) >= wish.nodes
+        try:
+            client.wish(self._folder.run_id, wish.verb, wish.value, only_ask=not complete)
+        except UsageError as refused:
+            self.refusal = str(refused)
+            self.waiting = None
+        else:
+            self.waiting = None if complete else wish
+
+    def give_up(self, why: str) -> None:
+        """Drop the wish that waits, and the nodes that were asked for because of it."""
+        assert self.waiting is not None
+        verb = self.waiting.verb
+        self.waiting = None
+        self.refusal = f"can't {verb}: {why}"
+        if verb == "scale":
+            fleet.resize(self._engine, self.nodes(self._folder.status().world_size))
+        else:
+            fleet.release(self._engine)
+
+    def forget(self) -> None:
+        """Drop what waits: the run or its engine has ended."""
+        self.waiting = None
+        self.keep_nodes()
+
+    def keep_nodes(self) -> None:
+        """Give back no nodes: the engine itself goes."""
+        self._surplus_since = None
+
+    def settle(self) -> None:
+        """Give back nodes that the present generation doesn't need."""
+        status = self._folder.status()
+        if status.generation == self._settled:
+            return
+        needed = self.nodes(status.world_size)
+        if fleet.node_count(self._engine) > needed:
+            fleet.resize(self._engine, needed)
+        self._settled = status.generation
+        if self._surplus_since is not None and self._settled > self._surplus_since:
+            self._surplus_since = None
+
+    def nodes(self, ranks: int) -> int:
+        """Return how many nodes so many ranks need; 0 ranks: as many as the run may have."""
+        spec = self._folder.spec
+        return nodes_for(ranks or spec.ranks.maximum, spec.nodes, self._room.ranks_per_node)
+
+    def _ask_for_nodes(self, verb: str, value: int | None, client: EngineClient | None) -> None:
+        """Deliver a wish if its nodes are there; otherwise get them and deliver it when they are."""
+        status = self._folder.status()
+        if verb == "resume" and status.state is not State.PAUSED:
+            raise UsageError(f"run {self._folder.run_id} is {status.state}, not PAUSED; there is nothing to resume")
+        needed = self.nodes(value or status.world_size)
+        if client is None:
+            self._refuse_without_shards(value or 1)
+        else:
+            client.wish(self._folder.run_id, verb, value, only_ask=True)
+            if len(client.status().nodes) >= needed:
+                self._grant(verb, value, client, needed)
+                return
+        if not fleet.ensure(self._engine, self._room, needed):
+            fleet.resize(self._engine, max(needed, fleet.node_count(self._engine)))
+        self.waiting = Wish(verb=verb, value=value, nodes=needed, since=time.time())
+        self._stay()
+
+    def _grant(self, verb: str, value: int | None, client: EngineClient, needed: int) -> None:
+        status = self._folder.status()
+        client.wish(self._folder.run_id, verb, value)
+        self.waiting = None
+        # As many ranks as before begin no new generation.
+        if value is not None and value < status.world_size and fleet.node_count(self._engine) > needed:
+            self._surplus_since = status.generation
+            self._stay()
+
+    def _note_world(self, ranks: int) -> None:
+        """Note the world size of a paused run whose engine is gone; it counts when the run is resumed."""
+        self._refuse_without_shards(ranks)
+        with sole_writer(self._folder) as scribe:
+            scribe.become(State.PAUSED, f"{ranks} rank{'s' * (ranks > 1)} from now on", world_size=ranks)
+
+    def _refuse_without_shards(self, ranks: int) -> None:
+        """Refuse what the engine would refuse if it were there."""
+        most = self._folder.status().max_ranks or ranks
+        if ranks > most:
+            raise UsageError(f"this run splits each step into {most} shards; ranks may be 1 to {most}")
+
+    def _stay(self) -> None:
+        """Keep a command from ending before its wish was delivered and its nodes were given back."""
+        # No daemon, so the interpreter waits for it.
+        threading.Thread(target=self._await_delivery, name=f"cnai-wish-{self._folder.run_id}").start()
+
+    def _await_delivery(self) -> None:
+        while self.waiting is not None or self._surplus_since is not None:
+            time.sleep(DELIVERY_SECONDS)

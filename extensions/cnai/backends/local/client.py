@@ -1,0 +1,118 @@
+"""The local engine as its person's processes see it: find it, start it, connect to it, end it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from cnai import environment, programs
+from cnai.backends.local.process import LocalEngine, status_file
+from cnai.engine.control.client import EngineClient
+from cnai.engine.store import write, writing
+from cnai.errors import EngineError
+from cnai.paths import compiled_dir, engine_dir, private, store_root
+
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+"""An engine needs up to 12 s for its runs, then a few for itself."""
+
+_connection: EngineClient | None = None
+_lock = threading.Lock()
+
+
+def connect() -> EngineClient:
+    """Return the line to this user's engine, started if need be; one per process and address."""
+    global _connection
+    with _lock:
+        found = running()
+        if _connection is not None:
+            if found is not None and _connection.alive and _connection.address == found.address:
+                return _connection
+            _hang_up()
+        found = found or _start()
+        _connection = EngineClient(found.address, found.security())
+        return _connection
+
+
+def running() -> LocalEngine | None:
+    """Return the engine that runs, None if there is none or it is leaving."""
+    found = _alive()
+    return found if found is not None and found.address else None
+
+
+def _alive() -> LocalEngine | None:
+    """Return the engine whose process exists, also while it leaves."""
+    import psutil
+
+    from cnai.backends.local import processes
+
+    try:
+        found = LocalEngine.from_json(status_file().read_text())
+        process = psutil.Process(found.pid)
+        # Started at another time: another process, which got the pid of a dead engine.
+        alive = process.create_time() == found.started and processes.alive(process)
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return found if alive else None
+
+
+def launch() -> None:
+    """Start the engine's processes without waiting for them; harmless if they run."""
+    if running():
+        return
+    for variable in (environment.IDLE_SECONDS, environment.NODE_SECONDS):
+        variable.get()  # a mistake shows here, not in a process nobody sees
+    folder = engine_dir()
+    with writing(folder):
+        private(folder)
+        private(store_root())
+        write(folder / "starting", str(os.getpid()))  # a full disk shows here, not in a process nobody sees
+        log = (folder / "engine.log").open("ab")
+    with log:
+        subprocess.Popen(
+            [sys.executable, "-c", f"from {programs.ENGINE} import main; main()"],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={"TORCHINDUCTOR_CACHE_DIR": str(compiled_dir()), **environment.for_engine(os.environ)},
+        )
+
+
+def stop() -> bool:
+    """End the engine and everything on it; tell whether there was one."""
+    import psutil
+
+    from cnai.backends.local import processes
+
+    with _lock:
+        _hang_up()
+        found = _alive()
+        if found is not None:
+            with suppress(psutil.NoSuchProcess):
+                processes.end(psutil.Process(found.pid), STOP_SECONDS)
+        return found is not None
+
+
+def _start() -> LocalEngine:
+    launch()
+    deadline = time.monotonic() + START_SECONDS
+    while (found := running()) is None:
+        if time.monotonic() > deadline:
+            raise EngineError(
+                f"the engine did not start within {START_SECONDS:.0f} s; its log: {engine_dir() / 'engine.log'}"
+            )
+        time.sleep(0.02)
+    return found
+
+
+def _hang_up() -> None:
+    global _connection
+    if _connection is not None:
+        _connection.close()
+        _connection = None
