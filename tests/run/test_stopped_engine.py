@@ -11,6 +11,7 @@ import pytest
 import cnai
 from cnai.backends.local import client as local
 from cnai.backends.local import processes
+from cnai.backends.local.process import status_file
 from cnai.engine.control.verdicts import STOPPED
 from cnai.events import Kind, State
 from cnai.run import find
@@ -61,7 +62,7 @@ def on(run):
 
 
 def of_engine():
-    engine = psutil.Process(local.status()["pid"])
+    engine = psutil.Process(local.running().pid)
     return [engine, *engine.children(recursive=True)]
 
 
@@ -95,7 +96,7 @@ def test_stop_leaves_all_runs_to_the_next_engine(own_engine):
     assert not local.running()
     with pytest.raises(cnai.CnaiError, match=f"the engine was stopped; `%cnai attach {training.id}`"):
         training.wait(WAIT)
-    assert not local.status_file().exists(), "killed, not stopped"
+    assert not status_file().exists(), "killed, not stopped"
     for run in (training, slow, *others):
         assert (find(run.id).state, find(run.id).reason) == (State.RESTARTING, STOPPED)
     assert find(paused.id).state is State.PAUSED
@@ -138,8 +139,8 @@ def test_stop_keeps_what_was_asked_for_and_what_has_not_begun(own_engine):
     wait_for(lambda run: run.world_size == 1 and run.state is State.RUNNING, again)
     cancel(again)
     cancel(cnai.attach(halted.id))
-    os.kill(local.status()["nodes"][0]["pid"], signal.SIGKILL)
-    until(lambda: not local.status()["nodes"], "the node is lost")
+    os.kill(local.connect().status().nodes[0].pid, signal.SIGKILL)
+    until(lambda: not local.connect().status().nodes, "the node is lost")
     fresh = cnai.train(digits, (2, 0))
     assert local.stop()
     assert (find(fresh.id).state, find(fresh.id).reason) == (State.PENDING, STOPPED)
@@ -147,7 +148,7 @@ def test_stop_keeps_what_was_asked_for_and_what_has_not_begun(own_engine):
 
 
 def terminated_twice(engine):
-    pid = engine.status()["pid"]
+    pid = engine.status().pid
     os.kill(pid, signal.SIGTERM)
     until(lambda: not local.running(), "the engine leaves")
     os.kill(pid, signal.SIGTERM)

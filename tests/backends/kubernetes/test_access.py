@@ -9,8 +9,7 @@ import pytest
 from onenode import pki
 
 from backends.apiserver import NAMESPACE, ApiServer
-from cnai.backends.kubernetes import access
-from cnai.backends.kubernetes import backend as kubernetes
+from cnai.backends.kubernetes import access, fleet
 from cnai.backends.kubernetes.api import Api, Away, Refused
 from cnai.errors import UsageError
 
@@ -148,4 +147,4 @@ def test_what_a_pod_has_not(tmp_path, monkeypatch, home):
     monkeypatch.setattr(access, "ACCOUNT", tmp_path / "none")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UsageError, match=r"no Kubernetes here: \S+/\.kube/config can't be read"):
-        kubernetes.exists("small-1")
+        fleet.standing("small-1")
