@@ -30,7 +30,7 @@ class Torchrun:
             raise RuntimeError(f"torchrun failed:\n{done.stderr[-3000:]}")
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop the processes that `launch` started."""
 
 
 class Accelerate:
@@ -46,7 +46,7 @@ class Accelerate:
         notebook_launcher(work.train, (out, steps, burn), num_processes=2, use_port=str(free_port()))
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop the processes that `launch` started."""
 
 
 class Lightning:
@@ -61,7 +61,7 @@ class Lightning:
         Fabric(accelerator="cpu", devices=2, strategy="ddp_notebook").launch(_with_fabric, out, steps, burn)
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop the processes that `launch` started."""
 
 
 def _with_fabric(_fabric: object, out: str, steps: int, burn: int) -> None:
@@ -81,7 +81,7 @@ class Cnai:
         cnai.train(self.target, (out, steps, burn), ranks=2).result()
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop the processes that `launch` started."""
         from cnai.backends.local import backend as local
 
         local.stop()

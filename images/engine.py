@@ -67,7 +67,7 @@ class Engine:
         self._call("push", "--quiet", *self.push_options, there)
         found: list[str] = json.loads(self._call("inspect", "--type=image", "--format={{json .RepoDigests}}", there))
         repository = there.rpartition(":")[0]
-        return next(digest for name, _, digest in (one.partition("@") for one in found) if name == repository)
+        return next(digest for name, _, digest in (entry.partition("@") for entry in found) if name == repository)
 
     def _call(self, *words: str, **more: str) -> str:
         command = [self.program, *words]
