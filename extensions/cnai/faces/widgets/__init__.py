@@ -42,7 +42,7 @@ def show(run: Run, *, controls: bool = True, once: bool = False) -> None:
 
 
 def saved_bundle(run: Run) -> dict[str, str]:
-    """Return a snapshot of a run for the notebook's file."""
+    """Return a static view of a run for the notebook's file."""
     from cnai.faces.widgets.page import saved
 
     return saved(run)

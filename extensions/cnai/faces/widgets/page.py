@@ -56,7 +56,7 @@ def page(run: Run) -> Page:
 
 
 def saved(run: Run) -> dict[str, str]:
-    """Return a snapshot of a run for the saved notebook; it needs neither a widget nor a kernel."""
+    """Return a static view of a run for the saved notebook; it needs neither a widget nor a kernel."""
     drawn = drawings(run)
     pictures = "".join(_figure(drawing, _image(drawing)) for drawing in drawn)
     identity = f"cnai-{secrets.token_hex(4)}"
