@@ -1,1 +1,1 @@
-"""Bench: cnai beside other launchers, measured in one interleaved run; it reports and never judges by the clock."""
+"""Bench: compares cnai with other launchers in one interleaved run; it reports times and never fails on them."""

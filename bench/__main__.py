@@ -1,4 +1,4 @@
-"""`make bench`: all launchers in turns, then the engine's own figures; writes docs/benchmarks.md."""
+"""`make bench`: runs all launchers in turns, then measures the engine's own figures; writes docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="sessions of each launcher (3)")
     parser.add_argument("--warm", type=int, default=3, help="warm launches in each session (3)")
     parser.add_argument(
-        "--only", choices=PEERS, nargs="+", default=list(PEERS), help="these launchers only; writes no page"
+        "--only", choices=PEERS, nargs="+", default=list(PEERS), help="measure only these launchers, write no page"
     )
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args()
@@ -31,7 +31,7 @@ def main() -> None:
     load = [*map(str, (options.warm, burns[5], 200, burns[50], 60))]
     rows, figures, start = [], [], time.monotonic()
     for number in range(options.rounds):
-        # Another one comes first in each round, so that nobody always runs after the same neighbor.
+        # Each round starts with a different launcher.
         turn = number % len(options.only)
         for name in options.only[turn:] + options.only[:turn]:
             rows += [{**row, "round": number} for row in lines("bench.session", name, *load)]
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def lines(module: str, *words: str) -> list[dict]:
-    """Run a module in a process of its own and return the JSON lines it prints, showing them as they come."""
+    """Run a module in its own process and return the JSON lines that it prints, showing them as they arrive."""
     found = []
     with subprocess.Popen(
         [sys.executable, "-m", module, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True

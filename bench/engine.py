@@ -1,4 +1,4 @@
-"""Figures of the engine itself, one JSON line each: latency of reports, errors, recovery, memory, a hundred runs."""
+"""The engine's own figures, one JSON line each: latency of reports, errors, recovery, memory, a hundred runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRIES = 5
 
 
 def main() -> None:
-    """Measure everything, with an engine of its own."""
+    """Measure everything with a separate engine."""
     os.environ.update(OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
     with tempfile.TemporaryDirectory() as home:
         os.environ["CNAI_HOME"] = home
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def say(name: str, *values: float) -> None:
-    """Print median and range of a figure."""
+    """Print a figure's median and range."""
     print(
         json.dumps({"name": name, "median": statistics.median(values), "low": min(values), "high": max(values)}),
         flush=True,
@@ -61,7 +61,7 @@ print(time.perf_counter() - start)
 
 
 def loading() -> list[float]:
-    """Return seconds of `%load_ext cnai` in fresh processes that have IPython."""
+    """Return how many seconds `%load_ext cnai` takes in fresh processes with IPython loaded."""
     return [
         float(
             subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True).stdout.split()[-1]
@@ -71,18 +71,18 @@ def loading() -> list[float]:
 
 
 def nothing() -> None:
-    """Be a run that does nothing."""
+    """Do nothing, as the target of a run."""
 
 
 def first_run() -> None:
-    """Get engine and imports out of the way of what follows."""
+    """Start the engine and import everything, so that later measurements don't include that."""
     import cnai
 
     cnai.train(nothing, ranks=2).result()
 
 
 def report(seconds: float, rate: int) -> int:
-    """Report so many numbers per second, each when it is due."""
+    """Report `rate` numbers per second, each when it is due, and return how many."""
     import cnai
 
     ctx = cnai.context()
@@ -95,7 +95,7 @@ def report(seconds: float, rate: int) -> int:
 
 
 def latency() -> None:
-    """Report 1,000 numbers a second; when does the notebook have each, and does it have all?"""
+    """Report 1,000 numbers per second, and measure when the notebook receives each and how many it misses."""
     import cnai
     from cnai.events import Kind
 
@@ -121,12 +121,12 @@ def latency() -> None:
 
 
 def fail() -> None:
-    """Raise, and say when."""
+    """Raise an exception that carries the current time."""
     raise ValueError(time.time())
 
 
 def errors() -> None:
-    """From a rank's exception to the cell's."""
+    """Measure the time from a rank's exception to the cell's exception."""
     import cnai
     from cnai.errors import RunFailed
 
@@ -159,7 +159,7 @@ def steps(total: int, pause: float) -> int:
 
 
 def recovery() -> None:
-    """SIGKILL a rank that is training; when does the next step come from the new generation, and which?"""
+    """SIGKILL a training rank, and measure the time to the new generation's first step and the repeated steps."""
     import cnai
     from cnai.events import Kind
 
@@ -182,14 +182,14 @@ def recovery() -> None:
 
 
 def idle(seconds: float) -> int:
-    """Be a rank that does nothing yet."""
+    """Print the rank's pid and sleep."""
     print("pid", os.getpid(), flush=True)
     time.sleep(seconds)
     return os.getpid()
 
 
 def memory() -> None:
-    """Resident memory of the engine's processes, and what an idle rank has for itself alone."""
+    """Measure the resident memory of the engine's processes, and the memory that an idle rank does not share."""
     import cnai
     from cnai.backends.local import client as local
 
@@ -204,7 +204,7 @@ def memory() -> None:
 
 
 def hundred_runs() -> None:
-    """Start a hundred runs one after the other; what is left of them?"""
+    """Start a hundred runs one after the other, and measure what they leave behind."""
     import cnai
     from cnai.backends.local import client as local
 
@@ -223,7 +223,7 @@ def hundred_runs() -> None:
 
 
 def leftovers(scheduler: psutil.Process) -> dict[str, float]:
-    """Count what a run could leave behind: here, and in the engine's processes."""
+    """Count the resources that a run could leak, in this process and in the engine's."""
     here = psutil.Process()
     engine = [scheduler, *scheduler.children(recursive=True)]
     return {
@@ -237,7 +237,7 @@ def leftovers(scheduler: psutil.Process) -> dict[str, float]:
 
 
 def until(done: Callable[[], bool], seconds: float) -> None:
-    """Wait for something that is about to happen."""
+    """Wait until a condition holds, at most `seconds`."""
     deadline = time.monotonic() + seconds
     while not done() and time.monotonic() < deadline:
         time.sleep(0.005)

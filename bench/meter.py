@@ -1,4 +1,4 @@
-"""CPU seconds of everything that a session starts, detached processes included."""
+"""Meter: the CPU seconds of all processes that a session starts, including detached ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOTS = (Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup"))
 
 
 class Meter:
-    """Counts by a control group of its own where that is allowed, else by the processes it can find."""
+    """Counts with its own control group if it may create one, otherwise over the processes that it finds."""
 
     def __init__(self) -> None:
         self.group = self._join()
@@ -42,7 +42,7 @@ class Meter:
         return sum(_seconds(process) for process in self._processes())
 
     def _processes(self) -> list[psutil.Process]:
-        """Return this process, its descendants, and those of the engine of this CNAI_HOME."""
+        """Return this process, this CNAI_HOME's engine, and the descendants of both."""
         from cnai.backends.local import client as local
 
         found = [psutil.Process()]
@@ -52,7 +52,7 @@ class Meter:
         return [*found, *(child for process in found for child in process.children(recursive=True))]
 
     def settle(self, seconds: float = 120.0) -> None:
-        """Wait until next to nothing runs."""
+        """Wait until the processes use almost no CPU."""
         deadline = time.monotonic() + seconds
         quiet = 0
         while quiet < 3 and time.monotonic() < deadline:
@@ -61,7 +61,7 @@ class Meter:
             quiet = quiet + 1 if self.seconds() - before < 0.05 else 0
 
     def close(self) -> None:
-        """Give the control group back; call when all that it held has ended."""
+        """Remove the control group; call this after all other processes in it have ended."""
         if self.group is None:
             return
         with contextlib.suppress(OSError):

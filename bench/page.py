@@ -1,4 +1,4 @@
-"""The page with the results: tables, ratios, goals, and what they were measured on."""
+"""The page with the results: tables, ratios, goals, and the machine that they were measured on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ COLUMNS = {"first": "launch → first step, s", "total": "20 steps in all, s", "
 
 INTRO = """# Benchmarks
 
-Written by `make bench`. All launchers take turns in one run, in each round ({rounds}) a fresh session per launcher,
-always the same work. A session is a Python that has imported torch, as a notebook that defines a model has. The work is
-DDP over 2 ranks on gloo with one thread each. **Cold** is the session's first launch, the tool's own imports and start
-included; **warm** are the launches after it. Times are medians (range). CPU seconds are those of the session with all
-that it started, engine included, until the launch's end; they say more than wall time where a machine is shared.
+Written by `make bench`. All launchers take turns in one run: each of the {rounds} rounds starts a fresh session per
+launcher, always with the same work. A session is a Python process that has imported torch, like a notebook that defines
+a model. The work is DDP over 2 ranks on gloo with one thread each. **Cold** is the session's first launch, including
+the tool's own imports and start; **warm** launches are those after it. Times are medians (range). CPU seconds count the
+session and all processes that it started, including the engine, until the launch ends; on a shared machine they say
+more than wall time.
 
 Measured {date} in {minutes:.0f} minutes on {machine}; load average before a launch {load}.
 {versions}.{failed}
@@ -28,10 +29,10 @@ Measured {date} in {minutes:.0f} minutes on {machine}; load average before a lau
 """
 STEPS = """## Steps
 
-The time of one step, the same compute for everybody: matrix multiplications that last 5 ms ({burn5} of them) or 50 ms
-({burn50}) on one undisturbed core here, and the exchange of gradients. Ratios are taken within each round. "With
-context" reports two numbers in each step and checkpoints every 10 s; it is timed from step to step, the others inside
-the step.
+The time of one step with the same compute for all launchers: matrix multiplications that take 5 ms ({burn5} of them) or
+50 ms ({burn50}) on one undisturbed core of this machine, and the exchange of gradients. Ratios are taken within each
+round. "With context" reports two numbers in each step and checkpoints every 10 s; it is timed from step to step, the
+other launchers inside the step.
 
 """
 GOALS = """## Goals
@@ -66,8 +67,8 @@ def render(rows: list[dict], figures: list[dict], burns: dict[int, int], rounds:
 
 def _failed(rows: list[dict]) -> str:
     failed = {peer: sum(row["failed_before"] for row in rows if row["peer"] == peer) for peer in _peers(rows)}
-    told = ", ".join(f"{peer} {count}" for peer, count in failed.items() if count)
-    return f" Launches that aborted and were repeated: {told}." if told else ""
+    counts = ", ".join(f"{peer} {count}" for peer, count in failed.items() if count)
+    return f" Launches that aborted and were repeated: {counts}." if counts else ""
 
 
 def _machine() -> str:
@@ -96,12 +97,12 @@ def _spread(values: list[float]) -> str:
 
 
 def _ratio(rows: list[dict], peer: str, kind: str, column: str, base: str = "torchrun") -> float:
-    """Return a peer's median beside torchrun's of the same kind."""
+    """Return the ratio of a peer's median to torchrun's median of the same kind."""
     return statistics.median(_pick(rows, peer, kind, column)) / statistics.median(_pick(rows, base, kind, column))
 
 
 def _step_ratio(rows: list[dict], peer: str, kind: str, column: str = "step_ms") -> list[float]:
-    """Return, round by round, a peer's step beside torchrun's."""
+    """Return the ratio of a peer's step to torchrun's step, for each round."""
     steps = {(row["peer"], row["round"]): row[column] for row in rows if row["kind"] == kind}
     return [steps[name, number] / steps["torchrun", number] for name, number in steps if name == peer]
 

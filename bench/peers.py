@@ -1,4 +1,4 @@
-"""The launchers: each starts two ranks of the same work from a running Python, as its own documentation says."""
+"""The launchers: each starts two ranks of the same work from a running Python, as its documentation recommends."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bench import work
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
+    """Return a port that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Torchrun:
-    """`torchrun` as a subprocess: what a notebook does without any of the others."""
+    """`torchrun` as a subprocess, as a notebook without any other launcher starts it."""
 
     name = "torchrun"
 
@@ -30,7 +30,7 @@ class Torchrun:
             raise RuntimeError(f"torchrun failed:\n{done.stderr[-3000:]}")
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop the processes that `launch` started."""
 
 
 class Accelerate:
@@ -46,7 +46,7 @@ class Accelerate:
         notebook_launcher(work.train, (out, steps, burn), num_processes=2, use_port=str(free_port()))
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop the processes that `launch` started."""
 
 
 class Lightning:
@@ -61,7 +61,7 @@ class Lightning:
         Fabric(accelerator="cpu", devices=2, strategy="ddp_notebook").launch(_with_fabric, out, steps, burn)
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop the processes that `launch` started."""
 
 
 def _with_fabric(_fabric: object, out: str, steps: int, burn: int) -> None:
@@ -69,7 +69,7 @@ def _with_fabric(_fabric: object, out: str, steps: int, burn: int) -> None:
 
 
 class Cnai:
-    """cnai, engine and all, nothing running before."""
+    """cnai without a running engine; the first launch includes the engine's start."""
 
     name = "cnai"
     target = staticmethod(work.train)
@@ -81,19 +81,19 @@ class Cnai:
         cnai.train(self.target, (out, steps, burn), ranks=2).result()
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop the processes that `launch` started."""
         from cnai.backends.local import client as local
 
         local.stop()
 
 
 class CnaiWarmedUp(Cnai):
-    """cnai in a session that loaded the extension a while ago."""
+    """cnai in a session that has loaded the extension and finished its warm-up."""
 
     name = "cnai after %load_ext"
 
     def prepare(self) -> None:
-        """Do what `%load_ext cnai` does in the background."""
+        """Load the modules that `%load_ext cnai` loads in the background, and start the engine."""
         from cnai.run import cluster, warm_up
 
         warm_up()

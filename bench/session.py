@@ -1,4 +1,4 @@
-"""One session: a fresh Python that has imported torch, as a notebook has, and launches the same work several times."""
+"""One session: a fresh Python process that has imported torch, like a notebook, and launches the work several times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 FIRST_STEPS = 20
 TRIES = 3
-"""Now and then a rank under torchrun aborts while its interpreter ends; such a launch is counted and repeated."""
+"""Sometimes a rank under torchrun aborts while its interpreter exits; such a launch is counted and repeated."""
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     os.environ.update(OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo", TORCH_CPP_LOG_LEVEL="ERROR")
     with tempfile.TemporaryDirectory() as home:
         os.environ["CNAI_HOME"] = home
-        import torch  # noqa: F401 # a notebook that defines a model has it
+        import torch  # noqa: F401 # a notebook that defines a model has imported it
 
         from bench.meter import Meter
         from bench.peers import PEERS
@@ -58,7 +58,7 @@ def _launch(meter: object, peer: object, kind: str, steps: int, burn: int, out: 
     cpu, load, start = meter.seconds(), os.getloadavg()[0], time.time()
     peer.launch(str(out), steps, burn)
     total = time.time() - start
-    time.sleep(0.3)  # what still ends belongs to this launch
+    time.sleep(0.3)  # counts processes that are still ending as part of this launch
     rank = json.loads(out.read_text())
     return {
         "peer": peer.name,

@@ -1,4 +1,4 @@
-"""The work that every peer does: two DDP ranks on gloo, one thread each, a small network and so much matmul a step."""
+"""The work of every peer: two DDP ranks on gloo, one thread each, a small network and some matmuls per step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIZE = 256
 
 
 def train(out: str, steps: int = 20, burn: int = 0) -> float:
-    """Train and let rank 0 write when each thing happened; joins the default group if nobody did."""
+    """Train and let rank 0 write the times; creates the default process group if none exists."""
     import torch.distributed as dist
 
     mine = not dist.is_initialized()
@@ -21,7 +21,7 @@ def train(out: str, steps: int = 20, burn: int = 0) -> float:
     try:
         return _train(out, steps, burn)
     finally:
-        # With the model gone: destroying a group that DDP still uses now and then aborts.
+        # Only after the model is freed, because destroying a group that DDP still uses sometimes aborts.
         if mine:
             dist.destroy_process_group()
 
@@ -74,7 +74,7 @@ def train_with_context(out: str, steps: int, burn: int) -> None:
         optimizer.step()
         optimizer.zero_grad()
         ctx.report(loss=loss, accuracy=0.5)
-        # From step to step, so that what the context does between two steps is in.
+        # From step to step, to include the context's work between two steps.
         durations.append(time.perf_counter() - start)
         start = time.perf_counter()
         first, cpu = first or time.time(), cpu or time.process_time()
@@ -100,7 +100,7 @@ _square = None
 
 
 def compute(burn: int) -> None:
-    """Multiply two matrices so many times: time that a core really works, unlike a sleep."""
+    """Multiply two matrices `burn` times, to keep a core busy, unlike a sleep."""
     global _square
     if not burn:
         return
@@ -113,14 +113,14 @@ def compute(burn: int) -> None:
 
 
 def write(out: str, first: float, durations: list[float], cpu: float) -> None:
-    """Leave the numbers where the session finds them, complete or not at all."""
+    """Write the numbers for the session, atomically."""
     fresh = Path(f"{out}.{os.getpid()}")
     fresh.write_text(json.dumps({"first": first, "durations": durations, "cpu_ms": 1e3 * cpu / (len(durations) - 1)}))
     fresh.replace(out)
 
 
 def calibrate(milliseconds: float) -> int:
-    """Return how many multiplications last so long on one core of this machine."""
+    """Return how many multiplications take this long on one core of this machine."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,1 +1,1 @@
-"""Build the images that people start: `python -m images`; what each holds is in its Dockerfile."""
+"""Builds the images that people start (`python -m images`); each image's Dockerfile lists its contents."""

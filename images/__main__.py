@@ -1,4 +1,4 @@
-"""`python -m images [image …]`: build images in the order they inherit, push them, write them into the catalog."""
+"""`python -m images [image …]`: builds images, parents first, pushes them, and writes them into the catalog."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from images.engine import ENGINES, Engine, choose
 
 
 def main() -> None:
-    """Do what the command line says; an error is one line."""
+    """Run the command line's request; an error is one line."""
     given = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="  %(message)s", stream=sys.stderr)
     try:
@@ -28,13 +28,13 @@ def main() -> None:
 
 
 def _check(given: argparse.Namespace) -> None:
-    """Refuse before the first of many minutes what could not be written at their end."""
+    """Reject options that would fail only after a build of many minutes."""
     if (given.catalog or given.values) and not given.registry:
-        raise ImageError("--catalog and --values write what was pushed; say where to with --registry")
+        raise ImageError("--catalog and --values write references of pushed images; name a registry with --registry")
     if given.catalog and not given.catalog.is_file():
-        raise ImageError(f"--catalog: {given.catalog} is no file; images/catalog.toml is the usual one")
+        raise ImageError(f"--catalog: {given.catalog} is not a file; the usual one is images/catalog.toml")
     if unknown := [name for name in given.images if name not in images()]:
-        raise ImageError(f"no image {unknown[0]!r}; there are: {', '.join(sorted(images()))}")
+        raise ImageError(f"no image {unknown[0]!r}; the images are: {', '.join(sorted(images()))}")
 
 
 def _make(maker: make.Maker, given: argparse.Namespace) -> None:
@@ -64,27 +64,27 @@ def _address(text: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m images", description="Build cnai's images, and push them. Prints what pods name."
+        prog="python -m images", description="Build cnai's images and push them. Prints the references for pods."
     )
     add = parser.add_argument
-    add("images", nargs="*", metavar="image", help="a folder of images/; all if none is named")
-    add("--registry", default="", type=_address, help="registry and folder to push to; without it nothing is pushed")
+    add("images", nargs="*", metavar="image", help="folders in images/ (all)")
+    add("--registry", default="", type=_address, help="registry and folder to push to; without it, push nothing")
     add(
         "--push-to",
         default="",
         type=_address,
-        help="the registry's address for pushes, if it is another than the cluster's",
+        help="the registry's address for pushes, if it differs from the cluster's",
     )
     add("--tag", default="", help="tag of the images (cnai's version)")
-    add("--catalog", type=Path, help="a catalog to write the references into, for example images/catalog.toml")
-    add("--values", type=Path, help="a values file for helm to write the references into: helm-values.images.yaml")
-    add("--sbom", type=Path, metavar="FOLDER", help="write what each image holds there (CycloneDX)")
-    add("--engine", choices=ENGINES, help="what builds (the one that is installed)")
-    add("--base", default="", help="the Debian 12 to build on (debian:bookworm-slim)")
-    add("--torch-index", default="", metavar="URL", help="where PyTorch comes from, for example a build without CUDA")
-    add("--fresh", action="store_true", help="build all packages again, on today's Debian with its corrections")
-    add("--build-option", action="append", default=[], metavar="=OPTION", help="another option of the engine's build")
-    add("--push-option", action="append", default=[], metavar="=OPTION", help="another option of the engine's push")
+    add("--catalog", type=Path, help="catalog to write the references into, for example images/catalog.toml")
+    add("--values", type=Path, help="Helm values file to write the references into: helm-values.images.yaml")
+    add("--sbom", type=Path, metavar="FOLDER", help="folder to write each image's list of contents into (CycloneDX)")
+    add("--engine", choices=ENGINES, help="program that builds (the installed one)")
+    add("--base", default="", help="Debian 12 image to build on (debian:bookworm-slim)")
+    add("--torch-index", default="", metavar="URL", help="index to install PyTorch from, for example one without CUDA")
+    add("--fresh", action="store_true", help="build all packages again, on the current Debian with its security fixes")
+    add("--build-option", action="append", default=[], metavar="=OPTION", help="extra option for the engine's build")
+    add("--push-option", action="append", default=[], metavar="=OPTION", help="extra option for the engine's push")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What is built on what: an image's Dockerfile names its parent, and its parent's packages are its lowest layers."""
+"""Chain: the order of images. An image's Dockerfile names its parent; the parent's packages are its lowest layers."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "images"
 CODE = FOLDER / "code"
-"""What adds cnai's own code to the packages of any image."""
+"""The folder of the Dockerfile that adds cnai's own code to the packages of any image."""
 LOCAL = "localhost/cnai"
 _PARENT = re.compile(rf"^ARG PARENT={LOCAL}/([a-z-]+):packages$", re.MULTILINE)
 _COPIED = re.compile(r"^COPY (.+) \S+$", re.MULTILINE)
 
 
 class ImageError(Exception):
-    """An image can't be built like this; one line says why and what to do."""
+    """An image can't be built; the message says in one line why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image, by its folder; `parent` is "" for the one that all others inherit."""
+    """An image, named after its folder; `parent` is "" for the base, which all other images inherit from."""
 
     name: str
     parent: str
     files: tuple[str, ...]
-    """What its Dockerfile copies from the checkout."""
+    """The files that the image's Dockerfile copies from the checkout."""
 
     @property
     def locks(self) -> tuple[str, ...]:
-        """Return the locks of what it adds."""
+        """Return the lock files of the packages that the image adds."""
         return tuple(file for file in self.files if file.startswith("locks/"))
 
     @property
@@ -51,21 +51,21 @@ def images() -> dict[str, Image]:
 
 
 def lineage(name: str, known: dict[str, Image]) -> list[Image]:
-    """Return an image and what it inherits, the base first."""
+    """Return an image and its ancestors, the base first."""
     if name not in known:
-        raise ImageError(f"no image {name!r}; there are: {', '.join(sorted(known))}")
+        raise ImageError(f"no image {name!r}; the images are: {', '.join(sorted(known))}")
     image = known[name]
     return [*(lineage(image.parent, known) if image.parent else []), image]
 
 
 def order(names: Iterable[str], known: dict[str, Image]) -> list[Image]:
-    """Return the named images and all that they inherit, parents first."""
+    """Return the named images and all their ancestors, parents first."""
     needed = {image.name for name in names for image in lineage(name, known)}
     return [image for image in known.values() if image.name in needed]
 
 
 def fingerprint(name: str, known: dict[str, Image], settings: Iterable[str] = ()) -> str:
-    """Return a hash of all that decides which packages an image has."""
+    """Return a hash of everything that determines an image's packages."""
     digest = hashlib.sha256("\0".join(settings).encode())
     for ancestor in lineage(name, known):
         for path in (ancestor.dockerfile, *(ROOT / file for file in ancestor.files)):

@@ -1,4 +1,4 @@
-"""The programs that build and push images. Docker and Buildah take the same words for a build."""
+"""The programs that build and push images. Docker and Buildah take the same arguments for a build."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENGINES = ("docker", "buildah")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Docker or Buildah, with the options of every build and push, and further environment variables."""
+    """Docker or Buildah, with options for every build and push and additional environment variables."""
 
     program: str
     build_options: tuple[str, ...] = ()
@@ -30,10 +30,10 @@ class Engine:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def build(self, dockerfile: Path, arguments: Mapping[str, str], *options: str, keep_layers: bool = True) -> None:
-        """Build a Dockerfile; the checkout is its context. Layers that were kept are not built again."""
+        """Build a Dockerfile with the checkout as its context; kept layers are not built again."""
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         words = ["build", f"--file={dockerfile.relative_to(ROOT)}", *given, *self.build_options, *options, "."]
-        # Docker keeps layers always. Buildah does when told so, and makes an image of each line for it.
+        # Docker always keeps layers. Buildah keeps them only on request, and creates an image per line for that.
         self._call(*words, BUILDAH_LAYERS=str(keep_layers).lower())
 
     def has(self, image: str) -> bool:
@@ -45,11 +45,11 @@ class Engine:
         return True
 
     def remove(self, image: str) -> None:
-        """Take a name from an image; what nothing else is built on goes away."""
+        """Remove a name from an image, and delete the layers that no other image uses."""
         self._call("rmi", image)
 
     def tags(self, repository: str) -> list[str]:
-        """Return the tags of a repository on this machine, the newest first."""
+        """Return the tags of a repository on this machine, newest first."""
         return self._call("images", "--format={{.Tag}}", f"--filter=reference={repository}:*").split()
 
     def push(self, image: str, there: str) -> str:
@@ -67,7 +67,7 @@ class Engine:
         self._call("push", "--quiet", *self.push_options, there)
         found: list[str] = json.loads(self._call("inspect", "--type=image", "--format={{json .RepoDigests}}", there))
         repository = there.rpartition(":")[0]
-        return next(digest for name, _, digest in (one.partition("@") for one in found) if name == repository)
+        return next(digest for name, _, digest in (entry.partition("@") for entry in found) if name == repository)
 
     def _call(self, *words: str, **more: str) -> str:
         command = [self.program, *words]
@@ -80,13 +80,15 @@ class Engine:
 
 
 def choose(name: str | None) -> str:
-    """Return the engine that was asked for, or the one that is installed."""
+    """Return the requested engine, or the first installed one that works."""
     for program in [name] if name else ENGINES:
         if shutil.which(program) and _answers(program):
             return program
-    raise ImageError(f"{name or ' or '.join(ENGINES)} doesn't run here; install docker or buildah, --engine names one")
+    raise ImageError(
+        f"{name or ' or '.join(ENGINES)} doesn't run here; install docker or buildah, or choose one with --engine"
+    )
 
 
 def _answers(program: str) -> bool:
-    """Tell whether an engine works: Docker's command may be there without its service."""
+    """Tell whether an engine works; Docker's command may be installed without a running service."""
     return subprocess.run([program, "info"], capture_output=True, stdin=subprocess.DEVNULL).returncode == 0

@@ -1,4 +1,4 @@
-"""Make images: cnai's wheel once, the packages of each image where they changed, cnai's code on top, then push."""
+"""Makes images: builds cnai's wheel once and each image's packages if they changed, adds cnai's code, then pushes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ WHEELS = ROOT / "build" / "wheel"
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """How images are made here: with which engine, on which base, and from which index PyTorch comes.
+    """Builds images with an engine, on a base, with PyTorch from an index.
 
-    `fresh` builds packages again that are there, on today's base: what a Dockerfile says is the same, Debian is not.
+    `fresh` rebuilds existing packages on the current base: the Dockerfiles may be unchanged, but Debian isn't.
     """
 
     engine: Engine
@@ -41,7 +41,7 @@ class Maker:
     known: dict[str, Image] = field(default_factory=images)
 
     def packages(self, names: Iterable[str]) -> dict[str, str]:
-        """Build the packages of these images and of all that they inherit; return what each is called here."""
+        """Build the packages of these images and of their ancestors; return their local names by image."""
         made: dict[str, str] = {}
         for image in order(names, self.known):
             made[image.name] = self.packages_name(image.name)
@@ -52,14 +52,14 @@ class Maker:
         return made
 
     def finish(self, name: str, packages: str, tag: str) -> str:
-        """Put cnai's code onto an image's packages; return what the image is called here."""
+        """Add cnai's code to an image's packages; return the image's local name."""
         made = f"{LOCAL}/{name}:{tag}"
         with _timed(f"{name}: code"):
             self._code(packages, *labels(name), f"--tag={made}")
         return made
 
     def sbom(self, name: str, packages: str, folder: Path) -> Path:
-        """Write what an image holds to a folder."""
+        """Write an image's list of contents to a folder."""
         with tempfile.TemporaryDirectory() as out:
             self._code(packages, "--target=sbom", f"--output=type=local,dest={out}")
             folder.mkdir(parents=True, exist_ok=True)
@@ -69,27 +69,27 @@ class Maker:
         self.engine.build(CODE / "Dockerfile", {"PACKAGES": packages}, *options, keep_layers=False)
 
     def push(self, made: str, registry: str, there: str) -> str:
-        """Push an image, and return the reference that pods name: its repository and digest."""
+        """Push an image, and return its reference for pods: repository and digest."""
         with _timed(f"{made.rpartition('/')[2].partition(':')[0]}: push"):
             digest = self.engine.push(made, made.replace(LOCAL, there, 1))
         return f"{made.replace(LOCAL, registry, 1).rpartition(':')[0]}@{digest}"
 
     def packages_name(self, name: str) -> str:
-        """Return what the packages of an image are called here; other packages have another name."""
+        """Return the local name of an image's packages, which contains their fingerprint."""
         return f"{LOCAL}/{name}:packages-{fingerprint(name, self.known, (self.base, self.torch_index))}"
 
     def _freshness(self, image: Image) -> list[str]:
         return ["--no-cache", *([] if image.parent else ["--pull"])] if self.fresh else []
 
     def _arguments(self, image: Image, made: dict[str, str]) -> dict[str, str]:
-        """Return what the Dockerfile is told; what it doesn't declare, engines complain about."""
+        """Return the build arguments that the Dockerfile declares; engines complain about any others."""
         given = {"PARENT": made.get(image.parent, ""), "BASE": self.base, "TORCH_INDEX": self.torch_index}
         declared = image.dockerfile.read_text()
         return {name: value for name, value in given.items() if value and f"ARG {name}" in declared}
 
 
 def wheel() -> Path:
-    """Build cnai's wheel, the same bytes for the same code, and return it."""
+    """Build cnai's wheel reproducibly and return its path."""
     shutil.rmtree(WHEELS, ignore_errors=True)
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(WHEELS)]
     env = {**os.environ, "PYTHONPATH": str(Path(sys.prefix) / "tools")}
@@ -101,7 +101,7 @@ def wheel() -> Path:
 
 
 def content(packages: str) -> str:
-    """Return a hash of all that an image holds: that of its packages is in their name, cnai's code is in the wheel."""
+    """Return a hash of an image's contents: of its packages' name, which has their hash, and of the wheel and code/."""
     digest = hashlib.sha256(packages.encode())
     for path in sorted([*WHEELS.glob("*.whl"), *(path for path in CODE.iterdir() if path.is_file())]):
         digest.update(path.read_bytes())
@@ -109,7 +109,7 @@ def content(packages: str) -> str:
 
 
 def labels(name: str) -> list[str]:
-    """Return the options that label an image, with the words of the OCI."""
+    """Return the options that label an image with OCI annotation keys."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     known = {
         "title": f"cnai {name}",
@@ -123,12 +123,12 @@ def labels(name: str) -> list[str]:
 
 
 def _public(address: str) -> str:
-    """Return an address that others can use and that names nobody's account, else nothing."""
+    """Return the address if it is public and contains no account name, otherwise ""."""
     return address if address.startswith("https://") and "@" not in address else ""
 
 
 def _git(*words: str) -> str:
-    """Return what git says, nothing outside a checkout."""
+    """Return git's output, "" outside a checkout."""
     try:
         done = subprocess.run(["git", *words], cwd=ROOT, text=True, capture_output=True)
     except OSError:

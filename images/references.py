@@ -1,4 +1,4 @@
-"""Write what was pushed into a catalog: the `reference` of its images; comments and everything else stay."""
+"""Writes the references of pushed images into a catalog; comments and everything else stay."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _REFERENCE = re.compile(r"\s*reference\s*=")
 
 
 def write(text: str, references: Mapping[str, str]) -> str:
-    """Return a catalog's text in which every image that names the Dockerfile of a built one has its reference."""
+    """Return a catalog's text with a reference in every image whose Dockerfile was built."""
     tables = [_with_reference(table, references) for table in _tables(text)]
     return "".join(line for table in tables for line in table)
 
 
 def _tables(text: str) -> Iterator[list[str]]:
-    """Yield the lines of each table, first those before any."""
+    """Yield the lines of each table, after the lines before the first table."""
     table: list[str] = []
     for line in text.splitlines(keepends=True):
         if _TABLE.match(line):

@@ -1,4 +1,4 @@
-"""Where a build's packages come from: wherever pip and npm look here, lent as secrets that no image keeps."""
+"""Sources: a build gets packages from the same places as pip and npm here, through secrets that no image keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LINE = re.compile(r"(?:global|install|:env:)\.([a-z-]+)='(.*)'")
 
 
 def secrets(folder: Path) -> list[str]:
-    """Write pip's configuration to a folder that only its owner reads, and return what a build is told."""
+    """Write pip's configuration to a folder that only its owner can read, and return the build's options."""
     folder.chmod(0o700)
     known = configuration()
     text = render(known)
@@ -25,7 +25,7 @@ def secrets(folder: Path) -> list[str]:
 
 
 def configuration() -> dict[str, str]:
-    """Return pip's settings; the environment's come last and win, as with pip."""
+    """Return pip's settings; those from the environment override the others, as in pip."""
     for python in (sys.executable, "python3"):
         done = subprocess.run([python, "-m", "pip", "config", "list"], text=True, capture_output=True)
         if done.returncode == 0:
@@ -36,7 +36,7 @@ def configuration() -> dict[str, str]:
 
 
 def render(known: dict[str, str]) -> str:
-    """Return pip.conf; the certificate authorities are where the build finds them."""
+    """Return the text of pip.conf, with the path of the certificate authorities inside the build."""
     lines = [f"{name} = {value.replace(chr(10), ' ')}" for name, value in known.items() if name in SETTINGS]
     if "cert" in known:
         lines.append("cert = /run/secrets/ca")

@@ -1,4 +1,4 @@
-"""Write what was pushed into a values file for helm, the one that comes after helm-values.yaml."""
+"""Writes the references of pushed images into a Helm values file, which is read after helm-values.yaml."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _HUB = "hub"
 
 
 def write(text: str, references: Mapping[str, str], catalog: str) -> str:
-    """Return the text of a values file with these references in it; what it says of other images stays.
+    """Return the text of a values file with these references added; its references of other images stay.
 
-    `references` are by the folders of Dockerfiles, those for the hub by the names that the catalog gives their images.
+    The keys of `references` are the folders of Dockerfiles; the file's keys are the catalog's names of the images.
     """
     try:
         values: dict[str, Any] = json.loads(text.removeprefix(HEADER) or "{}")
@@ -40,6 +40,6 @@ def _by_name(references: Mapping[str, str], catalog: str) -> dict[str, str]:
 
 
 def _image(reference: str) -> dict[str, str]:
-    """Return name and tag; the chart puts a colon between them, which a digest has, too."""
+    """Split a reference at its last colon, because the chart joins name and tag with a colon; a digest has one, too."""
     name, _, tag = reference.rpartition(":")
     return {"name": name, "tag": tag}

@@ -1,4 +1,4 @@
-"""A pad to draw a digit on, as the pictures in scikit-learn's digits were made: 32 × 32 dots, counted in blocks of 4 × 4."""
+"""A pad to draw a digit on, in the format of scikit-learn's digits: 32 × 32 dots, counted in blocks of 4 × 4."""
 
 import anywidget
 import numpy as np
@@ -49,7 +49,7 @@ class DrawingPad(anywidget.AnyWidget):
           model.save_changes();
         });
         model.on("change:dots", load);
-        requestAnimationFrame(load); // by then it is in the page, whose colors it takes
+        requestAnimationFrame(load); // by then the canvas is on the page, whose text color it uses
       },
     };
     """
@@ -59,7 +59,7 @@ class DrawingPad(anywidget.AnyWidget):
     """
 
     def picture(self):
-        """Return the drawing as 64 numbers from 0 to 16, moved and stretched to fill the picture as the examples do."""
+        """Return the drawing as 64 numbers from 0 to 16, moved and stretched to fill the picture like the examples."""
         ink = np.array(list(self.dots), dtype=int).reshape(DOTS, DOTS)
         rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
         if not len(rows):
@@ -75,10 +75,10 @@ class DrawingPad(anywidget.AnyWidget):
         return blocks.reshape(-1).astype(np.float32)
 
     def show(self, picture):
-        """Put one of the examples, 64 numbers from 0 to 16, on the pad."""
+        """Show an example (64 numbers from 0 to 16) on the pad."""
         dark = np.asarray(picture).reshape(BLOCKS, BLOCKS) >= 6
         self.dots = "".join("1" if dot else "0" for dot in np.kron(dark, np.ones((4, 4), dtype=bool)).reshape(-1))
 
     def clear(self):
-        """Take all ink away."""
+        """Remove all ink."""
         self.dots = "0" * DOTS * DOTS

@@ -1,1 +1,1 @@
-"""Bench on a cluster: our hub beside plain KubeSpawner, our engine beside a bare KubeCluster, with the same image."""
+"""Bench on a cluster: compares our hub with plain KubeSpawner and our engine with a bare KubeCluster, on one image."""

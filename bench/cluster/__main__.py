@@ -1,4 +1,4 @@
-"""`make bench-cluster`: hubs and engines in turns on KUBECONFIG's cluster; writes its part of docs/benchmarks.md."""
+"""`make bench-cluster`: runs hubs and engines in turns on KUBECONFIG's cluster; writes a part of docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> None:
     """Run the rounds and write the part of the page."""
     parser = argparse.ArgumentParser(prog="make bench-cluster", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each (3)")
-    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="these only; writes no page")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="run only these, write no page")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args()
     cluster = realcluster.connect()
@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = builtimages.Images(cluster, Path(folder))
         for name in options.only:
-            rows += _said(PARTS[name](cluster, images, Path(folder), options.rounds))
+            rows += _printed(PARTS[name](cluster, images, Path(folder), options.rounds))
             tenancy.wait_until_gone(cluster)
         tenancy.leave(cluster)
     rows.append({"name": "left", "value": len(left := leftovers.since(cluster, before))})
@@ -48,7 +48,7 @@ def main() -> None:
         print(f"wrote {options.page}")
 
 
-def _said(rows: Iterator[dict]) -> Iterator[dict]:
+def _printed(rows: Iterator[dict]) -> Iterator[dict]:
     for row in rows:
         print(json.dumps(row), flush=True)
         yield row

@@ -1,4 +1,4 @@
-"""Runs in a notebook's pod: `live N`, `nothing`, `bare`, `kill`, `bare-kill`; prints JSON lines of what happens."""
+"""Runs in a notebook's pod: `live N`, `nothing`, `bare`, `kill`, `bare-kill`; prints its measurements as JSON lines."""
 
 import json
 import os
@@ -14,7 +14,7 @@ ATTEMPTS = 3
 
 
 def fit(steps):
-    """Be a training as small as one can be."""
+    """Train the smallest possible model."""
     import torch
 
     ctx = cnai.context()
@@ -42,7 +42,7 @@ def until(found, seconds=300):
 
 
 def train(steps=5, **more):
-    """Return a run and the seconds from the call until this process has heard of its first step."""
+    """Return a run and the seconds from the call until this process receives the run's first step."""
     start = time.time()
     run = cnai.train(fit, (steps,), ranks=1, flavor=FLAVOR, checkpoint_every=20, **more)
     until(lambda: run.step is not None or run.state.final)
@@ -52,7 +52,7 @@ def train(steps=5, **more):
 
 
 def live(times):
-    """With an engine that is there."""
+    """Measure runs on a live engine."""
     train()[0].wait()
     for _ in range(int(times)):
         run, seconds = train()
@@ -61,7 +61,7 @@ def live(times):
 
 
 def nothing(_):
-    """Without an engine, in a kernel that has loaded what `%load_ext cnai` does."""
+    """Measure a run without an engine, in a kernel that has loaded all modules that `%load_ext cnai` loads."""
     warm_up()
     time.sleep(WARM_UP_SECONDS)
     run, seconds = train()
@@ -70,7 +70,7 @@ def nothing(_):
 
 
 def kill(_):
-    """Say when the run may be disturbed, and when it goes on."""
+    """Print when the run's node may be killed, and when the run continues."""
     run, _ = train(100_000)
     until(lambda: run.step > 30)
     say(ready=time.time())
@@ -82,10 +82,10 @@ def kill(_):
 
 
 def bare_cluster(image):
-    """Return a KubeCluster, a client that has had an answer, and the seconds that took.
+    """Return a KubeCluster, a client that has received an answer, and the seconds until then.
 
-    Two handlers of the stock operator race for a new cluster's phase. When "Pending" is written last, KubeCluster waits
-    in vain for "Running" (dask-kubernetes 2026.3.0); such an attempt doesn't count.
+    Two handlers of the stock operator race to write a new cluster's phase. If "Pending" is written last, KubeCluster
+    waits in vain for "Running" (dask-kubernetes 2026.3.0); such an attempt doesn't count.
     """
     for _ in range(ATTEMPTS - 1):
         try:
@@ -96,7 +96,7 @@ def bare_cluster(image):
 
 
 def started(image):
-    """Start a KubeCluster of the same pods that run Dask's own programs."""
+    """Start a KubeCluster with the same pods, which run Dask's own programs instead of ours."""
     from dask_kubernetes.operator import KubeCluster
     from distributed import Client
 
@@ -122,7 +122,7 @@ def started(image):
 
 
 def bare(image):
-    """From nothing, without cnai."""
+    """Measure a bare KubeCluster, from nothing and without cnai."""
     cluster, client, seconds = bare_cluster(image)
     say(name="from nothing: bare KubeCluster → first answer", value=seconds)
     client.close()
@@ -130,7 +130,7 @@ def bare(image):
 
 
 def bare_kill(image):
-    """Say when the bare cluster may be disturbed, and when another worker is there."""
+    """Print when the bare cluster's node may be killed, and when the new worker has registered."""
     cluster, client, _ = bare_cluster(image)
     workers = lambda: {worker["id"] + address for address, worker in client.scheduler_info()["workers"].items()}  # noqa: E731
     before = workers()

@@ -1,4 +1,4 @@
-"""What is on a cluster that somebody would have to own."""
+"""Leftovers: lists a cluster's objects, to find those that the bench failed to delete."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PATIENCE_SECONDS = 90.0
 
 
 def listing(cluster: Cluster) -> set[str]:
-    """Return what there is, as kind/namespace/name."""
+    """Return the cluster's objects as kind/namespace/name."""
     items = cluster.get(KINDS, "-A")["items"]
     return {f"{each['kind']}/{each['metadata'].get('namespace', '')}/{each['metadata']['name']}" for each in items}
 
 
 def since(cluster: Cluster, before: set[str]) -> list[str]:
-    """Return what has come and not gone, when all that is going had its time."""
+    """Return the objects created since `before` that still exist after a grace period for deletions."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (left := listing(cluster) - before) and time.monotonic() < deadline:
         time.sleep(1)

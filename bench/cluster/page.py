@@ -1,4 +1,4 @@
-"""The part of the page with the results on a cluster."""
+"""The results on a cluster, as a part of the page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import statistics
 HEAD = "## On a cluster"
 INTRO = """{head}
 
-Written by `make bench-cluster`: on one cluster, with the same image, in turns ({rounds} rounds). Plain KubeSpawner is
-the stock chart's, with the same limits and a home; the bare KubeCluster has the same pods, which run Dask's own
-programs, and the same operator; unlike a node of a training its worker imports no PyTorch, which with what
-optimizers and the elastic agent need takes about two seconds of CPU. A node is killed without grace. Times are
-medians (range).
+Written by `make bench-cluster`: measured on one cluster, with the same image, in turns ({rounds} rounds). Plain
+KubeSpawner is the stock chart's, with the same limits and a home. The bare KubeCluster has the same operator and the
+same pods, which run Dask's own programs; unlike a node of a run, its worker does not import PyTorch, which takes about
+two seconds of CPU together with the modules that optimizers and the elastic agent need. A node is killed without a
+grace period. Times are medians (range).
 
 Measured {date} in {minutes:.0f} minutes on {where}.
 
@@ -20,7 +20,7 @@ Measured {date} in {minutes:.0f} minutes on {where}.
 
 
 def render(rows: list[dict], rounds: int, seconds: float, where: str = "") -> str:
-    """Return the part as Markdown."""
+    """Return the page's part as Markdown."""
     from bench.page import _machine, _table
 
     values: dict[str, list[float]] = {}
@@ -40,12 +40,12 @@ def render(rows: list[dict], rounds: int, seconds: float, where: str = "") -> st
 
 
 def joined(page: str, part: str) -> str:
-    """Put the part at the end of a page in place of an older one."""
+    """Append the part to a page, in place of an older one."""
     return page.partition(f"\n{HEAD}\n")[0].rstrip() + "\n\n" + part.rstrip() + "\n"
 
 
 def kept(page: str) -> str:
-    """Return the part that a page has, empty if it has none."""
+    """Return a page's part with the results on a cluster, empty if it has none."""
     _, found, part = page.partition(f"\n{HEAD}\n")
     return f"\n{HEAD}\n{part}" if found else ""
 

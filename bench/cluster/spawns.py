@@ -1,4 +1,4 @@
-"""From the request for a server until the hub says it is ready: ours, and plain KubeSpawner with the same image."""
+"""Measures the time from the request for a server until the hub reports it ready: our hub and plain KubeSpawner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLL_SECONDS = 0.05
 
 
 def rows(cluster: Cluster, images: Mapping[str, str], _: Path, rounds: int) -> Iterator[dict[str, Any]]:
-    """Yield seconds of spawns, first those that make a person's namespace and home."""
+    """Yield seconds of spawns; the first spawns also create the person's namespace and home."""
     with (
         hubpod.installed(cluster, images, _ours()) as ours,
         hubpod.installed(cluster, images, _plain(images["notebook"])) as plain,
@@ -52,7 +52,7 @@ def _ours() -> dict[str, Any]:
 
 
 def _plain(image: str) -> dict[str, Any]:
-    """Return values that leave the chart's spawner as it is, with the same image, limits and a home."""
+    """Return Helm values that keep the chart's own spawner, with the same image, the same limits and a home."""
     home = {"name": "home", "persistentVolumeClaim": {"claimName": "home-{user_server}"}}
     context = {"capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     spawner = {

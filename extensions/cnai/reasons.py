@@ -1,6 +1,6 @@
-"""Reasons, in plain words: why a pod doesn't start, and why the API server refused something.
+"""Reasons: explains in plain words why a pod doesn't start, and why the API server refused a request.
 
-Pure functions of what Kubernetes says, for the hub's pages and for runs; nothing here asks a cluster.
+Pure functions of Kubernetes objects and messages, for the hub's pages and for runs; this module calls no cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-# A container that ended so often doesn't come up by waiting.
+# After this many restarts, waiting longer won't help a container.
 _HOPELESS_RESTARTS = 3
 
 _PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
@@ -27,23 +27,23 @@ _NO_ACCESS = re.compile(r"unauthorized|denied|forbidden|authentication required|
 
 
 class Reason(str):
-    """One plain sentence without its period; empty: nothing is wrong.
+    """One plain sentence without its period, empty if nothing is wrong.
 
-    `heals` tells whether waiting may be enough. What doesn't heal should be given up at once.
+    `heals` tells whether the problem may go away by itself. If not, callers should give up immediately.
     """
 
     __slots__ = ("heals",)
     heals: bool
 
     def __new__(cls, text: str = "", *, heals: bool = True) -> Reason:
-        """Return the sentence with its prospect."""
+        """Return the sentence with its `heals`."""
         reason = super().__new__(cls, text)
         reason.heals = heals
         return reason
 
 
 def of_pod(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()) -> Reason:
-    """Say why a pod doesn't run; empty when nothing is wrong. Events of other objects may be among the given ones."""
+    """Return why a pod doesn't run, empty if nothing is wrong. `events` may include events of other objects."""
     own = _of(pod, events)
     for reason in (_ended(pod), _container(pod, own), _unscheduled(pod), _preparing(pod, own)):
         if reason:
@@ -52,7 +52,7 @@ def of_pod(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()) -> 
 
 
 def of_refusal(message: str) -> Reason:
-    """Say why the API server refused, from its message or the JSON around it; repeating the question won't help."""
+    """Return why the API server refused a request, from its message or the JSON around the message; never heals."""
     text = _plain(message)
     for pattern, sentence in _REFUSALS:
         if found := pattern.search(text):
@@ -61,7 +61,7 @@ def of_refusal(message: str) -> Reason:
 
 
 def amount(resource: str, value: str | float) -> str:
-    """Return so much of a resource as people say it: `2 GPUs`, `64 GiB of memory`, `1.5 CPUs`."""
+    """Return an amount of a resource in plain words: `2 GPUs`, `64 GiB of memory`, `1.5 CPUs`."""
     number = quantity(value)
     name = resource.removeprefix("requests.").removeprefix("limits.")
     if name == "memory":
@@ -76,7 +76,7 @@ def amount(resource: str, value: str | float) -> str:
 
 
 def product(label: str) -> str:
-    """Return the name by which people know a GPU: `H100` of `NVIDIA-H100-80GB-HBM3`, `GeForce RTX 4090`."""
+    """Return a GPU's common name, from its product label: `H100` for `NVIDIA-H100-80GB-HBM3`, `GeForce RTX 4090`."""
     words = [word for word in label.split("-") if word not in {"NVIDIA", "Tesla"}]
     model = next((number for number, word in enumerate(words) if any(map(str.isdigit, word))), len(words) - 1)
     return " ".join(words[: model + 1])
@@ -89,7 +89,7 @@ _UNITS |= {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9,
 
 
 def quantity(text: str | float) -> float:
-    """Return a quantity of Kubernetes (`500m`, `64Gi`, `2`) as a number."""
+    """Return a Kubernetes quantity (`500m`, `64Gi`, `2`) as a number."""
     found = re.fullmatch(r"([+-]?[\d.]+(?:[eE][+-]?\d+)?)([A-Za-z]*)", str(text).strip())
     if not found or found[2] not in _UNITS:
         raise ValueError(f"not a quantity: {text!r}")
@@ -97,12 +97,12 @@ def quantity(text: str | float) -> float:
 
 
 def seconds(text: str) -> float:
-    """Return a time of the API server in seconds since 1970 (UTC)."""
+    """Return a timestamp of the API server in seconds since 1970 (UTC)."""
     return datetime.fromisoformat(text).timestamp()
 
 
 def last_seen(event: Mapping[str, Any]) -> float:
-    """Return when an event happened last, in seconds since 1970, whichever of its times are set; 0 if none is."""
+    """Return when an event last happened, in seconds since 1970: the latest of its set times, 0 if none is set."""
     series, metadata = event.get("series") or {}, event.get("metadata") or {}
     times = (
         series.get("lastObservedTime"),
@@ -114,7 +114,7 @@ def last_seen(event: Mapping[str, Any]) -> float:
 
 
 def _of(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the events of this very pod, the newest first; one of the same name may have been there before."""
+    """Return the events of this pod, newest first, without those of an earlier pod of the same name."""
     metadata = pod.get("metadata") or {}
     name, uid = metadata.get("name"), metadata.get("uid")
     own = []
@@ -126,59 +126,59 @@ def _of(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[Map
 
 
 def _ended(pod: Mapping[str, Any]) -> Reason:
-    """Say why a pod is over: it never comes back by itself, a new one may."""
+    """Return why a pod has ended for good; only a new pod can replace it."""
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
             why = _plain(condition.get("message") or "")
-            return Reason(f"Kubernetes took the pod's place away: {why}", heals=False)
+            return Reason(f"Kubernetes terminated the pod: {why}", heals=False)
     if status.get("phase") == "Failed" and status.get("reason"):
-        return Reason(f"the pod was ended ({status['reason']}): {_plain(status.get('message') or '')}", heals=False)
+        return Reason(f"the pod failed ({status['reason']}): {_plain(status.get('message') or '')}", heals=False)
     return Reason()
 
 
 def _container(pod: Mapping[str, Any], events: list[Mapping[str, Any]]) -> Reason:
     status = pod.get("status") or {}
-    for one in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
-        state = one.get("state") or {}
+    for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        state = container.get("state") or {}
         waiting = state.get("waiting") or {}
         why = waiting.get("reason")
         if why in _PULLING:
-            return _pull(one.get("image") or "", why, waiting.get("message") or "", events)
+            return _pull(container.get("image") or "", why, waiting.get("message") or "", events)
         if why == "CrashLoopBackOff":
-            return _crash(pod, one, one.get("lastState") or {})
+            return _crash(pod, container, container.get("lastState") or {})
         if why in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
-            return Reason(f"the container can't be made: {_plain(waiting.get('message') or why)}", heals=False)
+            return Reason(f"the container can't be created: {_plain(waiting.get('message') or why)}", heals=False)
         if (state.get("terminated") or {}).get("exitCode"):
-            return _crash(pod, one, state)
+            return _crash(pod, container, state)
     return Reason()
 
 
 def _pull(image: str, why: str, message: str, events: list[Mapping[str, Any]]) -> Reason:
-    said = [str(event.get("message") or "") for event in events if event.get("reason") == "Failed"]
-    text = f"{why} {message} {' '.join(said)}"
+    failures = [str(event.get("message") or "") for event in events if event.get("reason") == "Failed"]
+    text = f"{why} {message} {' '.join(failures)}"
     if _NO_SUCH_IMAGE.search(text):
         return Reason(f"the image can't be pulled: {image} doesn't exist in its registry", heals=False)
     if _NO_ACCESS.search(text):
-        return Reason(f"the image can't be pulled: the registry doesn't give out {image}", heals=False)
+        return Reason(f"the image can't be pulled: the registry denies access to {image}", heals=False)
     if why == "ErrImageNeverPull":
-        return Reason(f"the image can't be pulled: {image} isn't on the node, and may not be fetched", heals=False)
-    detail = _plain(next((line for line in said if "Failed to pull" in line), message)).rpartition(": ")[2]
+        return Reason(f"the image can't be used: {image} isn't on the node, and the pull policy is Never", heals=False)
+    detail = _plain(next((line for line in failures if "Failed to pull" in line), message)).rpartition(": ")[2]
     return Reason(f"the image can't be pulled yet: {image}: {detail or why}; Kubernetes tries again")
 
 
-def _crash(pod: Mapping[str, Any], one: Mapping[str, Any], state: Mapping[str, Any]) -> Reason:
+def _crash(pod: Mapping[str, Any], container: Mapping[str, Any], state: Mapping[str, Any]) -> Reason:
     ended = state.get("terminated") or {}
-    restarts = int(one.get("restartCount") or 0)
+    restarts = int(container.get("restartCount") or 0)
     never = (pod.get("spec") or {}).get("restartPolicy") == "Never"
     heals = restarts < _HOPELESS_RESTARTS and not never
     if ended.get("reason") == "OOMKilled":
         limit = _limits(pod).get("memory")
-        of = f" ({amount('memory', limit)})" if limit else ""
-        return Reason(f"the pod needed more memory than its flavor has{of} and was killed", heals=heals)
+        size = f" ({amount('memory', limit)})" if limit else ""
+        return Reason(f"the pod needed more memory than its flavor has{size} and was killed", heals=heals)
     times = f", {restarts + 1} times" if restarts else ""
-    said = f": {_plain(ended['message'])}" if ended.get("message") else ""
-    return Reason(f"the pod's program ended (exit code {ended.get('exitCode', '?')}{times}){said}", heals=heals)
+    message = f": {_plain(ended['message'])}" if ended.get("message") else ""
+    return Reason(f"the pod's program ended (exit code {ended.get('exitCode', '?')}{times}){message}", heals=heals)
 
 
 def _unscheduled(pod: Mapping[str, Any]) -> Reason:
@@ -186,7 +186,7 @@ def _unscheduled(pod: Mapping[str, Any]) -> Reason:
         if condition.get("type") != "PodScheduled" or condition.get("status") != "False":
             continue
         if condition.get("reason") == "SchedulingGated":
-            return Reason("the pod waits in the queue until its turn comes")
+            return Reason("the pod waits for its turn in the queue")
         return Reason(_no_node(pod, str(condition.get("message") or "")))
     return Reason()
 
@@ -196,7 +196,7 @@ def _no_node(pod: Mapping[str, Any], message: str) -> str:
     if claim := re.search(r'persistentvolumeclaim "([^"]+)" not found', message):
         return f"the volume claim {claim[1]!r} doesn't exist"
     if "unbound immediate PersistentVolumeClaims" in message:
-        return "the pod waits for its volume, which isn't there yet"
+        return "the pod waits for its volume, which doesn't exist yet"
     selector = spec.get("nodeSelector") or {}
     gpu = product(selector.get(GPU_PRODUCT, ""))
     if f"Insufficient {GPU}" in message:
@@ -206,17 +206,17 @@ def _no_node(pod: Mapping[str, Any], message: str) -> str:
         if f"Insufficient {resource}" in message:
             return f"no node has {amount(resource, _requests(pod).get(resource, 0))} free"
     if "Too many pods" in message:
-        return "no node takes another pod"
+        return "no node has room for another pod"
     if "didn't match Pod's node affinity/selector" in message and selector:
         labels = ", ".join(f"{key}={value}" for key, value in selector.items())
         return f"no node has {gpu} GPUs" if gpu else f"no node is labeled {labels}"
     if "untolerated taint" in message:
-        return "every node that is free is kept for something else"
-    return f"no node can take the pod: {_plain(message) or 'the scheduler has not said why'}"
+        return "every free node is reserved for other workloads"
+    return f"no node can run the pod: {_plain(message) or 'the scheduler gave no reason'}"
 
 
 def _preparing(pod: Mapping[str, Any], events: list[Mapping[str, Any]]) -> Reason:
-    """Say what a scheduled pod waits for before its containers run."""
+    """Return what a scheduled pod waits for before its containers start."""
     status = pod.get("status") or {}
     if status.get("phase") not in (None, "Pending") or not events:
         return Reason()
@@ -225,7 +225,7 @@ def _preparing(pod: Mapping[str, Any], events: list[Mapping[str, Any]]) -> Reaso
     if why in {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}:
         return Reason(f"a volume can't be mounted yet: {message}; Kubernetes tries again")
     if why == "FailedCreatePodSandBox":
-        return Reason(f"the node can't make the pod yet: {message}; Kubernetes tries again")
+        return Reason(f"the node can't create the pod yet: {message}; Kubernetes tries again")
     if why == "Pulling":
         image = re.search(r'"([^"]+)"', message)
         return Reason(f"still pulling the image{f' {image[1]}' if image else ''}")
@@ -250,7 +250,7 @@ def _requests(pod: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(message: str) -> str:
-    """Return what a message says on one line, out of the JSON that clients put around it."""
+    """Return a message as one line, extracted from the JSON that clients put around it."""
     text = message.strip()
     if text.startswith("{"):
         with suppress(ValueError):
@@ -262,10 +262,10 @@ def _quota(found: re.Match[str]) -> str:
     asked, used, limited = (_amounts(found[group]) for group in ("asked", "used", "limited"))
     sentences = [
         f"the quota allows {amount(resource, most)}; {amount(resource, used.get(resource, 0))} in use,"
-        f" {amount(resource, asked.get(resource, 0))} more asked for"
+        f" {amount(resource, asked.get(resource, 0))} more requested"
         for resource, most in limited.items()
     ]
-    return f"{'; '.join(sentences)}; stop something else, or choose less"
+    return f"{'; '.join(sentences)}; stop something else, or request less"
 
 
 def _amounts(text: str) -> dict[str, str]:
@@ -281,7 +281,7 @@ def _may_not(found: re.Match[str]) -> str:
     )
 
 
-def _said(prefix: str) -> Any:
+def _quoted(prefix: str) -> Any:
     return lambda found: prefix + found[1].rstrip(".")
 
 
@@ -291,15 +291,15 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Any], ...] = (
         _quota,
     ),
     (
-        # A kind of objects that was defined a moment ago: a quota that was there before counts it when Kubernetes looks
-        # at all quotas again, which by default is every five minutes.
+        # The kind of object was defined a moment ago. An existing quota counts it only after Kubernetes has checked all
+        # quotas again, by default every five minutes.
         re.compile(r"status unknown for quota"),
-        lambda _: "the quota doesn't count yet what it limits; try again in five minutes",
+        lambda _: "the quota doesn't count these objects yet; try again in five minutes",
     ),
-    (re.compile(r"denied request: cnai: (.*)"), _said("the cluster's rules don't allow it: ")),
-    (re.compile(r"denied request: (.*)"), _said("a rule of the cluster doesn't allow it: ")),
-    (re.compile(r'violates PodSecurity "[^"]*": (.*)'), _said("the cluster doesn't allow such a pod: ")),
-    (re.compile(r"failed quota: \S+ (must specify .*)"), _said("the cluster doesn't allow such a pod: it ")),
+    (re.compile(r"denied request: cnai: (.*)"), _quoted("the cluster's rules don't allow it: ")),
+    (re.compile(r"denied request: (.*)"), _quoted("a rule of the cluster doesn't allow it: ")),
+    (re.compile(r'violates PodSecurity "[^"]*": (.*)'), _quoted("the cluster doesn't allow such a pod: ")),
+    (re.compile(r"failed quota: \S+ (must specify .*)"), _quoted("the cluster doesn't allow such a pod: it ")),
     (
         re.compile(
             r'User "(?P<who>[^"]*)" cannot (?P<verb>\S+) resource "(?P<what>[^"]*)"'
@@ -309,14 +309,14 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Any], ...] = (
     ),
     (
         re.compile(r"being terminated"),
-        lambda _: "the namespace is being removed; try again in a minute",
+        lambda _: "the namespace is being deleted; try again in a minute",
     ),
     (
         re.compile(r"Unauthorized"),
-        lambda _: "the API server doesn't accept the account's token (expired?); stop the server and start it again",
+        lambda _: "the API server rejects the account's token (expired?); stop the server and start it again",
     ),
     (
         re.compile(r"could not find the requested resource|no matches for kind|404 page not found"),
-        lambda _: f"this cluster doesn't know such objects; ask your administrator to apply `python -m {TENANTS}`",
+        lambda _: f"this cluster doesn't know these objects; ask your administrator to apply `python -m {TENANTS}`",
     ),
 )

@@ -1,6 +1,6 @@
-"""Write what an image holds as CycloneDX: packages of Python, Debian and Node.js, and cnai itself.
+"""Writes an image's contents as CycloneDX: the packages of Python, Debian and Node.js, and cnai itself.
 
-Runs in the image while it is built, with the image's Python and nothing else: `python sbom.py PREFIX FILE`.
+Runs during the image's build, with only the image's Python: `python sbom.py PREFIX FILE`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEBIAN = "${db:Status-Status} ${binary:Package} ${Version} ${Architecture} ${sou
 
 
 def main() -> None:
-    """Look at this environment, and at cnai below PREFIX."""
+    """List the packages of this environment, and cnai below PREFIX."""
     prefix, file = sys.argv[1:]
     folders = [str(folder) for folder in Path(prefix).glob("lib/python*/site-packages")]
     (own,) = (python(found) for found in distributions(name="cnai", path=folders))
@@ -58,7 +58,7 @@ def _debian(name: str, version: str, architecture: str, source: str) -> dict[str
 
 
 def node() -> list[dict[str, Any]]:
-    """Return the packages that npm installed as components; the same one may be there twice."""
+    """Return the packages that npm installed as components, without duplicates: npm may install a package twice."""
     packages = json.loads(PROXY.read_text())["packages"] if PROXY.exists() else {}
     found = {(path.rpartition("node_modules/")[2], package["version"]) for path, package in packages.items()}
     return [_component(name, version, f"pkg:npm/{quote(name)}@{version}") for name, version in sorted(found)]

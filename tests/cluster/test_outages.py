@@ -268,6 +268,6 @@ def test_without_resource_definitions_doctor_and_runs_say_whom_to_ask(notebook, 
     assert code == 1
     (line,) = [line for line in said.splitlines() if "exit code" not in line]  # which kubectl adds
     assert (
-        line == "this cluster doesn't know such objects; ask your administrator to apply `python -m cnai_hub.tenants`"
+        line == "this cluster doesn't know these objects; ask your administrator to apply `python -m cnai_hub.tenants`"
     )
     assert "nothing" not in notebook.run("cnai", "runs", "--limit", "1")[1]

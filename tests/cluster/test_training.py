@@ -248,7 +248,7 @@ print(json.dumps({"told": told, "state": state, "engines": [first, again.record[
     assert {key: told["record"][key] for key in wanted} == wanted
     assert told["record"]["image_reference"] == house.notebook.image
     until(lambda: _nothing_left(house))  # idle: the operator gives the GPUs back
-    assert "no engine is there" in notebook.cnai("cluster")
+    assert "no engines running" in notebook.cnai("cluster")
 
 
 def test_paused_its_engine_goes_and_comes_again(house, emptied, notebook):
@@ -319,11 +319,11 @@ print(json.dumps({"refused": refused, "kept": kept, "said": said, "state": secon
                   "left": left == [first.record["engine"]]}))
 """)
     )
-    assert "can't scale: the quota allows 6 GPUs; 6 GPUs in use, 3 GPUs more asked for" in told["refused"]
+    assert "can't scale: the quota allows 6 GPUs; 6 GPUs in use, 3 GPUs more requested" in told["refused"]
     assert told["kept"] == ["RUNNING", 2]
     assert told["state"] == "FAILED"
     assert told["left"]
-    assert "the quota allows 6 GPUs; 6 GPUs in use, 1 GPU more asked for" in told["said"]
+    assert "the quota allows 6 GPUs; 6 GPUs in use, 1 GPU more requested" in told["said"]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ ANYWHERE = [
     ("runs --limit 0", "--limit must be 1 or more; given: 0"),
     ("scale 0", "ranks must be a number from 1; given: 0"),
     ("scale", "missing: RANKS"),
-    ("stop a b", "one word too many: b"),
+    ("stop a b", "unexpected words: b"),
     ("cluster stat", "takes status, start, stop; given: stat; did you mean 'start'"),
     ("publish", "missing: NOTEBOOK"),
 ]
@@ -47,8 +47,8 @@ IN_A_NOTEBOOK = [
     ("%cnai train numbers.fit", "unknown target 'numbers.fit' .allowed: fit, grab."),
     ("%cnai train fit.nothing", "target fit.nothing: function has no 'nothing'"),
     ("%cnai train fit epoch=3", r"fit\(epochs=1\) can't be called as fit\(epoch=3\)"),
-    ("%cnai train fit 3", "parameters of fit are words such as lr=0.1; given: 3"),
-    ("%cnai train fit epochs=nr", "epochs=nr: the notebook has no 'nr'; .*text needs quotes: epochs='nr'"),
+    ("%cnai train fit 3", "parameters of fit have the form name=value, such as lr=0.1; given: 3"),
+    ("%cnai train fit epochs=nr", "epochs=nr: the notebook has no 'nr'; .*a string needs quotes: epochs='nr'"),
     ("%cnai train fit epochs=numbr", "the notebook has no 'numbr'; did you mean number"),
     ("%cnai train fit epochs=1/0", "epochs=1/0 can't be evaluated: ZeroDivisionError: division by zero"),
     ("%cnai train fit epochs=1 epochs=2", "parameter epochs is given twice"),
@@ -59,7 +59,7 @@ IN_A_NOTEBOOK = [
     ("%%cnai train --return y\nx = 1", "the cell assigns no 'y' to return .it assigns x."),
     ("%%cnai train --return 2y\nx = 1", "--return: takes names of variables such as loss,model; given: 2y"),
     ("%%cnai train\n%time x = 1", "line 2 of the cell, '%time x = 1', is a magic or shell command"),
-    ("%%cnai runs\nx = 1", "%%cnai takes train; given: runs"),
+    ("%%cnai runs\nx = 1", "%%cnai supports only train; given: runs"),
 ]
 
 NAMES = """

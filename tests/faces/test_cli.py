@@ -103,7 +103,7 @@ def test_interrupt_detaches_and_the_run_goes_on(folder):
     _, err = following.communicate(timeout=60)
     run = cnai.attach("left")
     assert following.returncode == 130
-    assert err == f"detached; the run goes on: cnai attach {run.id} shows it, cnai stop {run.id} ends it\n"
+    assert err == f"detached; the run continues: cnai attach {run.id} shows it, cnai stop {run.id} stops it\n"
     assert not run.state.final
     assert command(folder, "stop", "left").stdout == f"{run.id}: stopping\n"
     assert run.wait(60).state == "CANCELLED"

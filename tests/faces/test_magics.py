@@ -108,7 +108,7 @@ def test_interrupting_a_wait_leaves_the_run(kernel):
     kernel.interrupt()
     kernel.until(lambda m: of(m, sent, "status") and m["content"]["execution_state"] == "idle")
     cell = kernel.cell(sent)
-    assert re.fullmatch(r"detached; the run goes on: %cnai attach \S+ shows it, %cnai stop \S+ ends it", cell.error)
+    assert re.fullmatch(r"detached; the run continues: %cnai attach \S+ shows it, %cnai stop \S+ stops it", cell.error)
     assert kernel.run("import cnai; print(cnai.attach().state.final)").stdout == "False\n"
     kernel.run("%cnai stop")
 
@@ -157,7 +157,7 @@ def test_what_a_target_takes_along_is_warned_of_in_one_line(kernel):
     kernel.run("big = bytes(12_000_000)\ndef take():\n    return len(big)")
     for _ in range(2):  # each time, not only the first
         cell = kernel.run("run = %cnai train take")
-        assert re.fullmatch(r"warning: take takes 'big' along to every rank, 12 MB; .*\n", cell.stderr)
+        assert re.fullmatch(r"warning: take sends 'big' to every rank, 12 MB; .*\n", cell.stderr)
 
 
 def test_an_exception_in_the_debug_backend_begins_in_the_target(kernel):

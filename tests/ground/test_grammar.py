@@ -93,7 +93,7 @@ def test_env_is_read_as_pairs():
         ("train fit a=[1", UsageError, r"a closing \] is missing"),
         ("scale", UsageError, r"missing: RANKS"),
         ("scale fit many", UsageError, r"RANKS: takes a whole number; given: many"),
-        ("stop a b", UsageError, r"one word too many: b"),
+        ("stop a b", UsageError, r"unexpected words: b"),
         ("runs --limit x", UsageError, r"--limit: takes a whole number"),
         ("cluster sttus", UsageError, r"takes status, start, stop; given: sttus; did you mean 'status'"),
         ("publish", UsageError, r"missing: NOTEBOOK"),

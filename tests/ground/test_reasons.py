@@ -81,7 +81,7 @@ CASES = [
     (
         pod(status=waiting("ErrImagePull", "unexpected status code 401 Unauthorized")),
         [],
-        f"the image can't be pulled: the registry doesn't give out {IMAGE}",
+        f"the image can't be pulled: the registry denies access to {IMAGE}",
         False,
     ),
     (
@@ -127,19 +127,19 @@ CASES = [
     (
         pod(status=unschedulable("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.")),
         [],
-        "the pod waits for its volume, which isn't there yet",
+        "the pod waits for its volume, which doesn't exist yet",
         True,
     ),
     (
         pod(status=unschedulable("Scheduling is blocked", "SchedulingGated")),
         [],
-        "the pod waits in the queue until its turn comes",
+        "the pod waits for its turn in the queue",
         True,
     ),
     (
         pod(status=unschedulable("0/1 nodes are available: 1 node(s) had untolerated taint {a: b}.")),
         [],
-        "every node that is free is kept for something else",
+        "every free node is reserved for other workloads",
         True,
     ),
     (
@@ -154,7 +154,7 @@ CASES = [
     (
         pod(status={"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. "}),
         [],
-        "the pod was ended (Evicted): The node was low on resource: memory",
+        "the pod failed (Evicted): The node was low on resource: memory",
         False,
     ),
     (
@@ -193,8 +193,8 @@ QUOTA = (
     " limits.memory=0,requests.nvidia.com/gpu=6, limited: limits.memory=4Gi,requests.nvidia.com/gpu=8"
 )
 QUOTA_SENTENCE = (
-    "the quota allows 4 GiB of memory; 0 GiB of memory in use, 8 GiB of memory more asked for;"
-    " the quota allows 8 GPUs; 6 GPUs in use, 4 GPUs more asked for; stop something else, or choose less"
+    "the quota allows 4 GiB of memory; 0 GiB of memory in use, 8 GiB of memory more requested;"
+    " the quota allows 8 GPUs; 6 GPUs in use, 4 GPUs more requested; stop something else, or request less"
 )
 
 
@@ -206,7 +206,7 @@ QUOTA_SENTENCE = (
         (
             'daskclusters.kubernetes.dask.org "cpu-1" is forbidden: status unknown for quota: tenant, resources:'
             " count/daskclusters.kubernetes.dask.org",
-            "the quota doesn't count yet what it limits; try again in five minutes",
+            "the quota doesn't count these objects yet; try again in five minutes",
         ),
         (
             "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'cnai-pods' with binding 'cnai-pods' denied request:"
@@ -227,15 +227,15 @@ QUOTA_SENTENCE = (
         ),
         (
             "Unauthorized",
-            "the API server doesn't accept the account's token (expired?); stop the server and start it again",
+            "the API server rejects the account's token (expired?); stop the server and start it again",
         ),
         (
             "the server could not find the requested resource",
-            "this cluster doesn't know such objects; ask your administrator to apply `python -m cnai_hub.tenants`",
+            "this cluster doesn't know these objects; ask your administrator to apply `python -m cnai_hub.tenants`",
         ),
         (
             'pods "x" is forbidden: unable to create new content in namespace cnai-ada because it is being terminated',
-            "the namespace is being removed; try again in a minute",
+            "the namespace is being deleted; try again in a minute",
         ),
         ("something else.\nentirely", "Kubernetes refuses: something else. entirely"),
         ("", "Kubernetes refuses without a reason"),

@@ -17,7 +17,7 @@ def test_they_inherit():
 
 
 def test_an_unknown_image_is_one_line():
-    with pytest.raises(chain.ImageError, match=r"^no image 'torch'; there are: app, base, .*, notebook-gpu$"):
+    with pytest.raises(chain.ImageError, match=r"^no image 'torch'; the images are: app, base, .*, notebook-gpu$"):
         chain.order(["torch"], KNOWN)
 
 

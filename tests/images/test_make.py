@@ -101,7 +101,7 @@ def test_without_a_registry_nothing_is_pushed(command, programs, capsys):
 
 def test_a_mistake_is_one_line(command, programs):
     with pytest.raises(
-        SystemExit, match=r"^images: no image 'torch'; there are: app, base, hub, notebook, notebook-gpu$"
+        SystemExit, match=r"^images: no image 'torch'; the images are: app, base, hub, notebook, notebook-gpu$"
     ):
         command("torch", "--engine=docker")
 
@@ -111,9 +111,12 @@ def test_a_mistake_is_one_line(command, programs):
     [
         (
             ["--catalog=images/catalog.toml"],
-            "--catalog and --values write what was pushed; say where to with --registry",
+            "--catalog and --values write references of pushed images; name a registry with --registry",
         ),
-        (["--registry=r", "--catalog=missing.toml"], "--catalog: missing.toml is no file; .* the usual one"),
+        (
+            ["--registry=r", "--catalog=missing.toml"],
+            "--catalog: missing.toml is not a file; the usual one is .*catalog.toml",
+        ),
     ],
 )
 def test_what_could_not_be_written_is_refused_at_once(command, programs, words, said):

@@ -1,7 +1,7 @@
-"""Faces: how people meet cnai. `%load_ext cnai` puts the magic, tab completion and the views of runs into a shell.
+"""Faces: the user interfaces of cnai. `%load_ext cnai` adds the magic, tab completion and run views to a shell.
 
-Loading costs next to nothing and imports IPython and ground only; what is heavy comes with its first use, or with the
-warm-up, which begins after the cell that loaded the extension.
+Loading is cheap and imports only IPython and ground. Heavy modules load on first use, or in the warm-up, which starts
+after the cell that loaded the extension.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RUN = (programs.RUN, "Run")
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Install everything into a shell."""
+    """Install the magic, completion and views into a shell."""
     from cnai.faces.completion import matcher
     from cnai.faces.magics import CnaiMagic
 
@@ -34,11 +34,11 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """Take everything out again; runs go on."""
+    """Remove the magic, completion and views from a shell; runs continue."""
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("cnai", None)
     matchers = shell.Completer.custom_matchers
-    matchers[:] = [one for one in matchers if not getattr(one, "of_cnai", False)]
+    matchers[:] = [each for each in matchers if not getattr(each, "of_cnai", False)]
     name = ".".join(RUN)
     shell.display_formatter.formatters["text/plain"].pop(name, None)
     shell.display_formatter.ipython_display_formatter.pop(name, None)

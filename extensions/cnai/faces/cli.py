@@ -1,4 +1,4 @@
-"""The `cnai` command: the grammar in a shell. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted."""
+"""The `cnai` command: the grammar in a shell. Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def main(words: Sequence[str] | None = None) -> int:
         _complete()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # curves and dots in a C locale
+            stream.reconfigure(errors="replace")  # a C locale can't encode curves and dots
     try:
         code = _answer(sys.argv[1:] if words is None else words)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
 
@@ -82,7 +82,7 @@ def _say(error: BaseException, code: int) -> int:
 
 
 def _for_shell(text: object) -> str:
-    """Name our own commands as a shell does, without the percent signs of a magic."""
+    """Replace the magics in a text with the shell's `cnai`."""
     return str(text).replace("%%cnai", "cnai").replace("%cnai", "cnai")
 
 

@@ -1,4 +1,4 @@
-"""Completion: what can come next, for the Tab key in a notebook and in a shell."""
+"""Completion: the Tab key's suggestions, in a notebook and in a shell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAGIC = re.compile(r"(?:^|=)\s*%%?cnai\s+(?P<words>.*)$")
 
 
 def candidates(words: Sequence[str], begun: str, namespace: Mapping[str, Any] | None = None) -> list[str]:
-    """Return what may stand after `words`, given what was typed of it; `namespace` holds the notebook's names."""
+    """Return the possible words after `words` that start with `begun`; `namespace` holds the notebook's names."""
     if not words:
         found = list(VERBS)
     elif (verb := VERBS.get(words[0])) is None:
@@ -55,7 +55,7 @@ def _is_plain(before: str, word: str, flags: Mapping[str, Argument]) -> bool:
 
 
 def offers(argument: Argument, begun: str, namespace: Mapping[str, Any] | None = None) -> list[str]:
-    """Return the names that an argument may take; nothing here starts or imports what is heavy."""
+    """Return the names that an argument may take; imports no heavy module and starts no process."""
     if argument.kind == "target":
         return [*functions(namespace or {}), *_files(begun, ".py")]
     if argument.kind in {"notebook", "path"}:
@@ -121,7 +121,7 @@ _OFFERS: dict[str, Callable[[], list[str]]] = {
 
 
 def matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatcherResult]:
-    """Return what IPython asks for completions; on our lines it is the only one that answers."""
+    """Return IPython's matcher for cnai's lines; on these lines it suppresses all other matchers."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
     @context_matcher(identifier="cnai")  # type: ignore[untyped-decorator, unused-ignore]
@@ -129,7 +129,7 @@ def matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatc
         match = _MAGIC.search(context.text_until_cursor)
         words = re.split(r"\s+", match["words"]) if match else []
         begun = words.pop() if words else ""
-        if match is None or "=" in begun:  # the value of a parameter is Python, which others complete
+        if match is None or "=" in begun:  # a parameter's value is Python, which IPython's own matchers complete
             return {"completions": [], "suppress": False}
         namespace = {key: value for key, value in shell.user_ns.items() if key not in shell.user_ns_hidden}
         found = [SimpleCompletion(text, type="magic") for text in candidates(words, begun, namespace)]
@@ -140,7 +140,7 @@ def matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatc
 
 
 def equip(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Give each argument of argparse's tree a completer, as argcomplete wants them."""
+    """Add a completer to each argument of argparse's tree, for argcomplete."""
     for action in parser._actions:
         kind: Kind = getattr(action, "kind", "")
         if isinstance(action.choices, dict):

@@ -1,4 +1,4 @@
-"""Follow: a run in a terminal, live, until it ends; the same as plain lines when nobody looks."""
+"""Follow: shows a run live in a terminal until it ends, or as plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ERASE_LINE = "\r\x1b[2K"
 
 
 class Detached(KeyboardInterrupt):
-    """The waiting was interrupted; the run goes on."""
+    """The user interrupted the waiting; the run continues."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(f"detached; the run goes on: %cnai attach {run_id} shows it, %cnai stop {run_id} ends it")
+        super().__init__(f"detached; the run continues: %cnai attach {run_id} shows it, %cnai stop {run_id} stops it")
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]
 
 
 def follow(run: Run, out: TextIO | None = None) -> None:
-    """Write logs, states and metrics until the run ends, then a summary; returns whatever its end."""
+    """Write logs, states and metrics until the run ends, then a summary; a failed run raises nothing."""
     screen = _Screen(run, out or sys.stdout)
     for batch in _batches(run):
         screen.take(batch)
@@ -40,7 +40,7 @@ def follow(run: Run, out: TextIO | None = None) -> None:
 
 
 def follow_logs(run: Run, rank: int | None = None, tail: int | None = None, out: TextIO | None = None) -> None:
-    """Write what the ranks print until the run ends, beginning with the last `tail` lines, None: all."""
+    """Write the ranks' output until the run ends, starting with the last `tail` lines so far (None: all lines)."""
     out = out or sys.stdout
     for number, batch in enumerate(_batches(run)):
         lines = list(_log_lines(batch, rank, many=rank is None and run.world_size > 1))
@@ -51,7 +51,7 @@ def follow_logs(run: Run, rank: int | None = None, tail: int | None = None, out:
 
 
 def _batches(run: Run) -> Iterator[list[Event]]:
-    """Yield the events so far, then what comes, at least every 0.2 s; ends after the run's last event."""
+    """Yield the events so far, then new events (or none) at least every 0.2 s, up to the run's last event."""
     events: SimpleQueue[list[Event]] = SimpleQueue()
     forget = run.watch(events.put)
     try:
@@ -85,7 +85,7 @@ def _log_lines(batch: list[Event], rank: int | None, *, many: bool) -> Iterator[
 
 
 class _Screen:
-    """Lines that scroll by and, on a terminal, one last line that is written anew."""
+    """Writes scrolling lines and, on a terminal, a status line at the bottom that it rewrites."""
 
     def __init__(self, run: Run, out: TextIO) -> None:
         self._run, self._out, self._live = run, out, out.isatty()
@@ -102,7 +102,7 @@ class _Screen:
         self._out.flush()
 
     def close(self) -> None:
-        """Leave the summary."""
+        """Write the summary."""
         self._out.write((ERASE_LINE if self._live else "") + summary(self._run, error=False) + "\n")
         self._out.flush()
 

@@ -1,4 +1,4 @@
-"""Magics: `%cnai` and `%%cnai`. A magic parses, calls the function of the API and returns what that returns."""
+"""Magics: `%cnai` and `%%cnai`. A magic parses its line, calls the API's function and returns the function's result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @no_var_expand  # braces belong to Python literals: opt={"lr": 0.1}
 @needs_local_scope
 class CnaiMagic:
-    """Train over many ranks and publish apps: %cnai --help lists the verbs, %cnai train --help tells about one."""
+    """Train over many ranks and publish apps: %cnai --help lists the verbs, %cnai train --help describes one."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
@@ -32,8 +32,8 @@ class CnaiMagic:
         self.__name__ = "cnai"
 
     def __call__(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
-        """Do what a line or a cell says."""
-        __tracebackhide__ = True  # what IPython looks for
+        """Execute the request in a line or a cell."""
+        __tracebackhide__ = True  # IPython hides frames with this variable
         try:
             request = parse(split(line), "%cnai" if cell is None else "%%cnai")
         except HelpAsked as asked:
@@ -49,7 +49,7 @@ class CnaiMagic:
         except Exception as error:
             if getattr(request, "debug", None):
                 raise
-            # The debug backend lets the target's exception through, for %debug, which then begins in the target.
+            # The debug backend raises the target's own exception; without our frames %debug starts in the target.
             raise error.with_traceback(authors_part(error.__traceback__))  # noqa: B904
 
     def _perform(self, request: Namespace, namespace: dict[str, Any]) -> Any:
@@ -73,7 +73,7 @@ class CnaiMagic:
 
         if request.verb != "train":
             raise UsageError(
-                f"%%cnai takes train; given: {request.verb}; type %cnai {request.verb} in a line of its own"
+                f"%%cnai supports only train; given: {request.verb}; write %cnai {request.verb} on a line of its own"
             )
         try:
             with plain_warnings():
@@ -88,7 +88,7 @@ class CnaiMagic:
         return run
 
     def _wait(self, run: Run, *, controls: bool = True) -> Run:
-        """Show the run until it ends; an interrupt only ends the waiting."""
+        """Show the run until it ends; an interrupt ends only the waiting, not the run."""
         from cnai.faces.follow import Detached, follow
 
         try:
@@ -100,7 +100,7 @@ class CnaiMagic:
         except KeyboardInterrupt:
             raise Detached(run.id) from None
         if run.state is not State.SUCCEEDED:
-            run.result()  # raises what happened
+            run.result()  # raises the run's error
         return run
 
     def _follow_logs(self, request: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Own code: kept out of what people read about theirs."""
+"""Own code: keeps cnai's own code out of users' tracebacks and warnings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_own(filename: str) -> bool:
 
 
 def authors_part(traceback: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from the author's first frame on; all of it if there is none."""
+    """Return a traceback from the first frame outside cnai on; the whole traceback if there is no such frame."""
     part = traceback
     while part is not None and is_own(part.tb_frame.f_code.co_filename):
         part = part.tb_next
@@ -30,7 +30,7 @@ def authors_part(traceback: TracebackType | None) -> TracebackType | None:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show what cnai warns of in one line, without the place in its code; others' warnings stay as they are."""
+    """Show cnai's warnings in one line, without their location in the code; other warnings stay unchanged."""
     with warnings.catch_warnings():
         others = warnings.showwarning
 

@@ -1,4 +1,4 @@
-"""Targets: from the words of `train` to what is trained, with which arguments."""
+"""Targets: turns the words of `train` into a target and its arguments."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 def resolve(
     name: str, words: Sequence[str], namespace: Mapping[str, Any] | None
 ) -> tuple[Callable[..., Any] | Path, tuple[str, ...], dict[str, Any]]:
-    """Return target, args and kwargs as `cnai.train` takes them; in a shell there is no namespace, only scripts."""
+    """Return target, args and kwargs as `cnai.train` takes them; without a namespace, in a shell, only scripts work."""
     if is_script(name):
         return Path(name).expanduser(), tuple(str(word) for word in words), {}
     if namespace is None:
         raise UsageError(
             f"target must be a script (a path that ends in .py) on the command line; given: {name}; "
-            "functions are trained from a notebook with %cnai train"
+            "train functions from a notebook with %cnai train"
         )
     return _named(name, namespace), (), _parameters(name, words, namespace)
 
 
 def is_script(name: str) -> bool:
-    """Tell whether a target is a path rather than a name of the notebook."""
+    """Tell whether a target is a path rather than a name in the notebook."""
     return name.endswith(".py") or "/" in name
 
 
 def functions(namespace: Mapping[str, Any], hidden: Mapping[str, Any] | None = None) -> list[str]:
-    """Return the names of what could be trained."""
+    """Return the names of the functions that could be trained."""
     return sorted(
         name
         for name, value in namespace.items()
@@ -45,7 +45,7 @@ def _named(name: str, namespace: Mapping[str, Any]) -> Any:
     first, *rest = name.split(".")
     if first not in namespace:
         raise UnknownName(
-            "target", name, functions(namespace, _SHELLS_OWN), "run the cell that defines it, or give a script's path"
+            "target", name, functions(namespace, _SHELL_NAMES), "run the cell that defines it, or give a script's path"
         )
     value = namespace[first]
     for attribute in rest:
@@ -55,8 +55,8 @@ def _named(name: str, namespace: Mapping[str, Any]) -> Any:
     return value
 
 
-# In every IPython namespace, and never what people want to train.
-_SHELLS_OWN = dict.fromkeys(("exit", "quit", "open", "get_ipython", "display"))
+# IPython puts these names into every namespace; nobody wants to train them.
+_SHELL_NAMES = dict.fromkeys(("exit", "quit", "open", "get_ipython", "display"))
 
 
 def _parameters(target: str, words: Sequence[str], namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _parameters(target: str, words: Sequence[str], namespace: Mapping[str, Any])
     for word in words:
         name, equals, text = getattr(word, "raw", word).partition("=")
         if not equals or not name.isidentifier():
-            raise UsageError(f"parameters of {target} are words such as lr=0.1; given: {word}")
+            raise UsageError(f"parameters of {target} have the form name=value, such as lr=0.1; given: {word}")
         if name in parameters:
             raise UsageError(f"parameter {name} is given twice; give it once")
         parameters[name] = _value(name, text, namespace)
@@ -83,7 +83,7 @@ def _value(name: str, text: str, namespace: Mapping[str, Any]) -> Any:
         close = difflib.get_close_matches(str(error.name), namespace, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UsageError(
-            f"{name}={text}: the notebook has no {error.name!r}; {hint}text needs quotes: {name}='{text}'"
+            f"{name}={text}: the notebook has no {error.name!r}; {hint}a string needs quotes: {name}='{text}'"
         ) from None
-    except Exception as error:  # noqa: BLE001 # whatever the expression raises
+    except Exception as error:  # noqa: BLE001 # the user's expression may raise anything
         raise UsageError(f"{name}={text} can't be evaluated: {type(error).__name__}: {error}") from None

@@ -1,4 +1,4 @@
-"""Text: runs and lists as people read them in a terminal, a log or a saved notebook."""
+"""Text: formats runs and lists for a terminal, a log or a saved notebook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HUGE = 1e300
 
 
 class Text(str):
-    """Text that a notebook shows as it is."""
+    """A string that a notebook shows without quotes and escapes."""
 
     __slots__ = ()
 
@@ -30,7 +30,7 @@ class Text(str):
 
 
 class Table(list[Any]):
-    """A list that shows itself as a table; `columns` are the heads, `cells` one row of text per item."""
+    """A list that displays as a table: `columns` holds the headings, `cells` one row of text per item."""
 
     def __init__(
         self, items: Iterable[Any], columns: Sequence[str], cells: Sequence[Sequence[str]], empty: str
@@ -97,7 +97,7 @@ def engines_shown(engines: Engines) -> Table | Text:
 
 
 def summary(run: Run, width: int | None = None, *, error: bool = True) -> str:
-    """Return a run as a line of facts and one line per metric, with a curve of block characters."""
+    """Return a run as one line of facts and one line per metric with a curve of block characters."""
     lines = [headline(run)]
     room = (width or shutil.get_terminal_size().columns) - SPARK_WIDTH - 16
     for name, series in list(run.metrics.items()):
@@ -122,12 +122,12 @@ def headline(run: Run) -> str:
 
 
 def latest(run: Run, most: int = 3) -> str:
-    """Return the last value of the first metrics."""
+    """Return the last values of the first `most` metrics."""
     return "  ".join(f"{name} {number(series.values[-1])}" for name, series in list(run.metrics.items())[:most])
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
-    """Return a curve of at most `width` block characters; blanks stand where nothing is finite."""
+    """Return a curve of at most `width` block characters, with blanks where no value is finite."""
     if not values:
         return ""
     count = min(width, len(values))
@@ -139,7 +139,7 @@ def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
 
 
 def drawable(value: float) -> bool:
-    """Tell whether a value has a place on a curve: NaN and infinity have none, nor what sums would overflow with."""
+    """Tell whether a value can be drawn: not NaN, not infinite, and small enough that sums of values don't overflow."""
     return abs(value) < HUGE
 
 
@@ -156,12 +156,12 @@ def _block(value: float, low: float, high: float) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number short enough for a label: 4 significant digits."""
+    """Return a number with 4 significant digits, short enough for a label."""
     return f"{value:.4g}"
 
 
 def elapsed(run: Run) -> float:
-    """Return the seconds from the start of a run to its end, or to now."""
+    """Return the seconds from the start of a run to its end, or to now if it hasn't ended."""
     events = run.events
     end = events[-1].time if run.state.final and events else time.time()
     return max(0.0, end - float(run.record["created"]))
@@ -175,7 +175,7 @@ def clock(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Return how long ago in its largest unit."""
+    """Return an age in its largest unit, such as `3 h ago`."""
     for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= unit:
             return f"{int(seconds // unit)} {name} ago"

@@ -1,10 +1,10 @@
-"""Grammar: the one description of what can be typed, for magic, command, `--help`, completion and docs/reference.md.
+"""Grammar: the single description of the commands, for magic, command, `--help`, completion and docs/reference.md.
 
 Laws (tests/ground/test_grammar.py):
-- whatever is typed, `parse` returns a request or raises HelpAsked or one UsageError of one line, never SystemExit;
-- what isn't given is None, so that defaults stay where they belong: in RunSpec and in the functions that are called;
+- for any input, `parse` returns a request or raises HelpAsked or a UsageError of one line, never SystemExit;
+- an omitted argument is None, because defaults belong in RunSpec and in the called functions;
 - flags and words may be mixed; nothing after `--` is a flag;
-- every field of RunSpec has a flag of its own.
+- every field of RunSpec has its own flag.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _WIDTH = 100
 
 
 class HelpAsked(Exception):
-    """Carries the help text that was asked for."""
+    """Carries the requested help text."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argparse parser that raises instead of printing its usage and leaving."""
+    """An argparse parser that raises UsageError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        what = message.removeprefix("argument ").replace("the following arguments are required", "missing")
-        raise UsageError(f"{self.prog}: {what}; see {self.prog} --help")
+        problem = message.removeprefix("argument ").replace("the following arguments are required", "missing")
+        raise UsageError(f"{self.prog}: {problem}; see {self.prog} --help")
 
 
 def parse(words: Sequence[str], prog: str = "cnai") -> argparse.Namespace:
-    """Read words into a request: its `verb`, and a value or None for each of the verb's arguments."""
+    """Parse words into a request: its `verb`, and a value or None for each of the verb's arguments."""
     if not words or words[0] in (*_HELP, "help"):
         raise HelpAsked(build(prog).format_help())
     verb = VERBS.get(words[0])
@@ -54,16 +54,16 @@ def parse(words: Sequence[str], prog: str = "cnai") -> argparse.Namespace:
         raise HelpAsked(parser.format_help())
     room = sum(not argument.flag for argument in verb.arguments)
     if len(plain) > room and not verb.words:
-        raise UsageError(f"{parser.prog}: one word too many: {' '.join(plain[room:])}; see {parser.prog} --help")
+        raise UsageError(f"{parser.prog}: unexpected words: {' '.join(plain[room:])}; see {parser.prog} --help")
     request = parser.parse_args([*flags, "--", *plain[:room]] if plain else flags)
     request.verb = verb.name
     if verb.words:
-        request.words = plain[room:]  # not through argparse, which takes out each "--"
+        request.words = plain[room:]  # bypasses argparse, which removes each "--"
     return request
 
 
 def _sort(verb: Verb, words: Sequence[str], prog: str) -> tuple[list[str] | None, list[str]]:
-    """Part flags from plain words, so that both may be mixed; flags are None when help is asked for."""
+    """Separate flags from plain words, so that users may mix them; the flags are None if help was requested."""
     known, flags, plain = verb.flags(), list[str](), list[str]()
     rest = iter(words)
     for word in rest:
@@ -93,7 +93,7 @@ def build(prog: str = "cnai") -> argparse.ArgumentParser:
     """Return argparse's tree of the whole grammar, for help and for the shell's completion."""
     about = "Train over many ranks from a notebook; publish notebooks as apps."
     parser = _Parser(prog=prog, description=about, formatter_class=_help_format)
-    parser.epilog = f"{prog} VERB --help tells more."
+    parser.epilog = f"{prog} VERB --help describes a verb."
     verbs = parser.add_subparsers(metavar="VERB", title="verbs", dest="verb", parser_class=_Parser)
     for verb in VERBS.values():
         _add(verbs.add_parser(verb.name, help=verb.help), verb)
@@ -101,7 +101,7 @@ def build(prog: str = "cnai") -> argparse.ArgumentParser:
 
 
 def _add(parser: argparse.ArgumentParser, verb: Verb) -> argparse.ArgumentParser:
-    """Fill the parser of one verb."""
+    """Add the help texts and arguments of one verb to its parser."""
     parser.allow_abbrev = False
     parser.formatter_class = _help_format
     parser.description = textwrap.fill(f"{verb.help[0].upper()}{verb.help[1:]}. {verb.about}", _WIDTH)
@@ -140,7 +140,7 @@ def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
 
 
 def _untouched(word: str) -> str:
-    """Keep a Word a Word; `str` would lose its quotes."""
+    """Return a Word unchanged; `str` would drop its `raw` text with the quotes."""
     return word
 
 

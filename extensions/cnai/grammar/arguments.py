@@ -1,4 +1,4 @@
-"""Arguments: flags and words of a verb, and how each is read."""
+"""Arguments: the flags and words of a verb, and the functions that parse them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Kind = Literal["target", "run", "app", "notebook", "flavor", "image", "backend", "action", "people", "path", ""]
-"""What an argument names; tab completion offers these."""
+"""The kind of thing that an argument names; tab completion offers names of this kind."""
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([smhd]?)")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -24,7 +24,7 @@ _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RunSp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """One flag or positional word. `metavar` is empty for a switch; `many` may be given several times."""
+    """One flag or positional word. `metavar` is empty for a switch; a flag with `many` may be repeated."""
 
     names: tuple[str, ...]
     dest: str
@@ -37,12 +37,12 @@ class Argument:
 
     @property
     def flag(self) -> bool:
-        """Tell whether it starts with a dash."""
+        """Tell whether the argument is a flag, which starts with a dash."""
         return self.names[0].startswith("-")
 
     @property
     def default(self) -> str:
-        """Return the default for people, as RunSpec has it; empty when there is none worth a word."""
+        """Return RunSpec's default as text; empty if there is no default worth showing."""
         value = _DEFAULTS.get(self.dest)
         if value is None or value == "" or not self.flag or not self.metavar or self.many:
             return ""
@@ -50,7 +50,7 @@ class Argument:
 
 
 def whole(text: str) -> int:
-    """Read a whole number."""
+    """Parse a whole number."""
     try:
         return int(text)
     except ValueError:
@@ -58,14 +58,14 @@ def whole(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """Read a time: `90`, `90s`, `5m`, `2h` or `1d`."""
+    """Parse a time (`90`, `90s`, `5m`, `2h` or `1d`) into seconds."""
     if not (match := _TIME.fullmatch(text)):
         raise argparse.ArgumentTypeError(f"takes a time such as 90 (seconds), 30s, 5m, 2h or 1d; given: {text}")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def pair(text: str) -> tuple[str, str]:
-    """Read `KEY=VALUE`."""
+    """Parse `KEY=VALUE`."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise argparse.ArgumentTypeError(f"takes KEY=VALUE; given: {text}")
@@ -73,12 +73,12 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Read `a,b,c`."""
+    """Parse `a,b,c`."""
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
 def python_names(text: str) -> tuple[str, ...]:
-    """Read `loss,model`: names of variables."""
+    """Parse names of variables, such as `loss,model`."""
     given = names(text)
     if not given or not all(name.isidentifier() for name in given):
         raise argparse.ArgumentTypeError(f"takes names of variables such as loss,model; given: {text}")
@@ -86,7 +86,7 @@ def python_names(text: str) -> tuple[str, ...]:
 
 
 def action(text: str) -> str:
-    """Read what to do with the cluster."""
+    """Parse an action on the cluster."""
     if text not in CLUSTER_ACTIONS:
         close = difflib.get_close_matches(text, CLUSTER_ACTIONS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -95,12 +95,12 @@ def action(text: str) -> str:
 
 
 def flag(spelling: str, metavar: str, text: str, read: Callable[[str], Any] = str, **more: Any) -> Argument:
-    """Describe a flag: `spelling` may hold several, parted by a slash; a switch has no metavar."""
+    """Define a flag: `spelling` may hold several names, separated by slashes; a switch has no metavar."""
     spellings = tuple(f"--{name}" for name in spelling.split("/"))
     given = {"dest": spellings[0][2:].replace("-", "_"), **more}
     return Argument(names=spellings, metavar=metavar, help=text, read=read, **given)
 
 
 def word(name: str, metavar: str, text: str, read: Callable[[str], Any] = str, **more: Any) -> Argument:
-    """Describe a positional word."""
+    """Define a positional word."""
     return Argument(names=(name,), dest=name, metavar=metavar, help=text, read=read, **more)

@@ -1,4 +1,4 @@
-"""Reference: the grammar as a page for people (docs/reference.md)."""
+"""Reference: generates docs/reference.md from the grammar."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _parts(verb: Verb) -> Iterator[str]:
     yield f"{verb.help[0].upper()}{verb.help[1:]}. {_code(verb.about)}".strip()
     yield "```\n" + "\n".join(f"%cnai {example}" for example in verb.examples) + "\n```"
     if verb.arguments:
-        yield "| given | means | default |\n|---|---|---|\n" + "\n".join(map(_row, verb.arguments))
+        yield "| argument | meaning | default |\n|---|---|---|\n" + "\n".join(map(_row, verb.arguments))
 
 
 def _row(argument: Argument) -> str:

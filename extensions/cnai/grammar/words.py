@@ -1,4 +1,4 @@
-"""Words: how the line of a magic is cut, so that Python literals survive."""
+"""Words: splits the line of a magic into words and keeps Python literals intact."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 class Word(str):
-    """A word without its quotes, as a shell gives it; `raw` still has them, since Python literals need theirs."""
+    """A word without its quotes, as in a shell; `raw` keeps the quotes, because Python literals need them."""
 
     __slots__ = ("raw",)
     raw: str
 
     def __new__(cls, raw: str) -> Word:
-        """Take the quotes off."""
+        """Remove the quotes."""
         try:
             parts = shlex.split(raw)
-        except ValueError:  # a lone quote inside brackets
+        except ValueError:  # an unpaired quote inside brackets
             parts = []
         word = super().__new__(cls, parts[0] if len(parts) == 1 else raw)
         word.raw = raw
@@ -27,7 +27,7 @@ class Word(str):
 
 
 def split(line: str) -> list[Word]:
-    """Cut a line into words; blanks inside quotes, (), [] and {} don't separate."""
+    """Split a line into words at blanks, but not inside quotes, (), [] and {}."""
     words: list[str] = [""]
     closers: list[str] = []
     quote = ""

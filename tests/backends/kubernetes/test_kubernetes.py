@@ -192,7 +192,7 @@ REFUSALS = {
         ),
         "may not create daskclusters .*ask your administrator",
     ),
-    "token": (_status("Unauthorized", 401), "doesn't accept the account's token"),
+    "token": (_status("Unauthorized", 401), "rejects the account's token"),
     "overloaded": ((503, "later"), "the API server can't answer now"),
 }
 

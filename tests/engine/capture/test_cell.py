@@ -143,4 +143,4 @@ def test_names_the_variable_that_cannot_travel(notebook):
         capture_cell("lock.acquire()", notebook.names)
     with pytest.raises(CaptureError, match="helper uses 'lock'"):
         capture_cell("helper()", notebook.names)
-    assert capture_cell("len(big)", notebook.names).warnings[0].startswith("the cell takes 'big' along")
+    assert capture_cell("len(big)", notebook.names).warnings[0].startswith("the cell sends 'big' to every rank")

@@ -94,10 +94,10 @@ def test_names_the_variable_that_cannot_travel(notebook, case):
 def test_warns_of_a_captured_value_above_ten_megabytes(notebook):
     notebook.cell("table = bytes(11_000_000)\nsmall = bytes(9_000_000)\ndef fit(extra=None): return len(table)")
     assert capture_function(notebook["fit"]).warnings == (
-        "fit takes 'table' along to every rank, 11 MB; load it inside fit or pass the path of a file",
+        "fit sends 'table' to every rank, 11 MB; load it inside fit or pass the path of a file",
     )
     argument = capture_function(notebook["fit"], (), {"extra": b"x" * 12_000_000}).warnings
-    assert [warning.split(" along")[0] for warning in argument] == ["fit takes 'extra'", "fit takes 'table'"]
+    assert [warning.split(" to ")[0] for warning in argument] == ["fit sends 'extra'", "fit sends 'table'"]
     notebook.cell("import os\nother = os.urandom(9_000_000)\ndef fit(): return len(small) + len(other)")
     assert "in many variables" in capture_function(notebook["fit"]).warnings[0]
     notebook.cell("def fit(): return len(small)")
@@ -160,7 +160,7 @@ def test_other_versions_in_the_rank_are_one_clear_line(notebook, key):
     notebook.cell("def fit(): return 1")
     header, _, body = capture_function(notebook["fit"]).payload.partition(b"\n")
     other = json.dumps({**json.loads(header), key: "0.1"}).encode() + b"\n" + body
-    with pytest.raises(EngineError, match=r"0\.1.*use one image for both"):
+    with pytest.raises(EngineError, match=r"0\.1.*use the same image for both"):
         load(other, None)
 
 

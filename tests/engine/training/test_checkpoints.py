@@ -102,7 +102,7 @@ def test_a_checkpoint_that_cant_be_written_stops_nothing(tmp_path):
     assert checkpoints(ranks) == []
     (diagnosis,) = [event for rank in ranks for event in rank.of(Kind.DIAGNOSIS)]
     assert diagnosis.payload["summary"].startswith("checkpoint of step 4 could not be written: ")
-    assert "checkpoint before stays" in diagnosis.payload["hint"]
+    assert "previous checkpoint stays" in diagnosis.payload["hint"]
     assert "error" not in diagnosis.payload
 
 
@@ -200,7 +200,7 @@ def other_objects(ctx):
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        (other_model, "does not fit what was prepared, or is damaged: KeyError: 'it has no 0.weight, 0.bias'"),
+        (other_model, "does not fit the prepared objects, or is damaged: KeyError: 'it has no 0.weight, 0.bias'"),
         (
             other_objects,
             "the checkpoint holds 0 objects with a state besides models and optimizers, but 1 were prepared",

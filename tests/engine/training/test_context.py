@@ -161,12 +161,12 @@ def reported_text(ctx, net, optimizer, loss):
     ("code", "says"),
     [
         (plain_backward, r"write ctx.backward\(loss\) instead of loss.backward\(\)"),
-        (cleared_by_the_model, r"call optimizer.zero_grad\(\) of a prepared optimizer"),
+        (cleared_by_the_model, r"call zero_grad\(\) of the prepared optimizer"),
         (not_a_mean, r"mean loss of the micro-batch.*given: a tensor of shape \(3,\)"),
         (detached, r"given: a tensor of shape \(\) without a gradient"),
         (not_a_tensor, "given: float"),
-        (a_loop_in_the_loop, "for evaluation go over the data directly"),
-        (prepared_late, "ctx.prepare must come before the loop"),
+        (a_loop_in_the_loop, "for evaluation iterate over the data directly"),
+        (prepared_late, "ctx.prepare was called inside a loop"),
         (reported_vector, r"given: loss of shape \(3,\)"),
         (reported_text, "given: loss='low'"),
     ],
@@ -213,7 +213,7 @@ def test_two_optimizers_with_a_backward_pass_each():
     ctx = cnai.context()
     nets = torch.nn.Linear(8, 3), torch.nn.Linear(8, 3)
     one, two, *_ = ctx.prepare(*nets, *(torch.optim.SGD(net.parameters()) for net in nets))
-    with pytest.raises(UsageError, match="sum the losses"):
+    with pytest.raises(UsageError, match="add up the losses"):
         for x, y, _ in ctx.steps(samples(), 32):
             ctx.backward(F.cross_entropy(one(x), y))
             ctx.backward(F.cross_entropy(two(x), y))

@@ -72,7 +72,7 @@ def over(ctx, kind, rank_seed=1, steps=None):
 def test_data_that_each_rank_draws_by_itself_is_refused(kind, tmp_path):
     ranks = launch(over, 2, tmp_path, kind)
     assert [rank.ended for rank in ranks] == ["raised UsageError"] * 2, ranks[0].value
-    assert "rank 1 has other data than rank 0; seed what draws or splits it" in ranks[1].value
+    assert "rank 1 has different data than rank 0; seed the code that draws or splits the data" in ranks[1].value
     assert [rank.ended for rank in launch(over, 2, tmp_path, kind, 0)] == ["returned"] * 2
 
 

@@ -42,4 +42,4 @@ def test_sharded_ranks_do_as_one_whole_rank_and_share_checkpoints_with_it(tmp_pa
 def test_ranks_need_the_same_number_of_micro_batches(tmp_path):
     ranks = launch(sharded, 3, tmp_path)
     assert [rank.ended for rank in ranks] == ["raised UsageError"] * 3
-    assert "4 shards for 3 ranks; pass shards= a multiple" in ranks[0].value
+    assert "4 shards for 3 ranks; pass a shards= that" in ranks[0].value

@@ -99,7 +99,7 @@ def test_buttons_are_those_that_make_sense(page):
         return [button.inner_text() for button in page.get_by_role("button").all()]
 
     assert buttons() == ["Pause", "\u2212", "+", "Stop"]
-    for title in ("one rank more", "one rank fewer", "end the run"):
+    for title in ("one rank more", "one rank fewer", "stop the run"):
         page.get_by_title(title).click()
     assert page.evaluate("window.sent") == [{"do": "scale", "ranks": 3}, {"do": "scale", "ranks": 1}, {"do": "stop"}]
     update(page, controls={"pause": False, "resume": True, "ranks": 1})

@@ -155,7 +155,7 @@ UNPLACED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"
     [
         (None, [], (10, "Making room in your namespace")),
         (starting(node=""), [], (20, "Looking for a node with enough room")),
-        (starting(node="", conditions=[UNPLACED]), [], (20, "No node takes another pod")),
+        (starting(node="", conditions=[UNPLACED]), [], (20, "No node has room for another pod")),
         (starting(), [event("Scheduled")], (40, "A node was found; it fetches image and home folder")),
         (starting(), [event("Pulling", 'Pulling image "r/x:1"')], (40, "Still pulling the image r/x:1")),
         (starting(), [event("Pulled")], (60, "The image is there; the container is being made")),

@@ -34,7 +34,7 @@ RANKS_PER_CPU = 8
 """More ranks than this on a CPU only fight for it."""
 MARGIN_SECONDS = 10.0
 """An engine that is taken away so soon takes no new run."""
-NONE = "no engine is there; one comes with each run and goes when it is idle"
+NONE = "no engines running; each run starts one, idle ones are removed"
 
 
 class KubernetesBackend:

@@ -1,6 +1,6 @@
-"""Capture: a target and what it uses, frozen into bytes that a rank anywhere can run.
+"""Capture: freezes a target and everything it uses into bytes that any rank can run.
 
-What stands in the notebook (functions, classes, values) travels in the payload, local modules travel as files in a zip.
+Functions, classes and values defined in the notebook travel in the payload; local modules travel as files in a zip.
 """
 
 from __future__ import annotations

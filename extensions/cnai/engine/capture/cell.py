@@ -18,10 +18,10 @@ _MAGIC = re.compile(r"\s*(?:[%!?]|[\w\s,.\[\]'\"]+=\s*[%!])|.*\?\s*$")
 def capture_cell(
     source: str, namespace: dict[str, Any], *, returns: tuple[str, ...] = (), cell_name: str = ""
 ) -> payload.Captured:
-    """Freeze a cell's body with the names that it reads from the notebook before it writes them.
+    """Freeze a cell's body with the names that it reads from the notebook before it assigns them.
 
-    A first line that starts with `%%` counts as line 1 and is not run. Raises SyntaxError as Python does. Names
-    that nobody knows fail in the rank, where Python would.
+    A first line that starts with `%%` counts as line 1 but does not run. Raises SyntaxError as Python does. Undefined
+    names raise NameError in the rank, when the line that reads them runs.
     """
     cell_name = cell_name or "Cell"
     reads, writes = flow.names(_parsed(source, cell_name))
@@ -41,7 +41,7 @@ def capture_cell(
     namespaces = [namespace, vars(sys.modules["__main__"])]
     try:
         packed = payload.pack(frozen.FrozenCell(source, cell_name, used, tuple(returns)), namespaces)
-    except Exception as error:  # noqa: BLE001 # whatever a __reduce__ of the user's raises
+    except Exception as error:  # noqa: BLE001 # a user's __reduce__ may raise anything
         raise suspects.accuse(given, error) from None
     packed.sources[cell_name] = source
     packed.codes.append(compile(frozen.body(source), cell_name, "exec", dont_inherit=True))
@@ -57,7 +57,7 @@ def _parsed(source: str, cell_name: str) -> flow.Tree:
         tree = flow.parse(frozen.body(source), cell_name)
         compile(
             frozen.body(source), cell_name, "exec", dont_inherit=True
-        )  # finds what a parse does not, such as return outside a function
+        )  # finds errors that parsing does not, such as a return outside a function
     except SyntaxError as error:
         lines = source.splitlines()
         line = lines[error.lineno - 1] if error.lineno and error.lineno <= len(lines) else ""

@@ -1,4 +1,4 @@
-"""Flow: which names a cell reads from the notebook before it gives them a value itself."""
+"""Flow: finds the names that a cell reads from the notebook before it assigns them itself."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def parse(source: str, filename: str) -> Tree:
 
 
 def names(tree: Tree) -> tuple[set[str], set[str]]:
-    """Return the names read before they certainly have a value, and all names that get one.
+    """Return the names that may be read before they are assigned, and all assigned names.
 
-    What a function or a class's methods read counts where its name is used, and at the end of the cell: it may be
-    called from there on.
+    The names that a function or a class's methods read count as read where the function or class is used, and once
+    more at the end of the cell, because it may be called later.
     """
     flow = _Flow()
     flow.block(tree.body)
@@ -31,7 +31,7 @@ def names(tree: Tree) -> tuple[set[str], set[str]]:
 
 
 class _Flow(ast.NodeVisitor):
-    """Walks in the order of execution; `bound` holds the names that certainly have a value at this point."""
+    """Walks the tree in execution order; `bound` holds the names that certainly have a value at the current point."""
 
     def __init__(self) -> None:
         self.reads: set[str] = set()
@@ -59,7 +59,7 @@ class _Flow(ast.NodeVisitor):
         self.writes.add(name)
 
     def branches(self, *blocks: list[ast.stmt]) -> None:
-        """Walk alternatives: afterwards only what all of them bind is certain."""
+        """Walk alternative blocks: afterwards only the names that all of them bind are certain."""
         before, ends = set(self.bound), []
         for block in blocks:
             self.bound = set(before)
@@ -245,7 +245,7 @@ def _outside(node: _Function | ast.Lambda) -> list[ast.AST]:
 
 
 def _inside(node: _Function | ast.Lambda) -> set[str]:
-    """Return the global names that a function's body reads, by the compiler's own account of scopes."""
+    """Return the global names that a function's body reads, according to the compiler's scope analysis."""
     tree = ast.Expression(node) if isinstance(node, ast.Lambda) else ast.Module([node], [])
     code = compile(tree, "<flow>", "eval" if isinstance(node, ast.Lambda) else "exec", dont_inherit=True)
     return set().union(*(globals_read(inner) for inner in code.co_consts if hasattr(inner, "co_code")))

@@ -1,4 +1,4 @@
-"""Frozen: what a payload holds. Each kind of target knows how to run in a rank, in a `__main__` of its own."""
+"""Frozen: the objects in a payload. Each kind of target knows how to run in a rank, in its own `__main__`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
 
 @contextmanager
 def main_module(main: ModuleType) -> Iterator[None]:
-    """Make a module the `__main__` of this process for a while."""
+    """Make a module the `__main__` of this process until the block ends."""
     before = sys.modules["__main__"]
     sys.modules["__main__"] = main
     try:
@@ -47,7 +47,7 @@ class FrozenFunction:
     kwargs: dict[str, Any]
 
     def run(self, _: ModuleType) -> Any:
-        """Call it."""
+        """Call the function and return its result."""
         return self.function(*self.args, **self.kwargs)
 
 
@@ -61,7 +61,7 @@ class FrozenCell:
     returns: tuple[str, ...]
 
     def run(self, main: ModuleType) -> dict[str, Any]:
-        """Execute the cell and return the names that were asked for."""
+        """Execute the cell and return the requested names with their values."""
         names = vars(main)
         names.update(self.namespace)
         sources.remember(self.shown, self.source)
@@ -76,19 +76,19 @@ class FrozenCell:
 
 @dataclass(frozen=True)
 class FrozenScript:
-    """A script as it read when the run was started, with its arguments."""
+    """A script's source from when the run was submitted, with its arguments."""
 
     source: str
     path: str
     argv: tuple[str, ...]
 
     def run(self, main: ModuleType) -> None:
-        """Execute it as `python path argv…` does."""
+        """Execute the script as `python path argv…` does."""
         main.__file__ = self.path
         sources.remember(self.path, self.source)
         sys.argv = [self.path, *self.argv]
-        # After the frozen local modules, so that these win.
-        sys.path.insert(1, os.path.dirname(self.path))  # noqa: PTH120 # text, as Python puts it there
+        # Position 1 comes after the frozen local modules, so that those win.
+        sys.path.insert(1, os.path.dirname(self.path))  # noqa: PTH120 # a str, as Python itself inserts it
         try:
             exec(compile(self.source, self.path, "exec", dont_inherit=True), vars(main))  # noqa: S102 # it is the user's script
         except SystemExit as end:
@@ -97,6 +97,6 @@ class FrozenScript:
 
 
 def body(source: str) -> str:
-    """Return a cell without its `%%cnai` line, which stays as an empty line so that numbers agree with the notebook."""
+    """Return a cell with its `%%cnai` line emptied, so that line numbers still match the notebook."""
     first, newline, rest = source.partition("\n")
     return newline + rest if first.startswith("%%") else source

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def capture_function(
     function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
 ) -> payload.Captured:
-    """Freeze a function with its arguments, everything of the notebook that it uses, and the local modules."""
+    """Freeze a function with its arguments, everything that it uses from the notebook, and the local modules."""
     kwargs = dict(kwargs or {})
     name = _check(function, tuple(args), kwargs)
     given = suspects.Variables(name, function, _by_name(function, tuple(args), kwargs))
@@ -26,7 +26,7 @@ def capture_function(
     body = frozen.FrozenFunction(function, tuple(args), kwargs)
     try:
         packed = payload.pack(body, namespaces)
-    except Exception as error:  # noqa: BLE001 # whatever a __reduce__ of the user's raises
+    except Exception as error:  # noqa: BLE001 # a user's __reduce__ may raise anything
         raise suspects.accuse(given, error) from None
     target = Target(kind="function", name=payload.target_name(name), source=_place(function))
     return payload.captured(target, packed, [], suspects.heavy(given, len(packed.body)))
@@ -48,7 +48,7 @@ def _check(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         )
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some builtins have none
+    except (TypeError, ValueError):  # some builtins have no signature
         return name
     try:
         signature.bind(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""Imports: the local files that code needs, found by its import statements as Python itself would find them.
+"""Imports: finds the local files that code imports, in the places where Python itself would find them.
 
-Every import counts, wherever it stands: inside functions, behind `try` and behind `if TYPE_CHECKING`. One too many
-costs a few bytes, a missing one the run.
+Every import statement counts, also inside functions, `try` and `if TYPE_CHECKING`: an unneeded module costs a few
+bytes, a missing module fails the run.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 DATA_BYTES = 1_000_000
-"""Larger files of a package that are no code stay where they are."""
+"""Larger files of a package do not travel unless they are code."""
 _NEVER = {"__main__", "__mp_main__", "cnai", "cnai_hub"}
 _NO_CODE = {"__pycache__", "node_modules", "site-packages"}
 _CODE = (".py", *EXTENSION_SUFFIXES)
 
 
 def local_files(names: Iterable[str], folders: Iterable[str] = ()) -> dict[str, Path]:
-    """Return the files of top-level modules and of all that these import, by the names under which they are imported.
+    """Return the files of the named top-level modules and of all modules these import, by their import paths.
 
-    Local is what lies in `folders`, the working directory or any other folder of `sys.path` that holds no installed
-    packages. Packages come whole; a folder without `__init__.py` gives its code only. What isn't local is left out.
+    A module is local if it lies in `folders`, in the working directory or in another folder of `sys.path` that holds
+    no installed packages; other modules are left out. A package contributes all its files, a folder without
+    `__init__.py` only its code.
     """
     importlib.invalidate_caches()
     path = list(dict.fromkeys([*folders, _here(), *(entry or _here() for entry in sys.path)]))
@@ -44,7 +45,7 @@ def local_files(names: Iterable[str], folders: Iterable[str] = ()) -> dict[str, 
         name = waiting.pop()
         done.add(name)
         for inside, file in _files_of(name, path):
-            # Of two folders that are one package without `__init__.py`, the first comes first in the rank too.
+            # When two folders form one package without `__init__.py`, the first wins here as it does in the rank.
             if files.setdefault(inside, file) is file and file.suffix == ".py":
                 waiting.update(_imports_of(file))
     return files
@@ -52,16 +53,16 @@ def local_files(names: Iterable[str], folders: Iterable[str] = ()) -> dict[str, 
 
 def _here() -> str:
     try:
-        return os.getcwd()  # noqa: PTH109 # text, as in sys.path
-    except OSError:  # deleted under the notebook
+        return os.getcwd()  # noqa: PTH109 # a str, as in sys.path
+    except OSError:  # the folder was deleted while the notebook ran in it
         return "/nowhere"
 
 
 def imports(code: CodeType) -> Iterator[str]:
-    """Yield the top-level names that code imports, also inside functions; relative ones belong to its own package."""
+    """Yield the top-level names that code imports, also inside functions; relative imports are skipped."""
     steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
     for position, step in enumerate(steps):
-        # Before it stand the level, which counts the dots, and the names after `import`.
+        # Two instructions precede IMPORT_NAME: they load the level (the number of dots) and the names after `import`.
         if step.opname == "IMPORT_NAME" and not steps[position - 2].argval:
             yield step.argval.partition(".")[0]
     for inner in code.co_consts:
@@ -71,12 +72,12 @@ def imports(code: CodeType) -> Iterator[str]:
 
 @lru_cache(maxsize=1000)
 def imports_of(source: str | bytes, filename: str = "<source>") -> frozenset[str]:
-    """Return the top-level names that a module or a notebook's cell imports; none if it is no Python."""
+    """Return the top-level names that a module or a notebook's cell imports; none if the source is not valid Python."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they come when the code runs
+            warnings.simplefilter("ignore")  # the user sees them when the code runs
             code = compile(source, filename, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError):  # whoever imports it is told
+    except (SyntaxError, ValueError, RecursionError):  # the import itself will report the error
         return frozenset()
     return frozenset(imports(code))
 
@@ -84,7 +85,7 @@ def imports_of(source: str | bytes, filename: str = "<source>") -> frozenset[str
 def _imports_of(file: Path) -> frozenset[str]:
     try:
         return imports_of(file.read_bytes(), str(file))
-    except OSError:  # whoever takes the file along says why it can't be read
+    except OSError:  # the caller reads the file later and reports the error then
         return frozenset()
 
 
@@ -99,7 +100,7 @@ def is_too_large(file: Path) -> bool:
 
 
 def _files_of(name: str, path: list[str]) -> Iterator[tuple[str, Path]]:
-    """Yield the files of a top-level module by the names under which they are imported."""
+    """Yield the files of a top-level module with their import paths."""
     if _is_standard(name):
         return
     try:
@@ -118,7 +119,7 @@ def _files_of(name: str, path: list[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _is_standard(name: str) -> bool:
-    """Tell whether a name is Python's own whatever lies here: it is built in, or every process has loaded it."""
+    """Tell whether no local file can shadow this standard module: it is built in, or loaded in every process."""
     file = getattr(sys.modules.get(name), "__file__", None)
     loaded = name in sys.modules and name in sys.stdlib_module_names and (file is None or sources.is_library(file))
     return loaded or name in sys.builtin_module_names
@@ -129,17 +130,17 @@ def _is_local(file: str) -> bool:
 
 
 def files_in(folder: Path, *, links: bool = True, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Yield the files of a folder and those below, without hidden ones, caches and environments.
+    """Yield the files in and below a folder, without hidden files, caches and virtual environments.
 
-    Links are followed unless they lead back to a folder `above`, or skipped.
+    Follows links unless they lead back to a folder in `above`; without `links`, skips them all.
     """
     real = folder.resolve()
     if real in above:
         return
     try:
-        with os.scandir(folder) as entries:  # unlike Path, it knows without asking which entries are files
+        with os.scandir(folder) as entries:  # unlike Path, it needs no system call per entry to tell files from folders
             found = sorted(entries, key=lambda entry: entry.name)
-    except OSError:  # Python finds nothing in it either
+    except OSError:  # Python could not import from it either
         return
     for entry in found:
         if entry.name[0] == "." or entry.name.endswith(".pyc") or (entry.is_symlink() and not links):

@@ -1,4 +1,4 @@
-"""Local modules: the files beside a notebook or script that its code imports, frozen into a zip."""
+"""Local modules: the files that a notebook's or script's code imports from its surroundings, frozen into a zip."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ LIMIT_BYTES = 50_000_000
 
 
 def freeze(codes: Iterable[CodeType], folders: Iterable[str] = ()) -> tuple[bytes, list[str]]:
-    """Return the zip of all local modules that are imported here or that code imports (b"" without any), and warnings.
+    """Return a zip of the local modules that `codes` import or this process has imported (b"" if none), and warnings.
 
-    Files are read now, whatever an older import left in this process. Equal files give equal bytes.
+    Reads the files now, even if this process imported an older version of them. Equal files give equal bytes.
     """
     return _zip(local_files({*_imported(), *(name for code in codes for name in imports(code))}, folders))
 
 
 def _imported() -> set[str]:
-    """Return the top-level names of the local modules in this process."""
+    """Return the top-level names of the local modules that this process has imported."""
     return {
         name.partition(".")[0]
         for name, module in list(sys.modules.items())
@@ -44,7 +44,7 @@ def _zip(files: dict[str, Path]) -> tuple[bytes, list[str]]:
             size = file.stat().st_size
             if is_too_large(file):
                 left_out.append(
-                    f"{file} ({size / 1e6:.0f} MB) is no code and stays here; read it by its full path in the ranks"
+                    f"{file} ({size / 1e6:.0f} MB) isn't code and doesn't travel; read it by its full path in the ranks"
                 )
                 continue
             contents[name] = file.read_bytes() if size <= LIMIT_BYTES else b""
@@ -60,7 +60,7 @@ def _zip(files: dict[str, Path]) -> tuple[bytes, list[str]]:
     if not contents:
         return b"", left_out
     with io.BytesIO() as buffer:
-        # Stored and dated the same: the bytes depend on names and contents only, not on clocks and zlib's version.
+        # Uncompressed, with a fixed date: the bytes then depend only on names and contents, not on clocks or zlib.
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
             for name, content in contents.items():
                 archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), content)

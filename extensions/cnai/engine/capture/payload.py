@@ -1,4 +1,4 @@
-"""Payload: one line of JSON that says what is needed to read it, then the pickled target."""
+"""Payload: one line of JSON with the versions needed to read it and the sources, then the pickled target."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CACHED = type(functools.cache(lambda: None))
 
 @dataclass(frozen=True)
 class Captured:
-    """A target that is ready to travel. `code_zip` holds the local modules it uses, b"" if there are none."""
+    """A target that is ready to travel. `code_zip` holds the local modules that the target uses, b"" if none."""
 
     target: Target
     payload: bytes
@@ -37,9 +37,9 @@ class Captured:
 
 
 class MainNamespace(dict[str, Any]):
-    """Stands for the globals of `__main__`: in the rank it becomes the rank's own `__main__`.
+    """Stands for the globals of `__main__`: unpickling it in a rank returns the globals of the rank's own `__main__`.
 
-    So functions of several cells share globals there as they do in the notebook, and `pickle` finds their classes.
+    Functions from several cells therefore share globals as they do in the notebook, and `pickle` finds their classes.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -47,7 +47,7 @@ class MainNamespace(dict[str, Any]):
 
 
 class Pickler(cloudpickle.Pickler):
-    """Pickles, and remembers all code that went by value: where it stands and what it imports."""
+    """Pickles, and records the code objects that it pickles by value, by their file names."""
 
     def __init__(self, file: Any, namespaces: Iterable[dict[str, Any]] = ()) -> None:
         super().__init__(file)
@@ -56,9 +56,9 @@ class Pickler(cloudpickle.Pickler):
         self.globals_ref.update({id(namespace): marker for namespace in namespaces})
 
     def reducer_override(self, obj: Any) -> Any:
-        """Give code a file name that says something to its author (`Cell [12]`) instead of the kernel's own."""
+        """Replace the kernel's file name of a code object with one that its author understands (`Cell [12]`)."""
         if isinstance(obj, _CACHED) and obj.__module__ == "__main__":
-            # By itself it is a reference to a name that a rank doesn't have.
+            # pickle would only store a reference to its name, which the rank's `__main__` lacks.
             return frozen.cached, (obj.__wrapped__, obj.cache_parameters())
         if type(obj) is not CodeType:
             return super().reducer_override(obj)
@@ -82,7 +82,7 @@ class Pack:
 
 
 def pack(target: Any, namespaces: Iterable[dict[str, Any]] = ()) -> Pack:
-    """Pickle a frozen target; raises what pickle raises."""
+    """Pickle a frozen target; pickle's errors pass through."""
     with io.BytesIO() as file:
         pickler = Pickler(file, namespaces)
         pickler.dump(target)
@@ -92,19 +92,19 @@ def pack(target: Any, namespaces: Iterable[dict[str, Any]] = ()) -> Pack:
 
 
 def captured(target: Target, packed: Pack, folders: Iterable[str], warnings: Iterable[str]) -> Captured:
-    """Add the local modules that the packed code uses."""
+    """Return the packed target together with the local modules that its code uses."""
     code_zip, left_out = modules.freeze(packed.codes, folders)
     digest = hashlib.sha256(code_zip)
-    for text in sorted(packed.sources.values()):  # a cell's number is not part of its code
+    for text in sorted(packed.sources.values()):  # without the names: running a cell again only changes its number
         digest.update(f"\0{text}".encode())
     return Captured(target, packed.payload(), code_zip, digest.hexdigest()[:32], (*warnings, *left_out))
 
 
 def versions() -> dict[str, str]:
-    """Return what must be the same where a payload is read: bytecode and cloudpickle's format."""
+    """Return the versions that must match where a payload is read: Python's (bytecode) and cloudpickle's (format)."""
     return {"python": ".".join(platform.python_version_tuple()[:2]), "cloudpickle": cloudpickle.__version__}
 
 
 def target_name(given: str) -> str:
-    """Return a name that a run may have, from the name of anything callable or of a file."""
+    """Turn the name of a callable or file into a valid run name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", given).strip("_.-")[:64] or "run"

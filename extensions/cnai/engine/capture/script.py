@@ -11,7 +11,7 @@ from cnai.spec import Target
 
 
 def capture_script(path: str | Path, argv: tuple[str, ...] = ()) -> payload.Captured:
-    """Freeze a script and the local modules it imports; its later edits don't change a run."""
+    """Freeze a script and the local modules it imports; later edits don't change the run."""
     file = Path(path).expanduser()
     try:
         source = importlib.util.decode_source(file.read_bytes())

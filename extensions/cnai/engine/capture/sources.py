@@ -1,4 +1,4 @@
-"""Sources: where a target's code stands and how it reads, so that a rank can show its lines."""
+"""Sources: the names and texts of a target's code, so that a rank can show its lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OWN = str(Path(__file__).parents[2])
 
 
 def shown_name(filename: str) -> str:
-    """Return `Cell [12]` for the code of a notebook's cell, other names as they are."""
+    """Return `Cell [12]` for the code of a notebook's cell, other file names unchanged."""
     number = _cell_number(filename)
     if number is not None:
         return f"Cell [{number}]"
@@ -31,19 +31,19 @@ def _cell_number(filename: str) -> str | None:
 
 
 def text_of(filename: str) -> str:
-    """Return the source behind a code object's file name, "" if nobody has it."""
+    """Return the source behind a code object's file name, "" if it is not available."""
     linecache.checkcache(filename)
     return "".join(linecache.getlines(filename))
 
 
 def remember(shown: str, text: str) -> None:
-    """Make tracebacks find the lines of a source which is not a file here."""
-    # No mtime: linecache.checkcache then never drops the entry.
+    """Let tracebacks find the lines of a source that is not a file on this machine."""
+    # Without an mtime, linecache.checkcache never drops the entry.
     linecache.cache[shown] = (len(text), None, text.splitlines(keepends=True), shown)
 
 
 def travels(filename: str) -> bool:
-    """Tell whether a source is the user's own and must come along; libraries are in the rank's image."""
+    """Tell whether a source is the user's own and must travel; libraries are in the rank's image."""
     return not is_library(filename) and not is_own(filename)
 
 
@@ -59,7 +59,7 @@ def is_library(filename: str) -> bool:
 
 @cache
 def library_folders() -> tuple[str, ...]:
-    """Return the folders in which Python and installed packages live, each with a slash at its end."""
+    """Return the folders that hold Python and installed packages, each with a trailing slash."""
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     paths += [*site.getsitepackages(), site.getusersitepackages(), sys.prefix, sys.base_prefix]
     folders = {folder for path in paths for folder in (path, str(Path(path).resolve()))}

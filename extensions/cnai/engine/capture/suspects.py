@@ -1,4 +1,4 @@
-"""Suspects: which variable of a target is too big, or can't travel at all."""
+"""Suspects: finds the variables of a target that are too big to travel or can't be pickled at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ADVICE = {
     "TextIOWrapper": "open the file inside {owner}",
     "BufferedReader": "open the file inside {owner}",
     "BufferedWriter": "open the file inside {owner}",
-    "generator": "make it inside {owner}, or pass a list",
+    "generator": "create it inside {owner}, or pass a list",
     "lock": "create it inside {owner}",
     "RLock": "create it inside {owner}",
     "socket": "connect inside {owner}",
@@ -35,7 +35,7 @@ _ADVICE = {
 
 @dataclass
 class Variables:
-    """What a target uses by the names its author knows: `named` are the arguments, or the names that a cell reads."""
+    """A target's variables under the names its author knows: `named` holds a function's arguments or a cell's reads."""
 
     owner: str
     function: Any
@@ -50,12 +50,12 @@ class _Suspect:
 
 
 class _Scale:
-    """Counts bytes and keeps none."""
+    """A file that counts the bytes written to it and discards them."""
 
     weight = 0
 
     def write(self, data: Any) -> int:
-        """Count."""
+        """Count the bytes."""
         size = memoryview(data).nbytes
         self.weight += size
         return size
@@ -70,17 +70,17 @@ def heavy(variables: Variables, total: int) -> list[str]:
     ]
     if not found:
         return [
-            f"{variables.owner} takes {total / 1e6:.0f} MB along to every rank, in many variables; load data inside it"
+            f"{variables.owner} sends {total / 1e6:.0f} MB to every rank, in many variables; load the data inside it"
         ]
     return [
-        f"{suspect.owner} takes {suspect.path!r} along to every rank, {weight / 1e6:.0f} MB; "
+        f"{suspect.owner} sends {suspect.path!r} to every rank, {weight / 1e6:.0f} MB; "
         f"load it inside {suspect.owner} or pass the path of a file"
         for suspect, weight in found
     ]
 
 
 def accuse(variables: Variables, error: Exception) -> CaptureError:
-    """Return the error that names what can't travel."""
+    """Return an error that names the variable that can't travel."""
     roots = [suspect for suspect in _all_variables(variables) if not _travels(suspect.value)]
     if not roots:
         return CaptureError(
@@ -104,7 +104,7 @@ def _weigh(value: Any) -> int:
     scale = _Scale()
     try:
         Pickler(scale).dump(value)
-    except Exception:  # noqa: BLE001 # whatever a __reduce__ of the user's raises
+    except Exception:  # noqa: BLE001 # a user's __reduce__ may raise anything
         return 0
     return scale.weight
 
@@ -112,7 +112,7 @@ def _weigh(value: Any) -> int:
 def _problem(value: Any) -> Exception | None:
     try:
         Pickler(_Scale()).dump(value)
-    except Exception as error:  # noqa: BLE001 # whatever a __reduce__ of the user's raises
+    except Exception as error:  # noqa: BLE001 # a user's __reduce__ may raise anything
         return error
     return None
 
@@ -122,7 +122,7 @@ def _travels(value: Any) -> bool:
 
 
 def _all_variables(variables: Variables) -> Iterator[_Suspect]:
-    """Yield arguments first, then what the function and the functions it uses refer to."""
+    """Yield the arguments first, then the variables of the function and of the functions it uses."""
     seen: set[int] = set()
     roots = [_Suspect(variables.owner, name, value) for name, value in variables.named.items()]
     if variables.function is not None:
@@ -152,7 +152,7 @@ def _by_value(value: Any) -> bool:
 
 
 def _parts(suspect: _Suspect) -> Iterator[_Suspect]:
-    """Yield what pickle goes into, by the names under which a person knows it."""
+    """Yield the objects that pickle visits inside a value, with names that the user recognizes."""
     value, path = suspect.value, suspect.path
     if isinstance(value, FunctionType):
         owner = value.__name__.replace("<lambda>", "lambda")
@@ -177,12 +177,12 @@ def _parts(suspect: _Suspect) -> Iterator[_Suspect]:
 
 
 def _reduced(suspect: _Suspect) -> Iterator[_Suspect]:
-    """Yield the arguments and the state that an object's own reduction gives."""
+    """Yield the arguments and the state from an object's own reduction."""
     value, owner, path = suspect.value, suspect.owner, suspect.path
     try:
         reducer = copyreg.dispatch_table.get(type(value))
         reduction = reducer(value) if reducer else value.__reduce_ex__(4)
-    except Exception:  # noqa: BLE001 # then the object itself is the one
+    except Exception:  # noqa: BLE001 # then the object itself can't travel, not one of its parts
         return
     if not isinstance(reduction, tuple):
         return
@@ -198,7 +198,7 @@ def _reduced(suspect: _Suspect) -> Iterator[_Suspect]:
 
 
 def used_by(function: FunctionType) -> dict[str, Any]:
-    """Return the variables of a function: closure, defaults and the globals that it and its inner functions read."""
+    """Return the variables of a function: its closure, defaults, and the globals that it or an inner function reads."""
     used: dict[str, Any] = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
@@ -216,7 +216,7 @@ def used_by(function: FunctionType) -> dict[str, Any]:
 
 
 def globals_read(code: CodeType) -> set[str]:
-    """Return the global names that a code object and those inside it read."""
+    """Return the global names that a code object and the code objects inside it read."""
     names = {
         step.argval
         for step in dis.get_instructions(code)

@@ -1,4 +1,4 @@
-"""Tracebacks: a rank's exception as its author wants to read it."""
+"""Tracebacks: formats a rank's exception for the author of the code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _hidden: set[str] = set()
 
 
 def hide_folder(folder: Path) -> None:
-    """Show files of this folder by their names in it: it holds copies of local modules."""
+    """Show this folder's files by their paths inside it, because they are copies of local modules."""
     _hidden.add(f"{folder}/")
 
 
 def user_traceback(error: BaseException, *, debug: bool) -> str:
-    """Return a traceback with the user's own lines and what they called, without cnai and torch's launcher.
+    """Return a traceback with the user's own lines and the code they called, without cnai and torch's launcher.
 
-    Of long ways through a library only both ends are shown; `debug` shows everything.
+    Shows only both ends of a long chain of library calls; `debug` shows everything.
     """
     exception = traceback.TracebackException.from_exception(error, compact=True)
     if not debug:
@@ -41,7 +41,7 @@ def _clean(exception: traceback.TracebackException) -> None:
 
 
 def _from_user(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
-    """Drop our own frames, and all that comes before the user's first one."""
+    """Drop cnai's frames, and all frames before the user's first."""
     start = max((number for number, frame in enumerate(frames, 1) if frame.filename == frozen.__file__), default=0)
     frames = [frame for frame in frames[start:] if not sources.is_own(frame.filename)]
     first = next((number for number, frame in enumerate(frames) if not sources.is_library(frame.filename)), 0)

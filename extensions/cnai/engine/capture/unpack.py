@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
-    """Return a function without arguments that runs the target of a payload, once.
+    """Return a function without arguments that runs a payload's target, once.
 
-    Puts the folder with the local modules first on `sys.path` at once; running puts `sys.path` and `sys.argv` back at
-    its end. Tensors in what the target returns are on the CPU.
+    Puts the folder with the local modules first on `sys.path` immediately; the returned function restores `sys.path`
+    and `sys.argv` when the target ends. Tensors in the target's result are on the CPU.
     """
     end = data.index(b"\n")
     facts = json.loads(data[:end])
@@ -36,7 +36,7 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     if code_dir is not None:
         sys.path.insert(0, str(code_dir))
         tracebacks.hide_folder(code_dir)
-    # Last, for what a target imports by a name that nobody could see, from the folder in which the notebook stands.
+    # Last: the working directory (the notebook's folder), for modules whose names capture could not see.
     sys.path.append("")
     importlib.invalidate_caches()
     for shown, text in facts["sources"].items():
@@ -56,7 +56,7 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
 
 
 def load_run(folder: RunFolder) -> Callable[[], Any]:
-    """Return what runs a run's target; several nodes may unpack its local modules at once."""
+    """Return the function that runs a run's target; several nodes may unpack its local modules at once."""
     code_dir = unzip(folder.code_zip.read_bytes(), folder.path / "code") if folder.code_zip.exists() else None
     return load(folder.payload.read_bytes(), code_dir)
 
@@ -64,13 +64,13 @@ def load_run(folder: RunFolder) -> Callable[[], Any]:
 def _check(needed: dict[str, str], here: dict[str, str]) -> None:
     if needed != here:
         raise EngineError(
-            f"the notebook runs Python {needed['python']} with cloudpickle {needed['cloudpickle']}, this node Python "
-            f"{here['python']} with cloudpickle {here['cloudpickle']}; they must be the same: use one image for both"
+            f"the notebook runs Python {needed['python']} with cloudpickle {needed['cloudpickle']}, but this node runs "
+            f"Python {here['python']} with cloudpickle {here['cloudpickle']}; use the same image for both"
         )
 
 
 def unzip(code_zip: bytes, folder: Path) -> Path:
-    """Extract local modules into a folder that appears complete or not at all; does nothing if it is there."""
+    """Extract local modules into a folder, atomically; do nothing if the folder exists."""
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def unzip(code_zip: bytes, folder: Path) -> Path:
         with zipfile.ZipFile(io.BytesIO(code_zip)) as archive:
             archive.extractall(fresh)
         try:
-            os.rename(fresh, folder)  # noqa: PTH104 # fails if somebody else was first, whose content is the same
+            os.rename(fresh, folder)  # noqa: PTH104 # fails if another process was first; its content is the same
         except OSError:
             if not folder.is_dir():
                 raise
@@ -87,7 +87,7 @@ def unzip(code_zip: bytes, folder: Path) -> Path:
 
 
 def to_cpu(value: Any) -> Any:
-    """Return a result whose tensors and modules are on the CPU, without gradient history or DDP around them."""
+    """Return a result with its tensors and modules on the CPU, without gradient history and without DDP wrappers."""
     torch: Any = sys.modules.get("torch")
     if type(value) in (list, tuple):
         return type(value)(to_cpu(item) for item in value)

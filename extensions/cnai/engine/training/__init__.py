@@ -1,1 +1,1 @@
-"""Training: what user code has in a rank: resumable steps, sharded batches, checkpoints, metrics."""
+"""Training: what a rank offers to user code: resumable steps, sharded batches, checkpoints, metrics."""

@@ -1,4 +1,4 @@
-"""Accumulation: a rank's micro-batches become one optimizer step, without a change in how the loop is written."""
+"""Accumulation: turns a rank's micro-batches into one optimizer step, without changes to the user's loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cnai.engine.training.shards import Micro
 
-# What waits for the last micro-batch of a step, besides the optimizers, which have rules of their own.
+# Methods that take effect only on the last micro-batch of a step. Optimizers have their own rules.
 _ONCE_PER_STEP: dict[type, tuple[str, ...]] = {
     LRScheduler: ("step",),
     AveragedModel: ("update_parameters",),
@@ -31,11 +31,11 @@ _ONCE_PER_STEP: dict[type, tuple[str, ...]] = {
 
 
 class Accumulation:
-    """Makes what was prepared take effect once per step, and scales losses to the mean of the global batch."""
+    """Lets prepared objects take effect once per step, and scales losses to the mean of the global batch."""
 
     def __init__(self) -> None:
         self.boundary = True
-        """Whether what is prepared takes effect now: outside a loop, and on the last micro-batch of a step."""
+        """Whether prepared objects take effect now: True outside a loop and on the last micro-batch of a step."""
         self._inside = False
         self._pending = False
         self._backwards = 0
@@ -60,7 +60,7 @@ class Accumulation:
                 _gate_class(thing, names, self._once_per_step)
 
     def adopt_model(self, model: nn.Module, net: nn.Module) -> None:
-        """Know a model (`net` as the user made it) whose gradients and running statistics are summed over the ranks."""
+        """Register a model (`net`: as the user created it) to combine its gradients and statistics over the ranks."""
         if isinstance(model, DistributedDataParallel):
             self._wrapped.append(model)
         if isinstance(model, FSDPModule):
@@ -68,16 +68,16 @@ class Accumulation:
         self._statistics.add(net)
 
     def check(self, shards: int, world_size: int) -> None:
-        """Refuse models that communicate in their forward pass where ranks have different numbers of micro-batches."""
-        talks = self._sharded or self._statistics.synchronized
-        if talks and shards % world_size:
+        """Reject models that communicate in their forward pass if the ranks have unequal numbers of micro-batches."""
+        communicates = self._sharded or self._statistics.synchronized
+        if communicates and shards % world_size:
             raise UsageError(
-                "FSDP and SyncBatchNorm need the same number of micro-batches in each rank, but there are"
-                f" {shards} shards for {world_size} ranks; pass shards= a multiple of each number of ranks to come"
+                "FSDP and SyncBatchNorm need the same number of micro-batches in each rank; given:"
+                f" {shards} shards for {world_size} ranks; pass a shards= that every planned number of ranks divides"
             )
 
     def begin(self, micro: Micro, world_size: int) -> None:
-        """Enter a micro-batch; gradients are summed over the ranks on the last one only."""
+        """Enter a micro-batch; the ranks sum their gradients only on the last micro-batch of a step."""
         if micro.first:
             self._pending = False
             self._statistics.begin_step()
@@ -99,12 +99,12 @@ class Accumulation:
             self._statistics.end_step()
 
     def leave(self) -> None:
-        """Leave the loop, also in the middle of a step."""
+        """Leave the loop, possibly in the middle of a step."""
         self._without_sync.close()
         self.boundary, self._inside, self._scale = True, False, 1.0
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a micro-batch's mean loss, scaled to its part of the global batch."""
+        """Add the gradients of a micro-batch's mean loss, scaled to the micro-batch's share of the global batch."""
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise UsageError(
                 "ctx.backward takes the mean loss of the micro-batch, a tensor with one element that depends on"
@@ -121,24 +121,24 @@ class Accumulation:
     def _check_backward(self) -> None:
         if not self._optimizers:
             raise UsageError(
-                "ctx.backward needs the optimizer to be prepared: model, optimizer = ctx.prepare(model, optimizer)"
+                "ctx.backward needs a prepared optimizer: model, optimizer = ctx.prepare(model, optimizer)"
             )
         if self._backwards > 1 and self._optimizers > 1:
             raise UsageError(
-                "several optimizers with a backward pass each can't be accumulated over micro-batches; sum the losses"
+                "ctx.steps can't accumulate several backward passes for several optimizers; add up the losses"
                 " and call ctx.backward once, or use ctx.loop(total_steps) with your own batches"
             )
         if self._pending and self._witness is not None and self._witness.grad is None:
             raise UsageError(
-                "the gradients of this step's first micro-batches were cleared; in ctx.steps call optimizer.zero_grad()"
-                " of a prepared optimizer, which knows when, not model.zero_grad()"
+                "the gradients of this step's first micro-batches were cleared; in ctx.steps call zero_grad() of the"
+                " prepared optimizer, which waits for the end of the step, instead of model.zero_grad()"
             )
 
     def _optimizer_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._inside and not self._backwards:
             raise UsageError(
-                "optimizer.step() came without ctx.backward(loss): in ctx.steps write ctx.backward(loss) instead of"
-                " loss.backward(), before optimizer.step()"
+                "optimizer.step() was called before ctx.backward(loss); in ctx.steps write ctx.backward(loss) instead"
+                " of loss.backward()"
             )
         if not self.boundary:
             return None
@@ -146,7 +146,7 @@ class Accumulation:
         return step(*args, **kwargs)
 
     def _zero_grad(self, zero_grad: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        # Before the first backward pass of a step or after its optimizer step: both idioms keep what is accumulated.
+        # Clears only before a step's first backward pass or after its optimizer step, so both places users put it work.
         if not (self._inside and self._pending):
             zero_grad(*args, **kwargs)
 
@@ -155,9 +155,9 @@ class Accumulation:
 
 
 def _gate_method(thing: Any, name: str, gate: Callable[..., Any]) -> None:
-    """Put `gate(method, …)` in the place of one object's method.
+    """Replace a method of one object with `gate(method, …)`.
 
-    It stays a bound method, since schedulers wrap `optimizer.step` again.
+    The replacement is a bound method, because schedulers wrap `optimizer.step` again.
     """
     method = getattr(thing, name)
 
@@ -168,9 +168,9 @@ def _gate_method(thing: Any, name: str, gate: Callable[..., Any]) -> None:
 
 
 def _gate_class(thing: Any, names: tuple[str, ...], gate: Callable[..., Any]) -> None:
-    """Give one object gated methods through a class of its own.
+    """Give one object gated methods through its own subclass.
 
-    As attributes they would be in a scheduler's `state_dict`.
+    As instance attributes the methods would end up in a scheduler's `state_dict`.
     """
     kind = type(thing)
 

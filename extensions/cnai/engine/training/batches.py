@@ -1,4 +1,4 @@
-"""Batches: a rank's micro-batches, fetched from tensors directly or from a dataset through torch's DataLoader."""
+"""Batches: fetches a rank's micro-batches, from tensors directly or from a dataset through torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from cnai.engine.training.shards import Micro, Plan
 
 _OURS = ("batch_sampler", "drop_last", "sampler")
-_LOOKED_AT = 16
-"""Samples, and numbers of each, by which tensors are told apart."""
+_SAMPLED = 16
+"""How many samples, and how many values of each sample, a fingerprint covers."""
 
 
 def length(dataset: Any) -> int:
-    """Return the number of samples, or say why this is no dataset."""
+    """Return the number of samples; raise UsageError if the object is not a usable dataset."""
     if isinstance(dataset, DataLoader):
         raise UsageError(
-            "ctx.steps takes the dataset, not a DataLoader; pass loader.dataset, and num_workers=… and the like"
+            "ctx.steps takes a dataset, not a DataLoader; pass loader.dataset, and its options such as num_workers=…"
         )
     if isinstance(dataset, (IterableDataset, Mapping)) or not (
         hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     ):
         raise UsageError(
-            "ctx.steps takes a dataset with __len__ and __getitem__, or a tuple of tensors, to find each sample again"
-            f" after a resize; given: {type(dataset).__name__}; read other data in ctx.loop(total_steps)"
+            "ctx.steps takes a dataset with __len__ and __getitem__ or a tuple of tensors, because it needs random"
+            f" access; given: {type(dataset).__name__}; read other data in ctx.loop(total_steps)"
         )
     tensors = columns(dataset)
     if tensors is None:
@@ -48,15 +48,15 @@ def length(dataset: Any) -> int:
 
 
 def fingerprint(dataset: Any) -> str:
-    """Return a short text that differs for tensors and subsets drawn differently; "" for other datasets."""
+    """Return a short hash that differs for different tensors and different subsets; "" for other datasets."""
     if isinstance(dataset, Subset):
-        told = f"{list(dataset.indices)}{fingerprint(dataset.dataset)}"
+        identity = f"{list(dataset.indices)}{fingerprint(dataset.dataset)}"
     elif (tensors := columns(dataset)) is not None:
-        rows = torch.linspace(0, len(tensors[0]) - 1, _LOOKED_AT).long()
-        told = str([[row.flatten()[:_LOOKED_AT].tolist() for row in each[rows.to(each.device)]] for each in tensors])
+        rows = torch.linspace(0, len(tensors[0]) - 1, _SAMPLED).long()
+        identity = str([[row.flatten()[:_SAMPLED].tolist() for row in each[rows.to(each.device)]] for each in tensors])
     else:
         return ""
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def columns(dataset: Any) -> tuple[torch.Tensor, ...] | None:
@@ -75,7 +75,9 @@ def fetch(
 ) -> Iterator[tuple[Micro, Any]]:
     """Yield a rank's micro-batches after the first `done` steps, on `device`."""
     if wrong := [key for key in _OURS if key in loader]:
-        raise UsageError(f"ctx.steps chooses the samples itself; leave out {', '.join(wrong)} (there is shuffle=False)")
+        raise UsageError(
+            f"ctx.steps chooses the samples itself; leave out {', '.join(wrong)} (shuffle=False keeps the order)"
+        )
     tensors = columns(dataset)
     if tensors is not None and not loader:
         return _index(tensors, plan, done, rank, world_size, device, alone=isinstance(dataset, torch.Tensor))
@@ -94,7 +96,7 @@ def _index(
     *,
     alone: bool,
 ) -> Iterator[tuple[Micro, Any]]:
-    """One gather for all micro-batches of a step: what a small step costs is the number of torch calls."""
+    """Gather all micro-batches of a step at once: the number of torch calls dominates the cost of a small step."""
     for micros in plan.steps(done, rank, world_size):
         index = plan.order(micros[0].epoch)[micros[0].start : micros[-1].stop]
         sizes = [micro.stop - micro.start for micro in micros]
@@ -117,7 +119,7 @@ def _load(
 
 
 class _Sampler(Sampler[Any]):
-    """The indices of each micro-batch with the seed that its samples are drawn under."""
+    """Yields the indices of each micro-batch together with the seed for fetching its samples."""
 
     def __init__(self, plan: Plan, done: int, rank: int, world_size: int) -> None:
         self._plan, self._done, self._rank, self._world_size = plan, done, rank, world_size
@@ -126,11 +128,11 @@ class _Sampler(Sampler[Any]):
         for micros in self._plan.steps(self._done, self._rank, self._world_size):
             for micro in micros:
                 indices = self._plan.order(micro.epoch)[micro.start : micro.stop].tolist()
-                yield mix(self._plan.random_seed(micro), 1), indices  # other numbers than the model's dropout
+                yield mix(self._plan.random_seed(micro), 1), indices  # must differ from the seed of the model's dropout
 
 
 class _Seeded(Dataset[Any]):
-    """Seeds before it fetches, so that augmentation is the same in every process that may do it."""
+    """Seeds before fetching, so that augmentation is the same whichever process fetches the samples."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -144,7 +146,7 @@ class _Seeded(Dataset[Any]):
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators that samples may be augmented with."""
+    """Seed the generators that augmentation may use: torch's on the CPU, Python's, and NumPy's if loaded."""
     torch.default_generator.manual_seed(seed)
     random.seed(seed)
     if numpy := sys.modules.get("numpy"):
@@ -152,7 +154,7 @@ def seed_everything(seed: int) -> None:
 
 
 def _move(batch: Any, device: torch.device) -> Any:
-    """Return the batch with its tensors on the device, in the shape that the collate function made."""
+    """Return the batch with its tensors on the device, in the structure that the collate function returned."""
     if hasattr(batch, "to"):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):

@@ -1,4 +1,4 @@
-"""Checkpoints: the training state on disk, written while training goes on."""
+"""Checkpoints: the training state on disk, written while training continues."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# In it ranks wait for each other's disks; a lost peer is noticed in training's own group.
+# In this group ranks wait for each other's disks; training's own group detects a lost peer.
 _WRITE_TIMEOUT = timedelta(minutes=30)
 
 
 class Checkpoints:
-    """Reads a run's last checkpoint and writes those of this generation, one at a time, in a thread of its own.
+    """Reads a run's last checkpoint and writes this generation's checkpoints, one at a time, in a separate thread.
 
-    A checkpoint that can't be written is reported once and training goes on; the one before stays. The supervisor
-    makes a written one the run's latest, and removes old ones.
+    The first failed write is reported; training continues and the previous checkpoint stays. The supervisor marks a
+    written checkpoint as the run's latest and removes old checkpoints.
     """
 
     def __init__(self, link: Link, state: TrainingState) -> None:
@@ -44,7 +44,7 @@ class Checkpoints:
         self._group: dist.ProcessGroup | None = None
         self._writing: _Writing | None = None
         self._written: int | None = None
-        self._complained = False
+        self._failure_reported = False
 
     def progress(self) -> dict[str, Any]:
         """Return the progress in the pending checkpoint."""
@@ -52,17 +52,17 @@ class Checkpoints:
         return load_progress(self.pending, self._own_group())
 
     def load(self) -> None:
-        """Load the pending checkpoint into what was prepared."""
+        """Load the pending checkpoint into the prepared objects."""
         assert self.pending is not None
         self._state.load(self.pending, self._own_group())
         self.pending = None
 
     def due_by_step(self, step: int) -> bool:
-        """Tell whether the interval in steps ends here; the same in all ranks."""
+        """Tell whether an interval counted in steps ends at this step; the answer is the same in all ranks."""
         return self._every.steps is not None and step % self._every.steps == 0
 
     def due_by_time(self) -> bool:
-        """Tell, once per interval, that its seconds are over by this rank's clock and nothing is being written."""
+        """Tell, once per interval, that its seconds have passed on this rank's clock and nothing is being written."""
         if self._every.seconds is None or time.monotonic() - self._since < self._every.seconds:
             return False
         if self._writing is not None and not self._writing.future.done():
@@ -73,7 +73,7 @@ class Checkpoints:
     def save(self, step: int, progress: dict[str, Any]) -> None:
         """Copy the state and write it in the background.
 
-        All ranks call it after the same step. Waits for the checkpoint before.
+        All ranks call this after the same step. Waits until the previous checkpoint is written.
         """
         self.wait()
         if self.pending is not None or step == self._written:
@@ -87,14 +87,17 @@ class Checkpoints:
         future.add_done_callback(lambda _: self._settle(writing))
 
     def wait(self) -> None:
-        """Return when nothing is being written and what was written is reported."""
+        """Wait until the current checkpoint, if any, is written and reported."""
         if self._writing is not None:
             self._writing.future.exception()
             self._settle(self._writing)
             self._writing = None
 
     def _settle(self, writing: _Writing) -> None:
-        """Report the end of a checkpoint; called twice, since a future wakes its waiters before it calls back."""
+        """Report the end of a checkpoint.
+
+        Two threads may call this, because a future wakes its waiters before it runs its callbacks.
+        """
         with writing.lock:
             if writing.settled:
                 return
@@ -110,23 +113,23 @@ class Checkpoints:
     def _give_up(self, writing: _Writing, error: BaseException) -> None:
         if self._link.rank != 0:
             return
-        shutil.rmtree(writing.path, ignore_errors=True)  # makes room where the disk is full
+        shutil.rmtree(writing.path, ignore_errors=True)  # frees space if the disk is full
         summary = f"checkpoint of step {writing.step} could not be written: {cause(error)}"
         logger.warning("%s", summary)
-        if not self._complained:
-            self._complained = True
-            hint = "training goes on and the checkpoint before stays; make room in the folder of the runs"
+        if not self._failure_reported:
+            self._failure_reported = True
+            hint = "training continues and the previous checkpoint stays; free space in the folder of the runs"
             self._link.emit(Kind.DIAGNOSIS, {"summary": summary, "hint": hint}, step=writing.step)
 
     def _own_group(self) -> dist.ProcessGroup | None:
-        """Return the group of the writing thread; on training's own group their collectives would mix, and hang."""
+        """Return the writing thread's group; on training's group the two threads' collectives would mix and hang."""
         if self._group is None:
             self._group = gloo_group(_WRITE_TIMEOUT)
         return self._group
 
 
 def gloo_group(timeout: timedelta | None) -> dist.ProcessGroup:
-    """Make a group of all ranks; all of them call it."""
+    """Create a gloo group of all ranks; all ranks must call this."""
     return cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=timeout))
 
 

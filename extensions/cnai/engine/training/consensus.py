@@ -1,8 +1,8 @@
-"""Consensus: what the ranks agree on while they train, at no waiting.
+"""Consensus: lets the ranks agree when to stop and save while they train, without waiting for each other.
 
-At a step boundary each rank gives its wishes and numbers into one small all_reduce, and reads the sum at a later
-boundary, when it is there already. So all ranks stop or save after the same step although each hears of it at another
-moment.
+At a step boundary each rank adds its votes and numbers to one small all_reduce, and reads the sum at a later boundary,
+when the sum has usually arrived. So all ranks stop or save after the same step, although each of them receives the
+request at a different moment.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _HEADER = 4  # votes to stop, votes to save, steps of the next window (from rank
 
 
 class Verdict(NamedTuple):
-    """What all ranks do at this boundary."""
+    """The decision that all ranks carry out at this boundary."""
 
     stop: bool = False
     save: bool = False
 
 
 class Consensus:
-    """Agreement and means over all ranks of a group; `publish` is called in rank 0 only, from any thread.
+    """Agrees on decisions and computes means over all ranks of a group.
 
-    Without a group (one process) every boundary decides by itself.
+    Calls `publish` in rank 0 only, from any thread. Without a group (one process) every boundary decides immediately.
     """
 
     def __init__(self, group: dist.ProcessGroup | None, rank: int, publish: Publish) -> None:
@@ -46,17 +46,17 @@ class Consensus:
         self._read_at = time.perf_counter()
 
     def begin(self, step: int) -> None:
-        """Start agreeing after `step` steps; the first boundary makes the names known to all."""
+        """Start a loop after `step` steps; at the first boundary the ranks learn each other's metric names."""
         self.ledger.open(step, 1)
         self._next, self._sent = step + 1, None
         self._read_at = time.perf_counter()
 
     def due(self, step: int) -> bool:
-        """Tell whether the ranks meet at this boundary; the same in all of them."""
+        """Tell whether the ranks exchange at this boundary; the answer is the same in all ranks."""
         return step >= self._next
 
     def exchange(self, step: int, *, stop: bool, save: bool) -> Verdict:
-        """Read what was agreed and send this rank's wishes; the same verdict in all ranks."""
+        """Send this rank's votes and return the verdict on the previous ones, which is the same in all ranks."""
         if self._group is None:
             return self._alone(step, stop=stop, save=save)
         header = self._receive()
@@ -69,7 +69,10 @@ class Consensus:
         return Verdict(bool(header[0]), bool(header[1])) if header else Verdict()
 
     def finish(self, step: int, *, save: bool = False) -> bool:
-        """Publish everything and tell whether a rank wants to save; all ranks call it after the same step, and wait."""
+        """Publish everything and tell whether any rank wants to save.
+
+        Blocks; all ranks call this after the same step.
+        """
         if self._group is None:
             return self._alone(step, stop=False, save=save).save
         before = self._receive()
@@ -82,7 +85,7 @@ class Consensus:
         return bool(last[1] or (before and before[1]))
 
     def abandon(self) -> None:
-        """Publish what rank 0 has, without asking the others: they may be gone."""
+        """Publish rank 0's own numbers without communication, because the other ranks may have ended."""
         layout, numbers = self.ledger.layout, self.ledger.numbers()
         layout.publish(numbers, self._publish)
         publish_held([self.ledger.held], self._publish)
@@ -103,7 +106,7 @@ class Consensus:
         sums = torch.tensor(header + self.ledger.numbers(), dtype=torch.float64)
         work: Any = dist.all_reduce(sums, group=self._group, async_op=True)
         if self._rank == 0 and layout.names:
-            # In gloo's thread as soon as the sum is there: a slow step's numbers don't wait for the next boundary.
+            # Runs in gloo's thread when the sum arrives, so a slow step's numbers don't wait for the next boundary.
             work = work.get_future().then(lambda _: layout.publish(sums.tolist()[_HEADER:], self._publish))
         self._sent = work, sums
 
@@ -116,16 +119,16 @@ class Consensus:
         return sums[:_HEADER].tolist()
 
     def _window(self, layout: Layout) -> float:
-        """Return how many steps fit into a window; rank 0 decides, so that its word is the sum."""
+        """Return how many steps fit into a window; only rank 0 decides (others return 0), so its value is the sum."""
         if self._rank != 0:
             return 0.0
         now = time.perf_counter()
         seconds, self._read_at = (now - self._read_at) / layout.steps, now
-        # Growing slowly keeps a few quick steps at the start from delaying a stop among slow ones.
+        # The window grows slowly, so that a few quick steps at the start don't delay a stop when slow steps follow.
         return float(max(1, min(int(WINDOW_SECONDS / seconds), MAX_WINDOW_STEPS, 4 * layout.steps)))
 
     def _introduce(self) -> None:
-        """Tell the others the new names with their numbers; blocks, but only when a name is used for the first time."""
+        """Exchange new names and their numbers with the other ranks; blocks, but only when a name is first used."""
         helds: list[Any] = [None] * dist.get_world_size(self._group)
         dist.all_gather_object(helds, self.ledger.held, group=self._group)
         self.ledger.learn(publish_held(helds, self._publish))

@@ -1,4 +1,4 @@
-"""Context: what user code sees in a rank.
+"""Context: the interface for user code in a rank.
 
     ctx = cnai.context()
     model, optimizer = ctx.prepare(net, torch.optim.Adam(net.parameters(), lr=lr))
@@ -9,18 +9,18 @@
         optimizer.zero_grad()
         ctx.report(loss=loss)
 
-A step's batch is cut into a fixed number of shards, spread over the ranks that exist; each turn of the loop is one
-shard. Prepared optimizers and schedulers take effect once per step, on the rank's last shard. So the samples of a step,
-dropout and the result (up to floating-point order) are the same for any number of ranks, also when it changes in the
-middle of an epoch. What must run once per step without being prepared, clipping for instance, goes behind
-`if ctx.boundary:`; once per epoch, behind `if ctx.epoch_end:`.
+A step's batch is cut into a fixed number of shards, spread over the ranks; each iteration of the loop is one shard.
+Prepared optimizers and schedulers take effect once per step, on the rank's last shard. So the samples of a step,
+dropout and the result (up to floating-point order) are the same for any number of ranks, even if that number changes
+in the middle of an epoch. Put unprepared work that must run once per step, such as gradient clipping, under
+`if ctx.boundary:`, and work that must run once per epoch under `if ctx.epoch_end:`.
 
-As in every torch program, unseeded random numbers differ in each rank and each run. Before the loop rank 0's weights
-count for all ranks; random data, random splits and models that are sharded need `torch.manual_seed(…)` first.
+As in every torch program, unseeded random numbers differ in each rank and each run. Before the loop all ranks receive
+rank 0's weights; random data, random splits and sharded models need `torch.manual_seed(…)` first.
 
-The loop starts after the last checkpoint, saves in the background and ends at a step boundary when the generation must
-end. Code with its own data uses `for step in ctx.loop(total_steps)` in the same way. Everything works without cnai's
-engine too, in one process or under torchrun; then nothing is saved and reports are kept in `ctx.history`.
+The loop resumes after the last checkpoint, saves in the background and ends at a step boundary when the generation must
+end. Code with its own data uses `for step in ctx.loop(total_steps)` in the same way. Everything also works without
+cnai's engine, in one process or under torchrun; then nothing is saved and `ctx.history` keeps the reports.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from cnai.engine.link import Link
 
-# Its name since torch 2.15; the old one warns.
+# The option's name since torch 2.15; the old name warns.
 _SYNC_BUFFERS = (
     "forward_sync_buffers"
     if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
@@ -64,7 +64,7 @@ _context: Context | None = None
 
 
 def context() -> Context:
-    """Return the context of this rank: in a run always the same, elsewhere a new one."""
+    """Return the context of this rank: the same object throughout a run, a new one for each call outside a run."""
     global _context
     link = lines.current()
     if link is None:
@@ -75,7 +75,7 @@ def context() -> Context:
 
 
 def close() -> None:
-    """Finish what the context of this run still does; for the rank, after the target returned."""
+    """Finish the pending work of this run's context; the rank calls this after the target returned."""
     global _context
     if _context is not None:
         _context._close()
@@ -89,13 +89,13 @@ class Context:
     world_size: int
     local_rank: int
     device: torch.device
-    """`cuda:<local_rank>` where there are GPUs, else `cpu`."""
+    """`cuda:<local_rank>` if GPUs are available, otherwise `cpu`."""
     generation: int
-    """Which incarnation of the run's ranks this is, from 0."""
+    """The number of this incarnation of the run's ranks, from 0."""
     run_id: str
     """Empty outside a run."""
     history: dict[str, list[tuple[int, float]]]
-    """Reports as (step, value) by name, outside a run and in rank 0 only; in a run they are in `run.metrics`."""
+    """Reports as (step, value) by name, outside a run and in rank 0 only; in a run, use `run.metrics`."""
 
     def __init__(self, link: Link | None) -> None:
         self._link = link
@@ -113,12 +113,12 @@ class Context:
 
     @property
     def step(self) -> int:
-        """Return the number of the step being taken, from 1; after a loop, of the last. Goes on from loop to loop."""
+        """Return the number of the current step, from 1; after a loop, of its last step. Continues across loops."""
         return self._loop.step
 
     @property
     def epoch(self) -> int:
-        """Return the number of the epoch of this loop, from 1; 0 outside."""
+        """Return the number of this loop's current epoch, from 1; 0 outside a loop."""
         return self._loop.epoch
 
     @property
@@ -132,14 +132,15 @@ class Context:
         return self._loop.epoch_end
 
     def prepare(self, *objects: Any, **ddp: Any) -> Any:
-        """Return models on the device in DistributedDataParallel (it gets the keywords), and the rest gated.
+        """Return models on the device and wrapped in DistributedDataParallel (with the keywords), other objects gated.
 
-        What is prepared is in the checkpoints: models, optimizers, schedulers, and whatever else has `state_dict` and
-        `load_state_dict`. A model that is in DDP, is sharded with `fully_shard` or learns nothing is not wrapped. All
-        ranks begin with rank 0's weights and buffers; each rank's own part of a sharded model stays as it is.
+        Checkpoints contain the prepared objects: models, optimizers, schedulers, and everything else with `state_dict`
+        and `load_state_dict`. A model that is already in DDP, is sharded with `fully_shard` or has no trainable
+        parameters is not wrapped. All ranks start with rank 0's weights and buffers; each rank keeps its own part of a
+        sharded model.
         """
         if self._loop.running:
-            raise UsageError("ctx.prepare must come before the loop")
+            raise UsageError("ctx.prepare was called inside a loop; call it before the loop")
         prepared = tuple(self._prepare(each, ddp) for each in objects)
         self._check_parameters()
         return prepared[0] if len(prepared) == 1 else prepared
@@ -155,19 +156,20 @@ class Context:
         seed: int = 0,
         **loader: Any,
     ) -> Iterator[Any]:
-        """Yield this rank's micro-batches, on the device, from after the last checkpoint to the end of the last epoch.
+        """Yield this rank's micro-batches, on the device, from the last checkpoint to the end of the last epoch.
 
-        `dataset` has `__len__` and `__getitem__`, or is a tuple of tensors (fastest); `batch_size` is that of all ranks
-        together. `shards` is the fixed number of parts of a batch, so the most ranks that can share it (default: 4, or
-        more if the run began with more ranks); fewer mean fewer, larger micro-batches. A last batch with fewer samples
-        than shards is left out. Further keywords go to torch's DataLoader (num_workers, collate_fn, …).
+        `dataset` has `__len__` and `__getitem__`, or is a tuple of tensors (fastest). `batch_size` counts the samples
+        of all ranks together. `shards` is the fixed number of parts of a batch and so the maximum number of ranks
+        (default: 4, or more if the run started with more ranks); fewer shards mean fewer, larger micro-batches. A last
+        batch with fewer samples than shards is dropped. torch's DataLoader takes the other keywords (num_workers,
+        collate_fn, …).
         """
-        begun_with = self._link.assignment.first_world_size if self._link else self.world_size
+        first_ranks = self._link.assignment.first_world_size if self._link else self.world_size
         plan = Plan(
             samples=length(dataset),
             batch_size=batch_size,
             epochs=epochs,
-            shards=shards if shards is not None else min(max(DEFAULT_SHARDS, begun_with), batch_size),
+            shards=shards if shards is not None else min(max(DEFAULT_SHARDS, first_ranks), batch_size),
             shuffle=shuffle,
             seed=seed,
         )
@@ -180,14 +182,14 @@ class Context:
         )
 
     def loop(self, total_steps: int, *, seed: int = 0) -> Iterator[int]:
-        """Yield the numbers of the steps, from after the last checkpoint to `total_steps`, for code with its own data.
+        """Yield the step numbers from the last checkpoint to `total_steps`, for code with its own data.
 
-        They count from 1. Each turn is one step in all ranks; `ctx.backward` averages over the ranks, not over samples.
+        Steps count from 1. Each iteration is one step in all ranks; `ctx.backward` averages over ranks, not samples.
         """
         return self._loop.count(total_steps, seed)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Call `loss.backward()`, scaled so that shards and ranks sum up to the gradient of the global batch's mean.
+        """Call `loss.backward()`, scaled so that all shards and ranks add up to the gradient of the global mean loss.
 
         `loss` must be a mean over the micro-batch.
         """
@@ -196,8 +198,9 @@ class Context:
     def report(self, **values: Any) -> None:
         """Report numbers or tensors with one element, without waiting.
 
-        Each step gets one value per name: the mean over all ranks' samples (in `ctx.loop`: over the ranks) for which it
-        was reported. Outside a loop and in the last few steps before a `break` or an exception, rank 0's value counts.
+        Each step gets one value per name: the mean over the samples of all ranks that reported it (in `ctx.loop`: over
+        those ranks). Outside a loop, and in the last few steps before a `break` or an exception, only rank 0's value
+        counts.
         """
         if self._loop.running:
             self._loop.report(values)
@@ -205,7 +208,11 @@ class Context:
             self._publish(self.step, {name: float(number(name, value)) for name, value in values.items()})
 
     def checkpoint(self) -> None:
-        """Save: outside a loop now, called by all ranks; inside within the next few steps, if one rank asks."""
+        """Save a checkpoint.
+
+        Outside a loop all ranks must call this, and it saves immediately. Inside a loop one rank's call is enough, and
+        all ranks save within the next few steps.
+        """
         self._loop.checkpoint()
 
     def _prepare(self, thing: Any, ddp: dict[str, Any]) -> Any:
@@ -259,7 +266,7 @@ class Context:
 
     def _publish(self, step: int, values: dict[str, float]) -> None:
         if self._link is not None:
-            # Before any step: reports of code without a loop are numbered by those who draw them.
+            # Step 0 becomes None: the views number the reports of code without a loop themselves.
             self._link.emit(Kind.METRIC, values, step=step or None)
             return
         for name, value in values.items():
@@ -276,7 +283,7 @@ def _device(local_rank: int) -> torch.device:
         return torch.device("cpu")
     if local_rank >= (count := torch.cuda.device_count()):
         raise UsageError(
-            f"rank {local_rank} of this node has no GPU of its own; there are {count}: start at most {count} per node"
+            f"local rank {local_rank} has no GPU of its own; the node has {count}: start at most {count} ranks per node"
         )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
@@ -284,7 +291,7 @@ def _device(local_rank: int) -> torch.device:
 
 
 def _join(link: Link | None) -> bool:
-    """Make the default process group unless there is one or none is needed; tell whether it was made."""
+    """Create the default process group if it is needed and doesn't exist; tell whether this call created it."""
     if dist.is_initialized():
         return False
     options: dict[str, Any] = {"backend": "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo"}
@@ -293,7 +300,7 @@ def _join(link: Link | None) -> bool:
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
         dist.init_process_group(**options)
         return True
-    if link is not None:  # one rank in a process that no agent started
+    if link is not None:  # a single rank whose process no agent started
         dist.init_process_group(**options, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
         return True
     return False

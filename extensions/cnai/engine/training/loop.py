@@ -1,4 +1,4 @@
-"""Loop: resumable steps. Knows where the code is, and does what is due between two steps: agree, save, end."""
+"""Loop: resumable steps. Tracks the position in training and, between two steps, agrees, saves or ends."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from cnai.engine.training.state import TrainingState
 
     Turns = Callable[[int], Iterator[tuple[Micro, Any]]]
-    """The micro-batches after so many steps of the loop."""
+    """Returns the micro-batches that follow a given number of the loop's steps."""
 
 
 class Loop:
-    """The loops of one target, one after the other; `step` goes on from one to the next."""
+    """The loops of one target, one after the other; `step` continues across loops."""
 
     def __init__(self, link: Link | None, state: TrainingState, accumulation: Accumulation, publish: Publish) -> None:
         self.step = self.epoch = 0
@@ -45,14 +45,14 @@ class Loop:
         self._checkpoints = Checkpoints(link, state) if link else None
 
     def run(self, plan: Plan, data: str, turns: Turns) -> Iterator[Any]:
-        """Yield the micro-batches of a plan over `data`, from after the last checkpoint."""
+        """Yield the micro-batches of a plan over `data`, from the last checkpoint on."""
         self._begin_another()
         return self._run({**plan.identity(), "data": data}, turns, plan.random_seed, {"max_ranks": plan.shards})
 
     def count(self, total: int, seed: int) -> Iterator[int]:
-        """Yield the numbers of steps from after the last checkpoint to `total`."""
+        """Yield the step numbers from the last checkpoint to `total`."""
         if total < 0:
-            raise UsageError(f"ctx.loop takes a number of steps from 0; given: {total}")
+            raise UsageError(f"ctx.loop takes a number of steps, 0 or more; given: {total}")
         self._begin_another()
         rank, share = self._rank, 1 / self._world_size
 
@@ -65,12 +65,12 @@ class Loop:
         )
 
     def report(self, values: dict[str, Any]) -> None:
-        """Take what the code reports in this micro-batch."""
+        """Record the values that the code reports in this micro-batch."""
         assert self._consensus is not None
         self._consensus.ledger.add(self.step, values, self._weight)
 
     def checkpoint(self) -> None:
-        """Save now if no loop runs, else ask for it."""
+        """Save now if no loop is running; otherwise vote to save at the next exchange."""
         if self.running:
             self._asked = True
         else:
@@ -78,15 +78,15 @@ class Loop:
             self.wait()
 
     def wait(self) -> None:
-        """Return when no checkpoint is being written."""
+        """Wait until no checkpoint is being written."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
     def _begin_another(self) -> None:
         if self.running:
             raise UsageError(
-                "a loop of this context is running already; ctx.steps and ctx.loop are for training, one at a time:"
-                " for evaluation go over the data directly"
+                "another loop of this context is still running; ctx.steps and ctx.loop are for training, one at a time;"
+                " for evaluation iterate over the data directly"
             )
         self._begun += 1
 
@@ -113,7 +113,7 @@ class Loop:
         self._finish()
 
     def _enter(self, identity: dict[str, Any]) -> int | None:
-        """Return after how many steps this loop starts; None if the checkpoint is from a later one."""
+        """Return how many steps of this loop are done; None if the checkpoint is from a later loop."""
         if self._checkpoints is not None and self._checkpoints.pending is not None:
             if not self._resume(self._checkpoints, identity):
                 return None
@@ -135,7 +135,7 @@ class Loop:
         if same and saved["identity"] != identity:
             raise UsageError(
                 f"the checkpoint of step {saved['step']} is from a loop over other data or arguments"
-                f" ({_differences(saved['identity'], identity)}); run it as before, or start a new run"
+                f" ({_differences(saved['identity'], identity)}); keep the data and arguments, or start a new run"
             )
         checkpoints.load()
         self.step, self._before = saved["step"], saved["before"] if same else saved["step"]
@@ -159,7 +159,7 @@ class Loop:
                 raise GenerationEnd(f"after step {self.step}")
             save |= verdict.save
         if save:
-            # Reports so far go ahead of the checkpoint: a generation that starts from it won't make them again.
+            # Publish all reports before the checkpoint: a generation that resumes from it won't repeat them.
             self._consensus.finish(self.step)
             self._consensus.begin(self.step)
             self._save()
@@ -177,7 +177,7 @@ class Loop:
         self._accumulation.leave()
         self.running = self.epoch_end = False
         self.epoch = 0
-        if not finished and self._consensus is not None:  # break or an exception: the others may be elsewhere
+        if not finished and self._consensus is not None:  # a break or an exception: other ranks may be at another step
             self._consensus.abandon()
 
     def _finish(self) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of a window of steps, laid out so that one all_reduce(SUM) of numbers gives their means over all ranks."""
+"""Metrics of a window of steps, laid out so that one all_reduce(SUM) yields their means over all ranks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the numbers of a window stand: for each step after `base` and each name, a weighted sum and its weight."""
+    """The order of a window's numbers: for each step after `base` and each name, a weighted sum and its weight."""
 
     base: int
     steps: int
@@ -30,7 +30,7 @@ class Layout:
         return 2 * self.steps * len(self.names)
 
     def publish(self, numbers: Sequence[float], publish: Publish) -> None:
-        """Hand on the means of the steps in which something was reported."""
+        """Publish the means of each step that has reports."""
         names, each = self.names, 2 * len(self.names)
         for row in range(self.steps):
             pairs = zip(names, numbers[row * each : (row + 1) * each : 2], numbers[row * each + 1 :: 2], strict=False)
@@ -39,10 +39,10 @@ class Layout:
 
 
 class Ledger:
-    """What this rank reported since the last exchange.
+    """This rank's reports since the last exchange.
 
-    Names that the ranks don't share yet are held back until they do. A number on a GPU is read when the window is sent,
-    so that `add` never waits for the device.
+    Holds back reports under new names until all ranks know the names. Reads numbers on a GPU only when the window is
+    sent, so that `add` never waits for the device.
     """
 
     def __init__(self) -> None:
@@ -51,13 +51,13 @@ class Ledger:
         self.open(0, 1)
 
     def open(self, base: int, steps: int) -> None:
-        """Begin the window of `steps` steps after `base`."""
+        """Start the window of `steps` steps after `base`."""
         self.layout = Layout(base, steps, tuple(self._slots))
         self._numbers = [0.0] * self.layout.size
         self._on_device: list[tuple[int, torch.Tensor]] = []
 
     def learn(self, names: Iterable[str]) -> None:
-        """Add names that all ranks know from now on; takes effect with the next window."""
+        """Add names that all ranks now know; they take effect with the next window."""
         for name in sorted(set(names) - self._slots.keys()):
             self._slots[name] = len(self._slots)
 
@@ -80,7 +80,7 @@ class Ledger:
                 self._numbers[place] += amount * weight
 
     def numbers(self) -> list[float]:
-        """Return the window's numbers; waits for the device if some are there."""
+        """Return the window's numbers; waits for the device if some are still on it."""
         if self._on_device:
             late = torch.stack([tensor.float() for _, tensor in self._on_device]).tolist()
             for (place, _), value in zip(self._on_device, late, strict=True):
@@ -90,7 +90,7 @@ class Ledger:
 
 
 def publish_held(helds: Iterable[Held], publish: Publish) -> set[str]:
-    """Hand on the means of what all ranks held back, and return its names."""
+    """Publish the means of the reports that the ranks held back, and return their names."""
     sums: Held = {}
     for held in helds:
         for key, (total, weight) in held.items():
@@ -103,7 +103,7 @@ def publish_held(helds: Iterable[Held], publish: Publish) -> set[str]:
 
 
 def number(name: str, value: Any) -> float | torch.Tensor:
-    """Return a float, or the tensor itself where reading it would wait for a GPU."""
+    """Return a float, or the tensor itself if reading it would wait for a GPU."""
     if isinstance(value, torch.Tensor):
         if value.numel() != 1:
             raise UsageError(

@@ -1,6 +1,6 @@
-"""Running statistics of BatchNorm and the like, made independent of how shards are spread over ranks.
+"""Running statistics of BatchNorm and similar layers, independent of how shards are spread over ranks.
 
-Every shard starts from the step's statistics; the changes are averaged over all shards, so that a step moves them once.
+Every shard starts from the step's statistics; the changes are averaged over all shards and applied once per step.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 class RunningStatistics:
-    """The running means, variances and counts of prepared models; costs nothing for models without."""
+    """The running means, variances and counts of prepared models; models without such layers cost nothing."""
 
     def __init__(self) -> None:
         self._buffers: list[torch.Tensor] = []
         self._before: list[torch.Tensor] = []
         self._change: list[torch.Tensor] = []
         self.synchronized = False
-        """Whether a module talks to the other ranks in its forward pass."""
+        """Whether a module communicates with the other ranks in its forward pass."""
 
     def add(self, net: nn.Module) -> None:
-        """Take in the statistics of a model."""
+        """Track the statistics of a model."""
         self._buffers += tracked(net)
         self.synchronized |= any(isinstance(module, nn.SyncBatchNorm) for module in net.modules())
 
     def begin_step(self) -> None:
-        """Remember where all shards of this step start."""
+        """Remember the statistics that all shards of this step start from."""
         self._before = [buffer.clone() for buffer in self._buffers]
         self._change = [torch.zeros_like(buffer, dtype=torch.float32) for buffer in self._buffers]
 
     def end_shard(self, share: float) -> None:
-        """Take the change that a shard with this part of the batch made, and go back to the start."""
+        """Record the changes of a shard with this share of the batch, and restore the step's starting statistics."""
         for buffer, before, change in zip(self._buffers, self._before, self._change, strict=True):
             change.add_(buffer - before, alpha=share)
             buffer.copy_(before)
 
     def end_step(self) -> None:
-        """Apply the mean change of all shards of all ranks."""
+        """Apply the mean change over all shards of all ranks."""
         if not self._buffers:
             return
         if dist.is_initialized() and dist.get_world_size() > 1:

@@ -1,4 +1,4 @@
-"""Replicas: what all ranks must have in common, models that DDP doesn't wrap and the data."""
+"""Replicas: keeps equal in all ranks what must be equal: models that DDP doesn't wrap, and the data."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def replicate(net: nn.Module, device: torch.device) -> None:
-    """Give all ranks rank 0's weights and buffers, as DDP does; all of them call it.
+    """Give all ranks rank 0's weights and buffers, as DDP does; all ranks must call this.
 
-    `device` is one that the process group can send from.
+    The process group must be able to send from `device`.
     """
     with torch.no_grad():
         for tensor in chain(net.parameters(), net.buffers()):
@@ -31,20 +31,20 @@ def replicate(net: nn.Module, device: torch.device) -> None:
 
 
 def require_same(data: str) -> None:
-    """Refuse data that each rank drew by itself: a step would see some samples twice and others never."""
+    """Reject data that differs between ranks: a step would see some samples twice and others never."""
     if not dist.is_initialized():
         return
     everywhere = [""] * dist.get_world_size()
     dist.all_gather_object(everywhere, data)
     if other := [rank for rank, theirs in enumerate(everywhere) if theirs != everywhere[0]]:
         raise UsageError(
-            f"rank {other[0]} has other data than rank 0; seed what draws or splits it, for instance with"
-            " torch.manual_seed(0) before"
+            f"rank {other[0]} has different data than rank 0; seed the code that draws or splits the data, for example"
+            " with torch.manual_seed(0)"
         )
 
 
 def _replicate_shard(tensor: DTensor, device: torch.device) -> None:
-    """Give the ranks that hold the same shard the values of the first of them."""
+    """Give all ranks that hold the same shard the values of the first of these ranks."""
     for dimension, placement in enumerate(tensor.placements):
         if isinstance(placement, Replicate):
             _broadcast(tensor.to_local(), device, tensor.device_mesh.get_group(dimension))

@@ -1,10 +1,11 @@
-"""Shards: which samples a step sees, and which rank works on them.
+"""Shards: decides which samples a step sees, and which rank works on them.
 
 Laws:
-1. The order of an epoch depends on the seed and the epoch only.
-2. The steps of an epoch see each sample once; only a last batch with fewer samples than shards is left out.
-3. The shards of a step are a fixed number of slices of its batch, none empty, their sizes differ by at most one.
-4. The ranks share out the shards in order, each gets at least one; so no law above mentions them.
+1. The order of an epoch depends only on the seed and the epoch.
+2. The steps of an epoch see each sample once, except that a last batch with fewer samples than shards is dropped.
+3. The shards of a step are a fixed number of slices of its batch; none is empty, and their sizes differ by at most one.
+4. The shards are divided over the ranks in order, and each rank gets at least one; so laws 1 to 3 hold for any number
+   of ranks.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ class Micro(NamedTuple):
     """One micro-batch of one rank: the samples `start` to `stop` of the epoch's order."""
 
     done: int
-    """Steps of this loop before this one."""
+    """The number of steps of this loop before the current one."""
     epoch: int
     """Counts from 0."""
     shard: int
     start: int
     stop: int
     share: float
-    """Part of the step's global batch."""
+    """The fraction of the step's global batch in this micro-batch."""
     first: bool
     last: bool
-    """First and last of this rank in this step."""
+    """Whether this micro-batch is the rank's first or last in this step."""
     ends_epoch: bool
 
 
 def mix(*words: int) -> int:
-    """Return a number of 63 well mixed bits; torch's CPU generator looks only at the lower 32 bits of a seed."""
+    """Return a number of 63 well-mixed bits; torch's CPU generator uses only the lower 32 bits of a seed."""
     state = 0
     for word in words:  # splitmix64
         state = (state + word + 0x9E3779B97F4A7C15) & _WORD
@@ -54,7 +55,7 @@ def mix(*words: int) -> int:
 
 
 def part(total: int, parts: int, index: int) -> tuple[int, int]:
-    """Return where part `index` of `parts` nearly equal parts of `total` starts and stops."""
+    """Return the start and stop of part `index` when `total` is cut into `parts` nearly equal parts."""
     return index * total // parts, (index + 1) * total // parts
 
 
@@ -75,7 +76,7 @@ class Plan:
                 raise UsageError(f"{key} must be a number from 1; given: {getattr(self, key)}")
         if self.batch_size < self.shards:
             raise UsageError(
-                f"batch_size is that of all ranks together and must be at least shards ({self.shards});"
+                f"batch_size counts the samples of all ranks together and must be at least shards ({self.shards});"
                 f" given: {self.batch_size}"
             )
         if self.samples < self.shards:
@@ -85,20 +86,20 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Return the steps of an epoch, a shorter last one included."""
+        """Return the number of steps in an epoch, including a last step with a smaller batch."""
         full, rest = divmod(self.samples, self.batch_size)
         return full + (rest >= self.shards)
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same again for a checkpoint to mean the same position; more epochs are welcome."""
+        """Return the values that must not change when a run resumes from a checkpoint; `epochs` may change."""
         return {key: value for key, value in asdict(self).items() if key != "epochs"}
 
     def require(self, world_size: int) -> None:
-        """Refuse more ranks than shards."""
+        """Raise UsageError if there are more ranks than shards."""
         if world_size > self.shards:
             raise UsageError(
                 f"{world_size} ranks can't share {self.shards} shards; start at most {self.shards} ranks, or pass"
-                f" shards={world_size} or more to ctx.steps (batch_size is {self.batch_size}, the most)"
+                f" shards={world_size} or more to ctx.steps (at most {self.batch_size}, the batch_size)"
             )
 
     def order(self, epoch: int) -> torch.Tensor:
@@ -110,7 +111,7 @@ class Plan:
         return mix(self.seed, micro.done, micro.shard)
 
     def steps(self, done: int, rank: int, world_size: int) -> Iterator[list[Micro]]:
-        """Yield a rank's micro-batches of each step after the first `done`, neighbors in the epoch's order."""
+        """Yield a rank's micro-batches of each step after the first `done`; they are adjacent in the epoch's order."""
         mine = range(*part(self.shards, world_size, rank))
         for index in range(done, self.epochs * self.steps_per_epoch):
             epoch, step = divmod(index, self.steps_per_epoch)
@@ -134,7 +135,7 @@ class Plan:
         )
 
 
-@lru_cache(maxsize=2)  # loader workers run ahead into the next epoch
+@lru_cache(maxsize=2)  # two epochs, because loader workers fetch ahead into the next one
 def _order(samples: int, epoch: int, seed: int, shuffle: bool) -> torch.Tensor:
     if not shuffle:
         return torch.arange(samples)

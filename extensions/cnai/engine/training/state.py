@@ -1,4 +1,4 @@
-"""State: everything that was prepared, as one state that any number of ranks can save and load."""
+"""State: all prepared objects as one state that any number of ranks can save and load."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Anything that can be saved: schedulers, moving averages, the user's own."""
+    """An object with a state to save: a scheduler, a moving average, the user's own class."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what to save."""
+        """Return the state to save."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Take back what was saved."""
+        """Restore a saved state."""
 
 
 class TrainingState:
-    """What was prepared, as one state whose names don't depend on DDP, FSDP or the number of ranks.
+    """All prepared objects, as one state whose names don't depend on DDP, FSDP or the number of ranks.
 
-    `model` and `optimizer` are plain DCP state dicts with the names of the model as the user made it, so that other
-    tools can read them.
+    `model` and `optimizer` are plain DCP state dicts with the parameter names of the user's unwrapped model, so that
+    other tools can read them.
     """
 
     def __init__(self) -> None:
@@ -52,13 +52,13 @@ class TrainingState:
         return {**self._tensors(), "rest": rest.getvalue()}
 
     def load(self, path: Path, group: dist.ProcessGroup | None) -> None:
-        """Load a checkpoint into what was prepared; all ranks call it."""
+        """Load a checkpoint into the prepared objects; all ranks must call this."""
         state = self._tensors()
         rest = _load(path, state, group)
         if len(rest["others"]) != len(self.others):
             raise UsageError(
                 f"the checkpoint holds {len(rest['others'])} objects with a state besides models and optimizers, but"
-                f" {len(self.others)} were prepared; pass the same to ctx.prepare as before"
+                f" {len(self.others)} were prepared; pass the same objects to ctx.prepare as before"
             )
         if self.nets:
             set_state_dict(
@@ -82,28 +82,30 @@ class TrainingState:
 
 
 def load_progress(path: Path, group: dist.ProcessGroup | None) -> dict[str, Any]:
-    """Return the progress that a checkpoint was collected with; all ranks call it."""
+    """Return the `progress` with which a checkpoint was collected; all ranks must call this."""
     return cast("dict[str, Any]", _load(path, {}, group)["progress"])
 
 
 def cause(error: BaseException) -> str:
-    """Return the first failing rank's own error in one line."""
+    """Return the first failed rank's error in one line."""
     with contextlib.suppress(AttributeError, StopIteration, TypeError):
         error = next(iter(cast("Any", error).failures.values()))[0]
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _load(path: Path, tensors: dict[str, Any], group: dist.ProcessGroup | None) -> dict[str, Any]:
-    """Fill `tensors` from a checkpoint and return what else it holds."""
+    """Fill `tensors` from a checkpoint and return the rest of its content."""
     state = {**tensors, "rest": b""}
     try:
         there = FileSystemReader(path).read_metadata().state_dict_metadata
         if missing := [key for key in state.get("model", ()) if f"model.{key}" not in there]:
             raise KeyError(f"it has no {', '.join(missing)}")  # noqa: TRY301
-        # Partial: a parameter that never had a gradient has no optimizer state yet.
+        # A partial load, because a parameter that never had a gradient has no optimizer state yet.
         planner = DefaultLoadPlanner(allow_partial_load=True)
         load(state, checkpoint_id=path, planner=planner, process_group=group, no_dist=group is None)
-    except (Exception, CheckpointException) as error:  # torch derives its own from BaseException
-        raise StoreError(f"checkpoint {path} does not fit what was prepared, or is damaged: {cause(error)}") from error
+    except (Exception, CheckpointException) as error:  # torch derives CheckpointException from BaseException
+        raise StoreError(
+            f"checkpoint {path} does not fit the prepared objects, or is damaged: {cause(error)}"
+        ) from error
     tensors.update({key: state[key] for key in tensors})
     return cast("dict[str, Any]", torch.load(io.BytesIO(state["rest"]), map_location="cpu", weights_only=False))

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from cnai.run import Run
 
 KEPT_VIEWS = 20
-"""Views of ended runs that stay connected, for pages that were closed while the run ended and are opened again."""
+"""How many views of ended runs stay connected, for pages that were closed when the run ended and are reopened later."""
 
 _views: list[RunView] = []
 _shown: set[tuple[str, int]] = set()
 
 
 def show(run: Run, *, controls: bool = True, once: bool = False) -> None:
-    """Show a run in the output of this cell: live while it goes on, as a picture afterwards.
+    """Show a run in the output of this cell: live until it ends, as a static picture afterwards.
 
-    With `once` the next `show` of this run in the same cell does nothing: the magic shows a run while it waits and then
-    returns it. In an app nobody but its author has buttons.
+    With `once`, the next `show` of this run in the same cell does nothing, because the magic shows a run while it waits
+    and then returns the run. In an app the view has no buttons.
     """
     here = (run.id, get_ipython().execution_count)
     if not once and here in _shown:
@@ -43,14 +43,14 @@ def show(run: Run, *, controls: bool = True, once: bool = False) -> None:
 
 
 def saved_bundle(run: Run) -> dict[str, str]:
-    """Return a run as it is now for the notebook's file."""
+    """Return a static view of a run for the notebook's file."""
     from cnai.faces.widgets.page import saved
 
     return saved(run)
 
 
 def _view(run: Run, *, controls: bool) -> RunView:
-    """Return the view of a run, the same one for all outputs that show it."""
+    """Return the view of a run; all outputs that show the run share it."""
     from cnai.faces.widgets.view import RunView
 
     for view in _views:

@@ -1,4 +1,4 @@
-"""Curve: a metric of any length as a bounded number of points that keeps its spikes."""
+"""Curve: reduces a metric of any length to a bounded number of points, and keeps its spikes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_POINTS = 160
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Neighboring reports as one: where they are, their mean, and between which values they lie."""
+    """Several neighboring reports as one point: a step, their mean, their minimum and their maximum."""
 
     step: int
     mean: float
@@ -27,7 +27,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What is drawn of one metric. `gaps` are steps whose value is not finite; `last` is the last value reported."""
+    """The drawn part of one metric. `gaps` are steps whose value can't be drawn; `last` is the last reported value."""
 
     points: tuple[Point, ...]
     gaps: tuple[int, ...]

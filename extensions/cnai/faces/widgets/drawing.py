@@ -1,4 +1,4 @@
-"""Drawing: a curve as SVG, the same live and in a saved notebook."""
+"""Drawing: draws a curve as SVG, the same in the live view and in a saved notebook."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 328, 34, 146
 COLORS = ("#4c8df6", "#e8833a", "#2fa37c", "#b765d1", "#14a0b8", "#b98b13", "#7a7fd6", "#d4679a")
 ALARM = "#e5484d"
 GRAY = "#7d868f"
-"""What `currentColor` becomes in a picture of its own: readable on white and on black."""
+"""The value of `currentColor` in a standalone picture: readable on white and on black."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A chart, and where its points are on it: JSON of [[x, y, step, mean, low, high], …] for the read-out."""
+    """A chart, and the positions of its points for the read-out: JSON of [[x, y, step, mean, low, high], …]."""
 
     name: str
     svg: str
@@ -60,7 +60,7 @@ def draw(name: str, curve: Curve, color: str) -> Drawing:
 
 
 def picture(drawings: list[Drawing], title: str) -> str:
-    """Return all charts below a title as one SVG file."""
+    """Return one SVG file with a title and all charts below it."""
     columns = min(2, max(1, len(drawings)))
     rows = math.ceil(len(drawings) / columns)
     width, height = columns * WIDTH, 24 + rows * HEIGHT
@@ -137,7 +137,7 @@ def _line(curve: Curve, x: _Scale, y: _Scale, color: str) -> str:
 
 
 def _unbroken(curve: Curve) -> Iterator[list[Point]]:
-    """Cut the points where a value was not finite."""
+    """Split the points wherever a value was not finite."""
     gaps, part = sorted(curve.gaps), list["Point"]()
     for point in curve.points:
         if part and any(part[-1].step <= gap <= point.step for gap in gaps):
@@ -161,7 +161,7 @@ def _alarms(curve: Curve, x: _Scale) -> str:
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Return round numbers between two others."""
+    """Return about `most` round numbers between `low` and `high`."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     size = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= rough)

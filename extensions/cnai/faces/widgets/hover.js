@@ -1,5 +1,5 @@
-// Read-out below the pointer: a line, a dot and the numbers of the nearest point of each chart in `root`.
-// Listens on the root, so that charts may be replaced while the pointer rests on one. Used live and in saved notebooks.
+// Shows a read-out for the chart below the pointer: a line, a dot and the numbers of the nearest point.
+// Listens on `root`, so that charts can be replaced while the pointer rests on one. Also used in saved notebooks.
 function hover(root) {
   const [WIDTH, HEIGHT] = [340, 170];
   let pointer = null;

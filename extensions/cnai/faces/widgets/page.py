@@ -1,4 +1,4 @@
-"""Page: what a view shows of a run, in pieces of HTML; the live view exchanges them, a saved notebook keeps all."""
+"""Page: a run's view as pieces of HTML; the live view replaces single pieces, a saved notebook keeps them all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOG_LINES, LOG_CHARACTERS = 200, 12_000
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The pieces, in the order they are shown; what a run doesn't have is empty."""
+    """The pieces, in the order in which they are shown; a piece without content is empty."""
 
     head: str
     error: str
@@ -34,14 +34,14 @@ class Page:
 
 @cache
 def source(name: str) -> str:
-    """Return the text of a file that lies beside this one."""
+    """Return the text of a file in this module's folder."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def drawings(run: Run) -> list[Drawing]:
     """Draw the first 12 metrics in the order they were first reported."""
     shown = list(run.metrics.items())[:MOST_CHARTS]
-    # Copies, since reports go on while we draw.
+    # Copies the series, because new reports arrive while we draw.
     return [
         draw(name, curve(list(series.steps), list(series.values)), COLORS[at % len(COLORS)])
         for at, (name, series) in enumerate(shown)
@@ -56,7 +56,7 @@ def page(run: Run) -> Page:
 
 
 def saved(run: Run) -> dict[str, str]:
-    """Return a run as it is now for a notebook that outlives the kernel: no widget, no program needed to look at it."""
+    """Return a static view of a run for the saved notebook; it needs neither a widget nor a kernel."""
     drawn = drawings(run)
     pictures = "".join(_figure(drawing, _image(drawing)) for drawing in drawn)
     identity = f"cnai-{secrets.token_hex(4)}"
@@ -123,7 +123,7 @@ def _log(run: Run) -> str:
 
 
 def tail(run: Run) -> str:
-    """Return the last lines that the ranks printed, each with its rank if there are several."""
+    """Return the last lines that the ranks printed, each with its rank's number if there are several ranks."""
     many = run.world_size > 1
     lines: list[str] = []
     for event in reversed(run.events):

@@ -1,8 +1,8 @@
-// The live view: puts the pieces of HTML that the kernel sends into their places, keeps the clock going, sends clicks.
+// The live view: inserts the pieces of HTML that the kernel sends, advances the clock, sends clicks to the kernel.
 
-// The kernel tells the time at least every 5 s while a run goes on.
+// The kernel sends the time at least every 5 s until the run ends.
 const SILENT_MILLISECONDS = 20_000;
-const SILENCE = "No news from this page's kernel. The run goes on without it: %cnai attach shows it again.";
+const SILENCE = "This page's kernel doesn't answer. The run continues without it: %cnai attach shows it again.";
 
 function element(tag, name, parent, text = "") {
   const made = document.createElement(tag);
@@ -30,11 +30,11 @@ function addControls(model, parent) {
   };
   const ranks = () => model.get("controls").ranks;
   const pause = button("Pause", "checkpoint and free the machine", () => ({ do: "pause" }));
-  const resume = button("Resume", "go on from the last checkpoint", () => ({ do: "resume" }));
+  const resume = button("Resume", "continue from the last checkpoint", () => ({ do: "resume" }));
   const fewer = button("−", "one rank fewer", () => ({ do: "scale", ranks: ranks() - 1 }));
   const count = element("span", "cnai-count", bar);
   const more = button("+", "one rank more", () => ({ do: "scale", ranks: ranks() + 1 }));
-  const stop = button("Stop", "end the run; its checkpoints stay", () => ({ do: "stop" }));
+  const stop = button("Stop", "stop the run; its checkpoints stay", () => ({ do: "stop" }));
   stop.classList.add("cnai-stop");
   return () => {
     const able = model.get("controls");
@@ -58,8 +58,8 @@ function render({ model, el }) {
   const charts = element("div", "cnai-charts", root);
   const log = element("div", "cnai-log", root);
   const readOut = hover(charts);
-  let told = performance.now();
-  let atEnd = true; // of the log, until somebody scrolls away from it
+  let updated = performance.now();
+  let atEnd = true; // whether the log is scrolled to its end
   log.addEventListener("scroll", ({ target }) => {
     atEnd = target.scrollTop + target.clientHeight >= target.scrollHeight - 8;
   }, true);
@@ -80,13 +80,13 @@ function render({ model, el }) {
     notice: () => (notice.textContent = model.get("notice")),
     controls: refreshControls,
     clock: () => {
-      told = performance.now();
+      updated = performance.now();
       tick();
     },
   };
   const tick = () => {
     const { seconds = 0, running = false } = model.get("clock");
-    const since = performance.now() - told;
+    const since = performance.now() - updated;
     clock.textContent = clockText(seconds + (running ? since / 1000 : 0));
     silence.hidden = !running || since < SILENT_MILLISECONDS;
     top.classList.toggle("cnai-silent", !silence.hidden);
@@ -96,7 +96,7 @@ function render({ model, el }) {
     redraw();
   }
   const timer = setInterval(tick, 1000);
-  requestAnimationFrame(draw.log); // only what is on the page can be scrolled
+  requestAnimationFrame(draw.log); // the log can be scrolled only once it is on the page
   return () => {
     clearInterval(timer);
     for (const [name, redraw] of Object.entries(draw)) model.off(`change:${name}`, redraw);

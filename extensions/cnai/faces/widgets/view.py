@@ -1,4 +1,4 @@
-"""View: the live widget. State here, pixels in view.js; at most 5 messages a second however much is reported."""
+"""View: the live widget. Its state lives here, its pixels in view.js; it sends at most 5 updates per second."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class RunView(anywidget.AnyWidget):
-    """Shows a run while it goes on; several outputs may show the same view."""
+    """Shows a run until it ends; several outputs may show the same view."""
 
     _esm = source("hover.js") + source("view.js")
     _css = source("view.css")
@@ -36,23 +36,23 @@ class RunView(anywidget.AnyWidget):
     log = traitlets.Unicode().tag(sync=True)
     notice = traitlets.Unicode().tag(sync=True)
     clock = traitlets.Dict().tag(sync=True)
-    """Seconds so far, and whether they go on."""
+    """The elapsed seconds, and whether the clock is running."""
     controls = traitlets.Dict().tag(sync=True)
-    """Which buttons make sense now, and the number of ranks; empty: none."""
+    """The buttons that make sense now, and the number of ranks; empty: no buttons."""
 
     def __init__(self, run: Run, *, controls: bool) -> None:
         super().__init__()
         self.run, self.may_control = run, controls
         self._display_ids: list[str] = []
         self._news, self._painting, self._ended = threading.Event(), threading.Lock(), False
-        # ipykernel 7.4 hands clicks to the thread that drew last, the main one, which a waiting cell keeps busy;
-        # the page sends them to a subshell, where they are heard at once.
+        # ipykernel 7.4 passes clicks to the thread that drew last: the main thread, which a waiting cell keeps busy.
+        # Passing them to the subshell that the page addressed handles them immediately.
         self.comm._reply_subshell_for = lambda _, asked: asked
         self.paint()
         self.on_msg(self._clicked)
 
     def show(self, display_id: str, *, keep: bool) -> None:
-        """Publish an output that shows this view; with `keep` it becomes a picture when the run ends."""
+        """Publish an output that shows this view; with `keep`, a static picture replaces it when the run ends."""
         with self._painting:
             bundle: dict[str, Any] = dict(saved(self.run))
             if not (self._ended and keep):
@@ -62,7 +62,7 @@ class RunView(anywidget.AnyWidget):
                 self._display_ids.append(display_id)
 
     def paint(self) -> None:
-        """Take over what the run is like now."""
+        """Update the view from the run's current state."""
         run = self.run
         now = page(run)
         with self.hold_sync():
@@ -89,12 +89,12 @@ class RunView(anywidget.AnyWidget):
             with self._painting:
                 if not self._ended:
                     self.paint()
-            # Drawing may take a tenth of the time, so that a kernel with very long curves stays quick.
+            # Drawing takes at most a tenth of the time, so that the kernel stays responsive even with very long curves.
             time.sleep(max(SECONDS_BETWEEN, 9 * (time.monotonic() - begun)))
         forget()
 
     def _connect(self) -> None:
-        """Hear of the run at once, also if it comes from a list of runs, which nobody follows."""
+        """Follow the run, because a run from a list of runs is not followed yet."""
         try:
             if not self.run.state.final:
                 self.run.follow(revive=False)
@@ -102,9 +102,9 @@ class RunView(anywidget.AnyWidget):
             self.notice = str(error)
 
     def _hear(self, _: list[Event]) -> None:
-        """Note that there is news. The end is shown before anybody who waits for the run goes on.
+        """Note new events; show the run's end right here, before a cell that waits for the run returns.
 
-        A notebook that is executed by a program takes what comes while a cell runs, and nothing afterwards.
+        A program that executes a notebook keeps only the output that arrives while a cell runs.
         """
         if self.run.state.final:
             with self._painting:
@@ -120,12 +120,12 @@ class RunView(anywidget.AnyWidget):
             publish_display_data(saved(self.run), transient={"display_id": display_id}, update=True)
 
     def _clicked(self, _: Any, message: dict[str, Any], __: Any) -> None:
-        """Pass on what a person clicked, unless this view is read-only, whatever the page sends."""
-        if not self.may_control or message.get("do") not in _WISHES:
+        """Carry out a click; a read-only view ignores all messages from the page."""
+        if not self.may_control or message.get("do") not in _PROGRESS:
             return
         verb = message["do"]
         try:
-            self.notice = f"{_WISHES[verb]}…"
+            self.notice = f"{_PROGRESS[verb]}…"
             if verb == "scale":
                 self.run.scale(int(message["ranks"]))
             else:
@@ -134,7 +134,7 @@ class RunView(anywidget.AnyWidget):
             self.notice = str(error)
 
 
-_WISHES = {"stop": "stopping", "pause": "pausing", "resume": "resuming", "scale": "resizing"}
+_PROGRESS = {"stop": "stopping", "pause": "pausing", "resume": "resuming", "scale": "resizing"}
 
 
 def _buttons(run: Run) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _buttons(run: Run) -> dict[str, Any]:
 
 
 def _trouble(run: Run) -> str:
-    """Return what stands in the way of news, "" if it is just quiet."""
+    """Return the reason why no events arrive, "" if the run is just quiet."""
     try:
         run.wait(0.01)
     except TimeoutError:
