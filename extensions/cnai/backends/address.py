@@ -54,7 +54,7 @@ class AddressBackend:
 
     def status(self) -> dict[str, Any]:
         """Return the engine's nodes and runs."""
-        return self.connect().status()
+        return {**self.connect().status()}
 
     def stop(self, flavor: str | None = None) -> bool:  # noqa: ARG002
         """Refuse: who started the cluster stops it."""

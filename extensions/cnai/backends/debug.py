@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from cnai.engine.node.agent import free_port
 from cnai.engine.records import Record, Room
 from cnai.engine.scribe import Scribe
 from cnai.errors import EngineError, UsageError
-from cnai.events import Kind, State
+from cnai.events import NewGeneration, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,7 @@ def run(store: Store, spec: RunSpec, record: Record, captured: Captured) -> RunF
     """Run the target here and now. Its exception is raised as it is, for `%debug`."""
     folder = store.create(spec, record, captured.payload, captured.code_zip)
     scribe = Scribe(folder)
-    scribe.note(Kind.GENERATION, {"ranks": 1, "from_step": 0})
+    scribe.note(NewGeneration(ranks=1, from_step=0))
     scribe.become(State.RUNNING, world_size=1)
     try:
         with _as_rank(folder, spec, scribe):
@@ -80,8 +81,8 @@ def run(store: Store, spec: RunSpec, record: Record, captured: Captured) -> RunF
             value = load_run(folder)()
     except BaseException as error:
         told = rank.diagnosis(error, debug=True)
-        scribe.note(Kind.DIAGNOSIS, {**told, "final": True}, rank=0)
-        scribe.become(State.FAILED, told["summary"])
+        scribe.note(replace(told, final=True), rank=0)
+        scribe.become(State.FAILED, told.summary)
         raise
     else:
         folder.result.write_bytes(results.pack(value))
@@ -117,7 +118,7 @@ def _as_rank(folder: RunFolder, spec: RunSpec, scribe: Scribe) -> Iterator[None]
     )
     link = Link(assignment, 0, up)
     install(link)
-    reader = threading.Thread(target=scribe.take, args=(down,), name="cnai-debug", daemon=True)
+    reader = threading.Thread(target=scribe.listen, args=(down,), name="cnai-debug", daemon=True)
     reader.start()
     try:
         yield

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cnai.backends.line import Line
+    from cnai.engine.commands import Verb
     from cnai.engine.store import RunFolder
     from cnai.errors import RunFailed
     from cnai.run.series import Metrics
@@ -145,7 +146,7 @@ class Run:
         backends.get(self.spec.backend).check(replace(self.spec, ranks=Ranks.parse(ranks), nodes=None))
         self._wish("scale", ranks)
 
-    def _wish(self, verb: str, value: int | None = None) -> None:
+    def _wish(self, verb: Verb, value: int | None = None) -> None:
         if self.state.final:
             raise UsageError(f"run {self.id} is {self.state} already; nothing to {verb}")
         self._line.wish(verb, value)

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakSet, WeakValueDictionary
 
 from cnai.backends import credentials
+from cnai.engine.commands import Wish
 from cnai.engine.scribe import Scribe
 from cnai.errors import CnaiError, EngineError, UsageError
-from cnai.events import Kind, State
+from cnai.events import Diagnosis, State
 from cnai.spec import nodes_for
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from cnai.backends import Fleet
     from cnai.backends.kubernetes.standing import Standing
+    from cnai.engine.commands import Verb
     from cnai.engine.control.client import EngineClient
     from cnai.engine.store import RunFolder
     from cnai.run.history import History
@@ -61,7 +63,7 @@ class PatientLine:
         self._client: EngineClient | None = None
         self._lock, self._news = threading.RLock(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._wish: tuple[str, int | None, int] | None = None
+        self._wish: tuple[Verb, int | None, int] | None = None
         """Verb, value, and the nodes that have to be there before it is delivered."""
         self._surplus_since: int | None = None
         """The generation in which fewer ranks were asked for; with the next one nodes are given back."""
@@ -95,7 +97,7 @@ class PatientLine:
         if self._lost:
             raise EngineError(self._lost)
 
-    def wish(self, verb: str, value: int | None = None) -> None:
+    def wish(self, verb: Verb, value: int | None = None) -> None:
         """Ask the engine, or note what it has to be told when it can do it."""
         with self._lock:
             self._refusal = ""
@@ -109,7 +111,7 @@ class PatientLine:
             elif verb == "scale" and self._state() is State.PAUSED:
                 self._note_world(value or 1)
             elif client is not None:
-                client.wish(self._folder.run_id, verb, value)
+                client.wish(self._folder.run_id, Wish(verb, value))
             else:
                 raise UsageError(
                     f"can't {verb} run {self._folder.run_id} now, its engine isn't there yet: it is {self._state()};"
@@ -122,11 +124,11 @@ class PatientLine:
     def _stop(self, client: EngineClient | None) -> None:
         """Have the engine end the run, or end it here: whoever asked may be gone a moment later."""
         if client is not None:
-            client.wish(self._folder.run_id, "stop")
+            client.wish(self._folder.run_id, Wish("stop"))
         else:
             self._end(State.CANCELLED, "stopped")
 
-    def _ask_for_nodes(self, verb: str, value: int | None, client: EngineClient | None) -> None:
+    def _ask_for_nodes(self, verb: Verb, value: int | None, client: EngineClient | None) -> None:
         """Deliver a wish if its nodes are there; else see to them and deliver it when they are."""
         status = self._folder.status()
         if verb == "resume" and status.state is not State.PAUSED:
@@ -135,9 +137,9 @@ class PatientLine:
         if client is None:
             self._refuse_without_shards(value or 1)
         else:
-            client.wish(self._folder.run_id, verb, value, only_ask=True)
+            client.wish(self._folder.run_id, Wish(verb, value), only_ask=True)
             if len(client.status()["nodes"]) >= needed:
-                client.wish(self._folder.run_id, verb, value)
+                client.wish(self._folder.run_id, Wish(verb, value))
                 self._wish = None
                 # As many ranks as before begin no new generation.
                 if value is not None and value < status.world_size and self._fleet.node_count(self._engine) > needed:
@@ -177,7 +179,7 @@ class PatientLine:
         verb, value, needed = self._wish
         complete = len(client.status()["nodes"]) >= needed
         try:
-            client.wish(self._folder.run_id, verb, value, only_ask=not complete)
+            client.wish(self._folder.run_id, Wish(verb, value), only_ask=not complete)
         except UsageError as refused:
             self._refusal = str(refused)
             self._wish = None
@@ -342,7 +344,7 @@ class PatientLine:
             with self._sole_writer() as scribe:
                 if not self._state().final:
                     if state is State.FAILED:
-                        scribe.note(Kind.DIAGNOSIS, {"summary": why, "final": True})
+                        scribe.note(Diagnosis(summary=why, final=True))
                     scribe.become(state, why)
         self._say("")
 

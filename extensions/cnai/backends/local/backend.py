@@ -173,12 +173,12 @@ def start(flavor: str | None = None, nodes: int | None = None) -> dict[str, Any]
     """Start the engine if need be; returns its address, pid, nodes and runs."""
     if flavor is not None or nodes not in {None, 1}:
         raise UsageError("the local engine is this machine as it is; start it without --flavor and --nodes")
-    return connect().status()
+    return {**connect().status()}
 
 
 def status() -> dict[str, Any]:
     """Return the engine's address, pid, nodes and runs, {} if none runs; never starts one."""
-    return connect().status() if running() else {}
+    return {**connect().status()} if running() else {}
 
 
 def stop(flavor: str | None = None) -> bool:

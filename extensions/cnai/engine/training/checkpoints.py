@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from cnai.engine.training.state import cause, load_progress
-from cnai.events import Kind
+from cnai.events import Checkpoint, Diagnosis
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +105,7 @@ class Checkpoints:
             self._written = writing.step
             if self._link.rank == 0:
                 path = writing.path.relative_to(self._link.assignment.run_dir).as_posix()
-                self._link.emit(Kind.CHECKPOINT, {"path": path}, step=writing.step)
+                self._link.emit(Checkpoint(path=path), step=writing.step)
 
     def _give_up(self, writing: _Writing, error: BaseException) -> None:
         if self._link.rank != 0:
@@ -116,7 +116,7 @@ class Checkpoints:
         if not self._complained:
             self._complained = True
             hint = "training goes on and the checkpoint before stays; make room in the folder of the runs"
-            self._link.emit(Kind.DIAGNOSIS, {"summary": summary, "hint": hint}, step=writing.step)
+            self._link.emit(Diagnosis(summary=summary, hint=hint), step=writing.step)
 
     def _own_group(self) -> dist.ProcessGroup | None:
         """Return the group of the writing thread; on training's own group their collectives would mix, and hang."""

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from cnai.engine.link import GenerationEnd
+from cnai.engine.messages import Abilities
 from cnai.engine.training.checkpoints import Checkpoints, gloo_group
 from cnai.engine.training.consensus import Consensus
 from cnai.engine.training.shards import Micro, Plan, mix
@@ -47,7 +48,7 @@ class Loop:
     def run(self, plan: Plan, data: str, turns: Turns) -> Iterator[Any]:
         """Yield the micro-batches of a plan over `data`, from after the last checkpoint."""
         self._begin_another()
-        return self._run({**plan.identity(), "data": data}, turns, plan.random_seed, {"max_ranks": plan.shards})
+        return self._run({**plan.identity(), "data": data}, turns, plan.random_seed, plan.shards)
 
     def count(self, total: int, seed: int) -> Iterator[int]:
         """Yield the numbers of steps from after the last checkpoint to `total`."""
@@ -60,9 +61,7 @@ class Loop:
             for index in range(done, total):
                 yield Micro(index, 0, rank, 0, 1, share, first=True, last=True, ends_epoch=False), index + 1
 
-        return self._run(
-            {"seed": seed}, turns, lambda micro: mix(seed, micro.done, micro.shard), {"max_ranks": sys.maxsize}
-        )
+        return self._run({"seed": seed}, turns, lambda micro: mix(seed, micro.done, micro.shard), sys.maxsize)
 
     def report(self, values: dict[str, Any]) -> None:
         """Take what the code reports in this micro-batch."""
@@ -91,13 +90,13 @@ class Loop:
         self._begun += 1
 
     def _run(
-        self, identity: dict[str, Any], turns: Turns, seed: Callable[[Micro], int], abilities: dict[str, Any]
+        self, identity: dict[str, Any], turns: Turns, seed: Callable[[Micro], int], max_ranks: int
     ) -> Iterator[Any]:
         done = self._enter(identity)
         if done is None:
             return
         if self._link is not None:
-            self._link.announce(graceful=True, **abilities)
+            self._link.announce(Abilities(graceful=True, max_ranks=max_ranks))
         finished = False
         try:
             for micro, batch in turns(done):
@@ -186,7 +185,7 @@ class Loop:
             self._save()
         self.wait()
         if self._link is not None:
-            self._link.announce(graceful=False)
+            self._link.announce(Abilities(graceful=False))
 
     def _control_group(self) -> dist.ProcessGroup | None:
         if self._world_size == 1:
