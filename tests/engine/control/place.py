@@ -32,7 +32,6 @@ from cnai.events import Checkpoint, Diagnosis, Event, Kind, State
 from cnai.paths import store_root
 from cnai.spec import Ranks, RunSpec, Target
 
-SIGNALS = {"terminate": -15, "kill": -9}
 LONG_SECONDS = 500
 STEPS_SECONDS = 0.1
 
@@ -112,9 +111,9 @@ class Agent:
         if message.how == "graceful" and self.manners == "polite":
             self.end("ended")
         elif message.how == "terminate" and self.manners != "stubborn":
-            self.kill(code=SIGNALS["terminate"])
+            self.end(error="SignalException: Process 1 got signal: 15")
         elif message.how == "kill":
-            self.kill(code=SIGNALS["kill"])
+            self.end(error="the agent's process died with exit code -9")
 
 
 class Node:
@@ -224,8 +223,10 @@ class Run:
         return self.agents[0]
 
     async def becomes(self, state, generation=None):
-        at = len(self.generations) - 1 if generation is None else generation
-        await self.world.until(lambda: self.state is state and len(self.generations) - 1 == at, self)
+        def there():
+            return self.state is state and generation in {None, len(self.generations) - 1}
+
+        await self.world.until(there, self)
         return self
 
     async def running(self, generation=0, *, steps=True):

@@ -38,6 +38,9 @@ CANCEL_SECONDS = 1.0
 RETIRED_SECONDS = 60.0
 """How long a node that was named for retirement gets no ranks; it stays if nobody ends it."""
 
+UNREADABLE = (CnaiError, OSError, ValueError, KeyError)
+"""A run that can't be read must not hold back the others."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -134,7 +137,7 @@ class Supervisor(SchedulerPlugin):
             mine = self.engine in {status.engine, folder.record.engine}
             if mine and not status.state.final and folder.run_id not in self._drivers:
                 self._drive(Driver(self, folder, recovered=bool(status.engine)))
-        except (CnaiError, OSError, ValueError, KeyError):  # one that can't be read must not hold back the others
+        except UNREADABLE:
             logger.exception("run %s", folder.run_id)
 
     def nodes(self, *, without_ranks: bool = False) -> list[Node]:
@@ -224,7 +227,7 @@ def _remove_expired(store: Store) -> None:
         try:
             ttl, status = folder.spec.ttl_seconds, folder.status()
             ended = (folder.path / "state.json").stat().st_mtime
-        except (CnaiError, OSError):
+        except UNREADABLE:
             continue
         if ttl is not None and status.state.final and time.time() - ended > ttl:
             shutil.rmtree(folder.path, ignore_errors=True)
