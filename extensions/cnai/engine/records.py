@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cnai.events import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,6 @@ class Status:
         return cls(**{**_known(cls, told), "state": State(told["state"])})
 
 
-def _known(record: type[Room | Record | Status], told: dict[str, Any]) -> dict[str, Any]:
+def _known(record: type[Room | Record | Status], told: Mapping[str, Any]) -> dict[str, Any]:
     names = {one.name for one in fields(record)} - {"room"}
     return {key: value for key, value in told.items() if key in names}

@@ -114,6 +114,7 @@ async def test_submitted_twice_it_begins_once(world):
     await run.becomes(State.SUCCEEDED)
     await world.pass_by(1)
     await world.supervisor.submit(run.id, str(world.store.root))
+    assert (await world.supervisor.status())["runs"] == {}
     await world.pass_by(10)
     assert (run.generations, run.state) == ([1], State.SUCCEEDED)
 

@@ -343,6 +343,20 @@ async def test_rest_lets_ranks_reach_a_boundary_and_waits_no_longer_than_it_may(
     await world.supervisor.close()
 
 
+async def test_who_was_terminated_is_not_asked_again(world):
+    """Nor does it get more time to end."""
+    node = world.node(manners="stubborn")
+    run = await (await world.submit()).running()
+    before = world.clock.now
+    await run.wish("stop")
+    await world.until(lambda: run.agent.told)
+    await world.pass_by(8)
+    node.leave()
+    await run.becomes(State.CANCELLED)
+    assert run.agent.told == ["terminate", "kill"]
+    assert world.clock.now - before < 14
+
+
 async def test_what_finishes_while_the_engine_rests_has_finished(world):
     world.node(manners="stubborn")
     run = await (await world.submit()).running()

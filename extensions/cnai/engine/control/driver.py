@@ -144,7 +144,7 @@ class Driver:
 
     def _begin(self) -> None:
         status, most = self._scribe.status, self.spec.ranks.maximum
-        mine: dict[str, Any] = {
+        mine = {
             "engine": self._cluster.engine,
             "world_size": status.world_size or most,
             "first_world_size": status.first_world_size or most,

@@ -27,9 +27,10 @@ NODE_SECONDS = float(os.environ.get("CNAI_NODE_SECONDS", "60"))
 """How long a generation waits for its nodes to appear; where pods are nodes, images have to be pulled first."""
 TICK_SECONDS = 1.0
 WAIT_SECONDS = 0.02
-PATIENCE_SECONDS: dict[Ending, float] = {"graceful": 60.0, "terminate": 10.0}
+ENDINGS: tuple[Ending, ...] = ("graceful", "terminate", "kill")
+"""From soft to hard."""
+PATIENCE_SECONDS: dict[Ending, float] = {"graceful": 60.0, "terminate": 10.0, "kill": float("inf")}
 """How long an ending may take before the next, harder one."""
-HARDER: dict[Ending, Ending] = {"graceful": "terminate", "terminate": "kill"}
 DUMP_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
@@ -132,8 +133,8 @@ class Generation:
         """Ask the nodes to end; code that can't end at a step boundary is terminated."""
         if how == "graceful" and not self._graceful:
             how = "terminate"
-        if self._ending == "kill" or (self._ending == "terminate" and how == "graceful"):
-            return
+        if self._ending is not None and ENDINGS.index(how) <= ENDINGS.index(self._ending):
+            return  # asked again, it gets no more time
         self._ending, self._ending_since = how, time.monotonic()
         self._cut |= how != "graceful" and not self._failed
         await self._tell(End(run_id=self._assignment.run_id, generation=self.number, how=how))
@@ -152,13 +153,9 @@ class Generation:
 
     async def _check_limits(self) -> None:
         now = time.monotonic()
-        if (
-            self._ending is not None
-            and self._ending in HARDER
-            and now - self._ending_since > PATIENCE_SECONDS[self._ending]
-        ):
-            await self._end(HARDER[self._ending])
-        if self._ending:
+        if self._ending is not None:
+            if now - self._ending_since > PATIENCE_SECONDS[self._ending]:
+                await self._end(ENDINGS[ENDINGS.index(self._ending) + 1])
             return
         deadline, stall = self._spec.deadline_seconds, self._spec.stall_seconds
         if deadline is not None and time.time() - self._record.created > deadline:

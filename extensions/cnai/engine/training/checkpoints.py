@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cnai.engine.link import Link
-    from cnai.engine.training.state import TrainingState
+    from cnai.engine.training.state import Progress, TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Checkpoints:
         self._written: int | None = None
         self._complained = False
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> Progress:
         """Return the progress in the pending checkpoint."""
         assert self.pending is not None
         return load_progress(self.pending, self._own_group())
@@ -70,7 +70,7 @@ class Checkpoints:
         self._since = time.monotonic()
         return True
 
-    def save(self, step: int, progress: dict[str, Any]) -> None:
+    def save(self, step: int, progress: Progress) -> None:
         """Copy the state and write it in the background.
 
         All ranks call it after the same step. Waits for the checkpoint before.

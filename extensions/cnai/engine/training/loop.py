@@ -14,14 +14,16 @@ from cnai.engine.messages import Abilities
 from cnai.engine.training.checkpoints import Checkpoints, gloo_group
 from cnai.engine.training.consensus import Consensus
 from cnai.engine.training.shards import Micro, Plan, mix
+from cnai.engine.training.state import Progress
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from cnai.engine.link import Link
     from cnai.engine.training.accumulation import Accumulation
     from cnai.engine.training.metrics import Publish
+    from cnai.engine.training.shards import Identity
     from cnai.engine.training.state import TrainingState
 
     Turns = Callable[[int], Iterator[tuple[Micro, Any]]]
@@ -40,7 +42,7 @@ class Loop:
         self._weight = 1
         self._begun = 0
         self._before = 0
-        self._identity: dict[str, Any] = {}
+        self._identity: Identity = {}
         self._asked = False
         self._consensus: Consensus | None = None
         self._checkpoints = Checkpoints(link, state) if link else None
@@ -63,7 +65,7 @@ class Loop:
 
         return self._run({"seed": seed}, turns, lambda micro: mix(seed, micro.done, micro.shard), sys.maxsize)
 
-    def report(self, values: dict[str, Any]) -> None:
+    def report(self, values: Mapping[str, object]) -> None:
         """Take what the code reports in this micro-batch."""
         assert self._consensus is not None
         self._consensus.ledger.add(self.step, values, self._weight)
@@ -89,9 +91,7 @@ class Loop:
             )
         self._begun += 1
 
-    def _run(
-        self, identity: dict[str, Any], turns: Turns, seed: Callable[[Micro], int], max_ranks: int
-    ) -> Iterator[Any]:
+    def _run(self, identity: Identity, turns: Turns, seed: Callable[[Micro], int], max_ranks: int) -> Iterator[Any]:
         done = self._enter(identity)
         if done is None:
             return
@@ -111,7 +111,7 @@ class Loop:
             self._leave(finished=finished)
         self._finish()
 
-    def _enter(self, identity: dict[str, Any]) -> int | None:
+    def _enter(self, identity: Identity) -> int | None:
         """Return after how many steps this loop starts; None if the checkpoint is from a later one."""
         if self._checkpoints is not None and self._checkpoints.pending is not None:
             if not self._resume(self._checkpoints, identity):
@@ -125,19 +125,19 @@ class Loop:
         self.running = True
         return self.step - self._before
 
-    def _resume(self, checkpoints: Checkpoints, identity: dict[str, Any]) -> bool:
+    def _resume(self, checkpoints: Checkpoints, identity: Identity) -> bool:
         saved = checkpoints.progress()
-        if self._begun < saved["loop"]:
-            self.step = saved["before"]
+        if self._begun < saved.loop:
+            self.step = saved.before
             return False
-        same = self._begun == saved["loop"]
-        if same and saved["identity"] != identity:
+        same = self._begun == saved.loop
+        if same and saved.identity != identity:
             raise UsageError(
-                f"the checkpoint of step {saved['step']} is from a loop over other data or arguments"
-                f" ({_differences(saved['identity'], identity)}); run it as before, or start a new run"
+                f"the checkpoint of step {saved.step} is from a loop over other data or arguments"
+                f" ({_differences(saved.identity, identity)}); run it as before, or start a new run"
             )
         checkpoints.load()
-        self.step, self._before = saved["step"], saved["before"] if same else saved["step"]
+        self.step, self._before = saved.step, saved.before if same else saved.step
         return True
 
     def _begin_turn(self, micro: Micro) -> None:
@@ -169,7 +169,7 @@ class Loop:
 
     def _save(self) -> None:
         if self._checkpoints is not None:
-            progress = {"loop": self._begun, "before": self._before, "step": self.step, "identity": self._identity}
+            progress = Progress(loop=self._begun, before=self._before, step=self.step, identity=self._identity)
             self._checkpoints.save(self.step, progress)
 
     def _leave(self, *, finished: bool) -> None:
@@ -200,6 +200,6 @@ def _seed(seed: int) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _differences(saved: dict[str, Any], given: dict[str, Any]) -> str:
+def _differences(saved: Identity, given: Identity) -> str:
     keys = [key for key in {**saved, **given} if saved.get(key) != given.get(key)]
     return ", ".join(f"{key} was {saved.get(key)}, is {given.get(key)}" for key in keys)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -58,6 +58,10 @@ def part(total: int, parts: int, index: int) -> tuple[int, int]:
     return index * total // parts, (index + 1) * total // parts
 
 
+Identity = dict[str, int | str]
+"""What a loop goes over, by the names of its arguments."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The steps of one loop over a dataset; the same for every rank and every number of ranks."""
@@ -89,7 +93,7 @@ class Plan:
         full, rest = divmod(self.samples, self.batch_size)
         return full + (rest >= self.shards)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """Return what must be the same again for a checkpoint to mean the same position; more epochs are welcome."""
         return {key: value for key, value in asdict(self).items() if key != "epochs"}
 
