@@ -3,7 +3,7 @@
     supervisor ── Order (a Dask task) ────► node ── Order (by fork) ──► agent, ranks
     supervisor ── End, Dump ──────────────► node ── Stop ─────────────► rank
     supervisor ◄── Leaving, FromNode ────── node ◄── FromRank ───────── rank
-    supervisor ◄── Report (its result) ──── node
+    supervisor ◄── Report (its result) ──── node ◄── Outcome ────────── agent
 
 Between a node and its ranks they travel as they are; through Dask's RPC and topics as `plain` data.
 """
@@ -79,6 +79,15 @@ class Failure:
     def signal_name(self) -> str:
         """Return SIGKILL or the like, "" if no signal ended it."""
         return signal.Signals(-self.exit_code).name if self.exit_code < 0 else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an agent ended, as it tells its node; it did its work if there is nothing to tell."""
+
+    failures: tuple[Failure, ...] = ()
+    error: str = ""
+    """Why the agent itself could not go on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from cnai.engine.messages import (
     FromNode,
     FromRank,
     Leaving,
+    Outcome,
     Report,
     Said,
     Started,
@@ -146,28 +147,22 @@ class NodeGeneration:
         """Relay until the agent and its ranks are gone."""
         assert self._agent.pid is not None
         self._tell(Started(agent_pid=self._agent.pid))
-        word: str = "error"
-        content: Any = ""
+        outcome: Outcome | None = None
         while self._agent.is_alive():
             ready = connection.wait([*self._downs, self._outcome, self._agent.sentinel], timeout=BATCH_SECONDS)
             self._relay([down for down in self._downs if down in ready])
             if self._outcome in ready:
                 try:
-                    word, content = self._outcome.recv()
+                    outcome = self._outcome.recv()
                 except EOFError:
                     break
         self._agent.join()
         self._drain()
         self._outcome.close()
         shutil.rmtree(agent.scratch(self.order), ignore_errors=True)
-        if word == "error" and not content:
-            content = f"the agent's process died with exit code {self._agent.exitcode}"
-        return Report(
-            node_rank=self.order.node_rank,
-            said=self._said,
-            failures=tuple(content) if word == "failed" else (),
-            error=content if word == "error" else "",
-        )
+        if outcome is None:
+            outcome = Outcome(error=f"the agent's process died with exit code {self._agent.exitcode}")
+        return Report(node_rank=self.order.node_rank, said=self._said, failures=outcome.failures, error=outcome.error)
 
     def end(self, how: Ending) -> None:
         """End the ranks: ask them, or signal their agent."""
