@@ -69,7 +69,8 @@ class Scribe:
             self._check(state)
             self.note(StateChange(state=state, reason=reason))
             changes |= {"state": state, "reason": reason}
-        self.keep(**changes)
+        if changes:
+            self.keep(**changes)
 
     def keep(self, **changes: Any) -> None:
         """Change the status without an event."""

@@ -210,6 +210,22 @@ async def test_a_fault_of_ours_is_the_end_of_the_run_and_its_ranks(world, monkey
     assert other.state is State.RUNNING
 
 
+async def test_a_node_that_can_not_be_asked_to_start_ends_what_others_have_started(world, caplog):
+    first, second = world.node(), world.node()
+
+    async def broken(order):
+        await world.pass_by(1)
+        raise RuntimeError("by Dask")
+
+    second.start = broken
+    run = await world.submit(2, nodes=2)
+    with caplog.at_level(logging.CRITICAL):
+        await run.becomes(State.FAILED)
+        await world.pass_by(10)
+    assert run.status.reason == "the engine failed: RuntimeError: by Dask"
+    assert first.agents[0].told == ["kill"]
+
+
 async def test_a_fault_of_ours_between_generations(world, monkeypatch, caplog):
     world.node()
     run = await (await world.submit()).running()

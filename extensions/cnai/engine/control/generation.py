@@ -102,8 +102,8 @@ class Generation:
             self._give_up("node 0 was lost", "infra")
             return []
         starting = (node.start(order) for node, order in zip(self._nodes, orders, strict=True))
-        self._agents = await asyncio.gather(*starting)
         try:
+            self._agents = await asyncio.gather(*starting)
             return await self._watch(wished, granting)
         except Exception:
             await self._end("kill")  # nobody would hear of these ranks again
