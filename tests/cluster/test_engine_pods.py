@@ -51,11 +51,12 @@ print(run)
 """
 WISH = """
 from cnai.backends import credentials
+from cnai.engine.commands import Wish
 from cnai.engine.control.client import EngineClient
 
 engine, run, verb, value = WORDS
 found = credentials.read(engine)
-EngineClient(found.address, found.security()).wish(run, verb, value)
+EngineClient(found.address, found.security()).wish(run, Wish(verb, value))
 """
 
 

@@ -12,7 +12,7 @@ import torch
 import torch._dynamo  # the first optimizer of a process imports it: here once, for all ranks
 
 from cnai.engine.link import GenerationEnd, Link, install
-from cnai.engine.messages import Assignment
+from cnai.engine.messages import Assignment, Events, FromRank, Stop
 from cnai.engine.training import context as contexts
 from cnai.events import Event, Kind
 from cnai.spec import Interval
@@ -108,7 +108,7 @@ def _watch(lines, processes, told):
             for number in told([e for rank in ranks for e in rank.events]) if told else ():
                 if number not in ordered:
                     ordered.add(number)
-                    lines[number][0].send("stop")
+                    lines[number][0].send(Stop())
     finally:
         for process in processes:
             if time.monotonic() >= deadline:
@@ -124,9 +124,9 @@ def _take(ready, rank, open_lines):
     except (EOFError, OSError):
         del open_lines[ready]
         return
-    if message[0] == "events":
-        rank.events += [Event.from_json(line) for line in message[2].splitlines()]
-    elif message[0] == "announce":
-        rank.abilities.append(message[2])
-    else:
+    if not isinstance(message, FromRank):
         rank.ended, rank.value = message
+    elif isinstance(message.content, Events):
+        rank.events += [Event.from_json(line) for line in message.content.text.splitlines()]
+    else:
+        rank.abilities.append(message.content)

@@ -6,8 +6,8 @@ import pytest
 
 from cnai.engine import link as link_module
 from cnai.engine.link import Link
-from cnai.engine.messages import Assignment
-from cnai.events import Event, Kind
+from cnai.engine.messages import Abilities, Assignment, Events, Stop
+from cnai.events import Checkpoint, Event, Kind, Log, Metrics
 from cnai.spec import Interval
 
 ASSIGNMENT = Assignment(
@@ -33,17 +33,17 @@ def line():
 def events(node):
     found = []
     while node.poll(0.5):
-        word, _, content = node.recv()
-        if word == "events":
-            found += [Event.from_json(text) for text in content.splitlines()]
+        message = node.recv()
+        if isinstance(message.content, Events):
+            found += [Event.from_json(text) for text in message.content.text.splitlines()]
     return found
 
 
 def test_events_come_in_order_with_rank_and_generation(line):
     link, node = line
     for step in range(100):
-        link.emit(Kind.METRIC, {"loss": float(step)}, step=step)
-    link.emit(Kind.CHECKPOINT, {"path": "p"}, step=99)
+        link.emit(Metrics({"loss": float(step)}), step=step)
+    link.emit(Checkpoint(path="p"), step=99)
     link.close()
     found = events(node)
     assert [event.step for event in found if event.kind is Kind.METRIC] == list(range(100))
@@ -57,12 +57,12 @@ def test_reporting_never_waits_and_says_what_it_dropped(monkeypatch):
     node, rank = Pipe()
     link = Link(ASSIGNMENT, 0, rank)
     for step in range(25):
-        link.emit(Kind.METRIC, {}, step=step)
-    link.emit(Kind.STATE, {"state": "x"})
+        link.emit(Metrics({}), step=step)
+    link.emit(Log(text="x"))
     link.close()
     found = events(node)
     assert [event.step for event in found if event.kind is Kind.METRIC] == list(range(15, 25))
-    assert [event.payload for event in found if event.kind is Kind.STATE] == [{"state": "x"}]
+    assert [event.payload for event in found if event.kind is Kind.LOG] == [{"text": "x"}]
     assert ["15 reports dropped" in event.payload["summary"] for event in found if event.kind is Kind.DIAGNOSIS] == [
         True
     ]
@@ -72,7 +72,7 @@ def test_reporting_never_waits_and_says_what_it_dropped(monkeypatch):
 def test_a_wish_to_end_arrives(line):
     link, node = line
     assert not link.stopping.is_set()
-    node.send("stop")
+    node.send(Stop())
     assert link.stopping.wait(30)
 
 
@@ -80,7 +80,7 @@ def test_a_node_that_is_gone_raises_nothing():
     node, rank = Pipe()
     link = Link(ASSIGNMENT, 0, rank)
     node.close()
-    link.emit(Kind.METRIC, {"a": 1.0})
+    link.emit(Metrics({"a": 1.0}))
     time.sleep(0.2)
-    link.announce(graceful=True)
+    link.announce(Abilities(graceful=True))
     link.close()

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from cnai.engine.node.agent import free_port
 from cnai.engine.records import Room
 from cnai.engine.scribe import Scribe
 from cnai.errors import EngineError, UsageError
-from cnai.events import Kind, State
+from cnai.events import NewGeneration, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +91,7 @@ def _no_engine() -> EngineError:
 def _run(draft: Draft) -> RunFolder:
     folder, spec = draft.write(), draft.spec
     scribe = Scribe(folder)
-    scribe.note(Kind.GENERATION, {"ranks": 1, "from_step": 0})
+    scribe.note(NewGeneration(ranks=1, from_step=0))
     scribe.become(State.RUNNING, world_size=1)
     try:
         with _as_rank(folder, spec, scribe):
@@ -99,8 +100,8 @@ def _run(draft: Draft) -> RunFolder:
             value = load_run(folder)()
     except BaseException as error:
         told = rank.diagnosis(error, debug=True)
-        scribe.note(Kind.DIAGNOSIS, {**told, "final": True}, rank=0)
-        scribe.become(State.FAILED, told["summary"])
+        scribe.note(replace(told, final=True), rank=0)
+        scribe.become(State.FAILED, told.summary)
         raise
     else:
         folder.result.write_bytes(results.pack(value))
@@ -136,7 +137,7 @@ def _as_rank(folder: RunFolder, spec: RunSpec, scribe: Scribe) -> Iterator[None]
     )
     link = Link(assignment, 0, up)
     install(link)
-    reader = threading.Thread(target=scribe.take, args=(down,), name="cnai-debug", daemon=True)
+    reader = threading.Thread(target=scribe.listen, args=(down,), name="cnai-debug", daemon=True)
     reader.start()
     try:
         yield

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from cnai.engine.commands import Wish
 from cnai.engine.control.verdicts import STOPPED
 from cnai.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cnai.engine.commands import Verb
     from cnai.engine.control.client import EngineClient
     from cnai.engine.store import RunFolder
     from cnai.events import State
@@ -43,7 +45,7 @@ class Line(Protocol):
     def open(self, *, revive: bool = True) -> None:
         """Hear of the run live; with `revive` an engine that was lost or ended is started again."""
 
-    def wish(self, verb: str, value: int | None = None) -> None:
+    def wish(self, verb: Verb, value: int | None = None) -> None:
         """Ask for stop, pause, resume or scale."""
 
     def check(self) -> None:
@@ -64,9 +66,9 @@ class DirectLine:
         else:
             self._reach()
 
-    def wish(self, verb: str, value: int | None = None) -> None:
+    def wish(self, verb: Verb, value: int | None = None) -> None:
         """Ask for stop, pause, resume or scale."""
-        ask(self._reach, lambda engine: engine.wish(self._folder.run_id, verb, value))
+        ask(self._reach, lambda engine: engine.wish(self._folder.run_id, Wish(verb, value)))
 
     def check(self) -> None:
         """Raise EngineError if the engine is lost."""

@@ -1,18 +1,19 @@
-"""Link: a rank's line to its node. Events go up in batches of 50 ms, the wish to end the generation comes down."""
+"""Link: a rank's line to its node. Events go up in batches of 50 ms, the request to end the generation comes down."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cnai.events import Event, Kind
+from cnai.engine.messages import Abilities, Events, FromRank, Said, Stop
+from cnai.events import Diagnosis, Event, Kind
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from cnai.engine.messages import Assignment
+    from cnai.engine.messages import Assignment, LastWord
+    from cnai.events import Payload
 
 
 BATCH_SECONDS = 0.05
@@ -49,19 +50,11 @@ class Link:
         self._sender.start()
         threading.Thread(target=self._hear, name="cnai-link-hear", daemon=True).start()
 
-    def emit(self, kind: Kind, payload: dict[str, Any], step: int | None = None) -> None:
+    def emit(self, said: Payload, step: int | None = None) -> None:
         """Queue one event."""
-        event = Event(
-            run_id=self.assignment.run_id,
-            generation=self.assignment.generation,
-            rank=self.rank,
-            kind=kind,
-            time=time.time(),
-            step=step,
-            payload=payload,
-        )
+        event = Event.now(said, self.assignment.run_id, self.assignment.generation, self.rank, step)
         with self._lock:
-            if kind is not Kind.METRIC:
+            if event.kind is not Kind.METRIC:
                 self._facts.append(event)
                 return
             self._metrics.append(event)
@@ -69,18 +62,18 @@ class Link:
                 self._metrics.popleft()
                 self._dropped += 1
 
-    def announce(self, **abilities: Any) -> None:
-        """Tell the node what this code can do: `graceful=True` (ends at a step boundary), `max_ranks=8`."""
-        self._post("announce", abilities)
+    def announce(self, abilities: Abilities) -> None:
+        """Tell the node what this rank or its code can do."""
+        self._post(abilities)
 
-    def say(self, how: str) -> None:
-        """Tell the node how the target came to its end: "finished", or "ended" with its generation."""
-        self._post("said", how)
+    def say(self, how: LastWord) -> None:
+        """Tell the node how the target came to its end."""
+        self._post(Said(how=how))
 
-    def _post(self, word: str, content: Any) -> None:
+    def _post(self, content: Events | Abilities | Said) -> None:
         with self._line:
             try:
-                self._connection.send((word, self.rank, content))
+                self._connection.send(FromRank(rank=self.rank, content=content))
             except OSError:  # the node is gone; the watchdog ends this rank
                 self._closed = True
 
@@ -103,18 +96,16 @@ class Link:
             self._metrics.clear()
             dropped, self._dropped = self._dropped, 0
         if dropped:
-            self.emit(
-                Kind.DIAGNOSIS, {"summary": f"{dropped} reports dropped: reported faster than they could be sent"}
-            )
+            self.emit(Diagnosis(summary=f"{dropped} reports dropped: reported faster than they could be sent"))
         if not batch:
             return
-        self._post("events", "".join(event.to_json() + "\n" for event in batch))
+        self._post(Events(text="".join(event.to_json() + "\n" for event in batch)))
 
     def _hear(self) -> None:
         try:
-            while self._connection.recv() != "stop":
-                pass
-            self.stopping.set()
+            while True:
+                if isinstance(self._connection.recv(), Stop):
+                    self.stopping.set()
         except (EOFError, OSError):
             return
 

@@ -1,15 +1,31 @@
-"""Messages: the records that supervisor, nodes and ranks exchange."""
+"""Messages: the records that supervisor, nodes and ranks exchange.
+
+    supervisor ── Order (a Dask task) ────► node ── Order (by fork) ──► agent, ranks
+    supervisor ── End, Dump ──────────────► node ── Stop ─────────────► rank
+    supervisor ◄── Leaving, FromNode ────── node ◄── FromRank ───────── rank
+    supervisor ◄── Report (its result) ──── node ◄── Outcome ────────── agent
+
+Between a node and its ranks they travel as they are; through Dask's RPC and topics as `plain` data.
+"""
 
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from cnai.engine.commands import Wish
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cnai.spec import Interval
+
+
+LastWord = Literal["finished", "ended"]
+"""How a target came to its end: by itself, or with its generation."""
+Ending = Literal["graceful", "terminate", "kill"]
+"""How ranks end: at a step boundary, by SIGTERM, or by SIGKILL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +82,132 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an agent ended, as it tells its node; it did its work if there is nothing to tell."""
+
+    failures: tuple[Failure, ...] = ()
+    error: str = ""
+    """Why the agent itself could not go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """How one node's share of a generation came to its end."""
 
     node_rank: int
-    said: dict[int, str] = field(default_factory=dict)
-    """By rank: "finished" or "ended"."""
+    said: dict[int, LastWord] = field(default_factory=dict)
+    """By rank."""
     failures: tuple[Failure, ...] = ()
     error: str = ""
     """Why the agent itself ended, "" if it did its work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """Lines for the run's journal."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abilities:
+    """What a rank, or its code, can do from now on; None: as before."""
+
+    pid: int | None = None
+    graceful: bool | None = None
+    """It ends at a step boundary when it is asked to."""
+    max_ranks: int | None = None
+    """How many ranks it can use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """A rank's last word."""
+
+    how: LastWord
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromRank:
+    """What a rank tells its node."""
+
+    rank: int
+    content: Events | Abilities | Said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Asks a rank to end its generation at the next step boundary."""
+
+    id: int = 0
+    """An answer names it; 0: none is expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A node's ranks are being started."""
+
+    agent_pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """A rank told its abilities."""
+
+    rank: int
+    abilities: Abilities
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromNode:
+    """What a node tells the supervisor about its share of a generation."""
+
+    run_id: str
+    generation: int
+    node_rank: int
+    content: Started | Announced | Events
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """A node is about to leave; its ranks can't stay."""
+
+    node: str
+    """Its address."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """Asks a node to end its share of a generation."""
+
+    run_id: str
+    generation: int
+    how: Ending
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dump:
+    """Asks a node to have each rank write the stacks of its threads into its log."""
+
+    run_id: str
+    generation: int
+
+
+_PLAIN = {each.__name__: each for each in (Events, Abilities, Started, Announced, FromNode, Leaving, End, Dump, Wish)}
+
+
+def plain(message: Any) -> Any:
+    """Return a message as data that msgpack keeps as it is."""
+    name = type(message).__name__
+    if name not in _PLAIN:
+        return message
+    return {"message": name, **{one.name: plain(getattr(message, one.name)) for one in fields(message)}}
+
+
+def message_of(data: Any) -> Any:
+    """Return the message that `plain` was given."""
+    if not isinstance(data, dict) or data.get("message") not in _PLAIN:
+        return data
+    record = _PLAIN[data["message"]]
+    known = {one.name for one in fields(record)}  # Dask adds "worker" to what comes over a topic
+    return record(**{key: message_of(value) for key, value in data.items() if key in known})

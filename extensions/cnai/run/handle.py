@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import backends
 from cnai.engine import results
+from cnai.engine.commands import Wish, refusal
+from cnai.engine.records import Status
 from cnai.errors import ResultError, RunCancelled, UsageError
 from cnai.events import Event, Kind, State
 from cnai.run.history import History
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cnai.backends.line import Line
+    from cnai.engine.commands import Verb
     from cnai.engine.store import RunFolder
     from cnai.errors import RunFailed
     from cnai.run.series import Metrics
@@ -144,9 +147,9 @@ class Run:
         backends.get(self.spec.backend).check(replace(self.spec, ranks=Ranks.parse(ranks), nodes=None))
         self._wish("scale", ranks)
 
-    def _wish(self, verb: str, value: int | None = None) -> None:
+    def _wish(self, verb: Verb, value: int | None = None) -> None:
         if self.state.final:
-            raise UsageError(f"run {self.id} is {self.state} already; nothing to {verb}")
+            raise UsageError(str(refusal(Wish(verb, value), self.id, Status(state=self.state))))
         self._line.wish(verb, value)
 
     def follow(self, *, revive: bool = True) -> None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from cnai.backends.credentials import Credentials
+from cnai.engine.commands import Wish
 from cnai.engine.control.client import EngineClient
 from cnai.engine.records import Record, Room
 from cnai.engine.store import Store
@@ -260,7 +261,7 @@ def test_code_that_knows_no_steps_starts_again_elsewhere(two):
     two.end(next(each["name"] for each in two.names() if each["busy"]))
     run = read(run, two, lambda run: len(begins(run)) == 2 and run.state is State.RUNNING)
     assert reasons(run) == ["asked to leave its node"]
-    two.client().wish(run.id, "stop")
+    two.client().wish(run.id, Wish("stop"))
     assert read(run, two, ended).state is State.CANCELLED
 
 
@@ -270,10 +271,10 @@ def test_idle_is_when_nothing_goes_on(two):
     client = two.client()
     assert two.idle() == 0
     read(run, two, going)
-    client.wish(run.id, "pause")
+    client.wish(run.id, Wish("pause"))
     read(run, two, lambda run: run.state is State.PAUSED)
     assert two.idle() > 0
-    client.wish(run.id, "resume")
+    client.wish(run.id, Wish("resume"))
     read(run, two, lambda run: run.state is State.RUNNING)
     assert two.idle() == 0
     run = read(run, two, ended)
@@ -286,19 +287,19 @@ def test_idle_is_when_nothing_goes_on(two):
 def test_paused_stays_paused_past_its_scheduler(two):
     run = begin(two, digits, (EPOCHS,), ranks=2)
     read(run, two, going)
-    two.client().wish(run.id, "pause")
+    two.client().wish(run.id, Wish("pause"))
     read(run, two, lambda run: run.state is State.PAUSED)
     two.end("scheduler")
     two.start("scheduler")
     until(lambda: two.idle(), "a paused run is not going on")
-    two.client().wish(run.id, "resume")
+    two.client().wish(run.id, Wish("resume"))
     assert read(run, two, ended).result(0)[0] == STEPS
 
 
 def test_nodes_follow_the_ranks_and_the_rest_can_go(two):
     run = read(begin(two, digits, (EPOCHS,), ranks=2), two, going)
     assert sorted((each["name"], each["busy"]) for each in two.names()) == [("one", True), ("two", True)]
-    two.client().wish(run.id, "scale", 1)
+    two.client().wish(run.id, Wish("scale", 1))
     read(run, two, lambda run: run.world_size == 1 and run.state is State.RUNNING)
     answer = json.loads(two.ask("api/v1/retire_workers", n=1))
     (free, busy) = answer.values()
@@ -318,7 +319,7 @@ def test_runs_on_all_nodes_take_turns(two):
 def test_what_a_wish_ends_may_still_wait_for_its_nodes(two):
     run = begin(two, digits, (1,), ranks=3)
     read(run, two, begins)
-    two.client().wish(run.id, "stop")
+    two.client().wish(run.id, Wish("stop"))
     assert read(run, two, ended).state is State.CANCELLED
 
 

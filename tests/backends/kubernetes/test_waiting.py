@@ -15,6 +15,7 @@ from cnai.backends import credentials
 from cnai.backends.kubernetes import fleet, standing
 from cnai.backends.kubernetes import line as patience
 from cnai.backends.kubernetes.contact import Contact
+from cnai.engine.commands import Wish
 from cnai.engine.records import EngineStatus, NodeStatus
 from cnai.engine.scribe import Scribe
 from cnai.errors import EngineError, RunCancelled, RunFailed, UsageError
@@ -185,7 +186,7 @@ def test_scaled_while_its_engine_comes_it_is_resumed_with_so_many_ranks(run, ser
     with monkeypatch.context() as there:
         there.setattr(Contact, "alive", lambda _: engine)
         until(lambda: engine.granted, "it is told")
-    assert engine.granted == [("resume", 3)]
+    assert engine.granted == [Wish("resume", 3)]
 
 
 def test_resuming_is_given_up_when_no_node_comes(run, server, monkeypatch):
@@ -232,12 +233,14 @@ class _Engine:
         nodes = tuple(NodeStatus(address=name, pid=1, memory_mib=1) for name in ("one", "two"))
         return EngineStatus(address="tls://there:8786", pid=1, nodes=nodes)
 
-    def wish(self, run, verb, value=None, *, only_ask=False):
+    def wish(self, run, wish, *, only_ask=False):
         if only_ask:
             return
-        self.granted.append((verb, value))
-        if verb == "scale" and value < self._run._folder.status().world_size:
-            threading.Timer(0.3, _written, [self._run, State.RUNNING], {"world_size": value, "generation": 1}).start()
+        self.granted.append(wish)
+        if wish.verb == "scale" and wish.ranks < self._run._folder.status().world_size:
+            threading.Timer(
+                0.3, _written, [self._run, State.RUNNING], {"world_size": wish.ranks, "generation": 1}
+            ).start()
 
 
 def _written(run, state, **status):

@@ -2,13 +2,14 @@ import pytest
 
 from cnai.engine.control.verdicts import Budget, hint, judge, spread
 from cnai.engine.messages import Failure, Report
+from cnai.events import Diagnosis
 from cnai.spec import RunSpec, Target
 
 GLOO = "RuntimeError: [../gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:4242"
 
 
 def said(at, summary):
-    return {"summary": summary, "at": at, "traceback": "lines"}
+    return Diagnosis(summary=summary, at=at, traceback="lines")
 
 
 def test_all_finished():

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import cnai
+from cnai.engine.messages import Abilities
 from cnai.errors import UsageError
 from cnai.events import Kind
 from engine.ranks import checkpoints, free_port, launch, metric
@@ -92,7 +93,7 @@ def test_the_last_partial_batch_is_weighted_by_its_size(alone):
 
 
 def test_the_node_hears_what_the_code_can_do(alone):
-    assert alone.abilities == [{"graceful": True, "max_ranks": 4}, {"graceful": False}]
+    assert alone.abilities == [Abilities(graceful=True, max_ranks=4), Abilities(graceful=False)]
 
 
 def test_too_many_ranks(tmp_path):

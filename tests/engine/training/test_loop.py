@@ -3,6 +3,7 @@ import time
 import pytest
 import torch
 
+from cnai.engine.messages import Abilities
 from cnai.events import Kind
 from engine.ranks import checkpoints, launch, metric
 from engine.trainings import batches, classify
@@ -89,7 +90,7 @@ def test_the_next_generation_goes_on_after_the_last_step(tmp_path):
 def test_a_stop_after_the_loop_is_too_late(tmp_path):
     ranks = launch(lingering, 2, tmp_path, told=after_step(5, [0, 1]))
     assert [rank.ended for rank in ranks] == ["returned"] * 2
-    assert ranks[0].abilities[-1] == {"graceful": False}
+    assert ranks[0].abilities[-1] == Abilities(graceful=False)
 
 
 def lingering(ctx):

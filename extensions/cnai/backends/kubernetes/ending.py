@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cnai.backends.kubernetes import fleet
 from cnai.engine.scribe import Scribe
-from cnai.events import Kind, State
+from cnai.events import Diagnosis, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def end(folder: RunFolder, engine: str, state: State, why: str) -> None:
         with sole_writer(folder) as scribe:
             if not folder.status().state.final:
                 if state is State.FAILED:
-                    scribe.note(Kind.DIAGNOSIS, {"summary": why, "final": True})
+                    scribe.note(Diagnosis(summary=why, final=True))
                 scribe.become(state, why)
 
 

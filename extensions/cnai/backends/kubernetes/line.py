@@ -18,12 +18,14 @@ from cnai.backends import credentials
 from cnai.backends.kubernetes import ending, fleet
 from cnai.backends.kubernetes.contact import Contact
 from cnai.backends.kubernetes.wishes import Wishes
+from cnai.engine.commands import Wish
 from cnai.errors import CnaiError, EngineError
 from cnai.events import State
 
 if TYPE_CHECKING:
     from cnai.backends.kubernetes.standing import Standing
     from cnai.backends.line import Listener
+    from cnai.engine.commands import Verb
     from cnai.engine.store import RunFolder
 
 TICK_SECONDS = 1.0
@@ -84,16 +86,16 @@ class PatientLine:
         if self._lost:
             raise EngineError(self._lost)
 
-    def wish(self, verb: str, value: int | None = None) -> None:
+    def wish(self, verb: Verb, value: int | None = None) -> None:
         """Ask the engine, or note what it has to be told when it can do it."""
         with self._lock:
             self._wishes.refusal = ""
             client = self._contact.alive() or self._contact.reach(fleet.standing(self._engine))
             if verb != "stop":
-                self._wishes.take(verb, value, client)
+                self._wishes.take(Wish(verb, value), client)
                 self._hopeless_since = None
             elif client is not None:
-                client.wish(self._folder.run_id, "stop")
+                client.wish(self._folder.run_id, Wish("stop"))
             else:  # here, now: whoever asked may be gone a moment later
                 self._end(State.CANCELLED, "stopped")
             self._contact.read()

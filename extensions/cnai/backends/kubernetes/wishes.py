@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cnai.backends.kubernetes import fleet
 from cnai.backends.kubernetes.ending import sole_writer
+from cnai.engine.commands import Wish, refusal
 from cnai.errors import UsageError
 from cnai.events import State
 from cnai.spec import nodes_for
@@ -21,13 +22,12 @@ DELIVERY_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """A wish that waits for nodes."""
+class Waiting:
+    """A wish that waits for its nodes."""
 
-    verb: str
-    value: int | None
+    wish: Wish
     nodes: int
-    """Nodes that have to be there before it is delivered."""
+    """The wish is delivered when the engine has so many."""
     since: float
     """Seconds since 1970 (UTC)."""
 
@@ -37,7 +37,7 @@ class Wishes:
 
     def __init__(self, folder: RunFolder, engine: str) -> None:
         self._folder, self._engine, self._room = folder, engine, folder.record.room
-        self.waiting: Wish | None = None
+        self.waiting: Waiting | None = None
         self.refusal = ""
         """Why the last wish wasn't granted, "" if it was."""
         self._surplus_since: int | None = None
@@ -45,40 +45,37 @@ class Wishes:
         self._settled = -1
         """The last generation that has no more nodes than it needs."""
 
-    def take(self, verb: str, value: int | None, client: EngineClient | None) -> None:
-        """Have the engine grant a wish, or note what it has to be told when it can do it."""
-        state = self._folder.status().state
-        if verb == "scale" and self.waiting is not None and self.waiting.verb == "resume":
-            verb = "resume"  # with so many ranks
-        if verb == "resume" or (verb == "scale" and client is not None):
-            self._ask_for_nodes(verb, value, client)
-        elif verb == "scale" and state is State.PAUSED:
-            self._note_world(value or 1)
+    def take(self, wish: Wish, client: EngineClient | None) -> None:
+        """Have the engine grant a wish, or keep the wish until the engine can; raises UsageError if neither can be."""
+        if wish.verb == "scale" and self.waiting is not None and self.waiting.wish.verb == "resume":
+            wish = Wish("resume", wish.ranks)
+        why = None if client else refusal(wish, self._folder.run_id, self._folder.status(), has_engine=False)
+        if why is not None:
+            raise UsageError(why)
+        if wish.verb == "resume" or (wish.verb == "scale" and client is not None):
+            self._ask_for_nodes(wish, client)
         elif client is not None:
-            client.wish(self._folder.run_id, verb, value)
+            client.wish(self._folder.run_id, wish)
         else:
-            raise UsageError(
-                f"can't {verb} run {self._folder.run_id} now, its engine isn't there yet: it is {state};"
-                " wait until it is RUNNING, or stop it"
-            )
+            self._note_world(wish.ranks or 1)
 
     def deliver(self, client: EngineClient) -> None:
         """Tell the engine what waits if the nodes are there; asking before that keeps it from being idle."""
         assert self.waiting is not None
-        wish = self.waiting
-        complete = len(client.status().nodes) >= wish.nodes
+        waiting = self.waiting
+        complete = len(client.status().nodes) >= waiting.nodes
         try:
-            client.wish(self._folder.run_id, wish.verb, wish.value, only_ask=not complete)
+            client.wish(self._folder.run_id, waiting.wish, only_ask=not complete)
         except UsageError as refused:
             self.refusal = str(refused)
             self.waiting = None
         else:
-            self.waiting = None if complete else wish
+            self.waiting = None if complete else waiting
 
     def give_up(self, why: str) -> None:
         """Drop the wish that waits, and the nodes that were asked for because of it."""
         assert self.waiting is not None
-        verb = self.waiting.verb
+        verb = self.waiting.wish.verb
         self.waiting = None
         self.refusal = f"can't {verb}: {why}"
         if verb == "scale":
@@ -112,44 +109,32 @@ class Wishes:
         spec = self._folder.spec
         return nodes_for(ranks or spec.ranks.maximum, spec.nodes, self._room.ranks_per_node)
 
-    def _ask_for_nodes(self, verb: str, value: int | None, client: EngineClient | None) -> None:
+    def _ask_for_nodes(self, wish: Wish, client: EngineClient | None) -> None:
         """Deliver a wish if its nodes are there; otherwise get them and deliver it when they are."""
-        status = self._folder.status()
-        if verb == "resume" and status.state is not State.PAUSED:
-            raise UsageError(f"run {self._folder.run_id} is {status.state}, not PAUSED; there is nothing to resume")
-        needed = self.nodes(value or status.world_size)
-        if client is None:
-            self._refuse_without_shards(value or 1)
-        else:
-            client.wish(self._folder.run_id, verb, value, only_ask=True)
+        needed = self.nodes(wish.ranks or self._folder.status().world_size)
+        if client is not None:
+            client.wish(self._folder.run_id, wish, only_ask=True)
             if len(client.status().nodes) >= needed:
-                self._grant(verb, value, client, needed)
+                self._grant(wish, client, needed)
                 return
         if not fleet.ensure(self._engine, self._room, needed):
             fleet.resize(self._engine, max(needed, fleet.node_count(self._engine)))
-        self.waiting = Wish(verb=verb, value=value, nodes=needed, since=time.time())
+        self.waiting = Waiting(wish=wish, nodes=needed, since=time.time())
         self._stay()
 
-    def _grant(self, verb: str, value: int | None, client: EngineClient, needed: int) -> None:
+    def _grant(self, wish: Wish, client: EngineClient, needed: int) -> None:
         status = self._folder.status()
-        client.wish(self._folder.run_id, verb, value)
+        client.wish(self._folder.run_id, wish)
         self.waiting = None
         # As many ranks as before begin no new generation.
-        if value is not None and value < status.world_size and fleet.node_count(self._engine) > needed:
+        if wish.ranks is not None and wish.ranks < status.world_size and fleet.node_count(self._engine) > needed:
             self._surplus_since = status.generation
             self._stay()
 
     def _note_world(self, ranks: int) -> None:
         """Note the world size of a paused run whose engine is gone; it counts when the run is resumed."""
-        self._refuse_without_shards(ranks)
         with sole_writer(self._folder) as scribe:
             scribe.become(State.PAUSED, f"{ranks} rank{'s' * (ranks > 1)} from now on", world_size=ranks)
-
-    def _refuse_without_shards(self, ranks: int) -> None:
-        """Refuse what the engine would refuse if it were there."""
-        most = self._folder.status().max_ranks or ranks
-        if ranks > most:
-            raise UsageError(f"this run splits each step into {most} shards; ranks may be 1 to {most}")
 
     def _stay(self) -> None:
         """Keep a command from ending before its wish was delivered and its nodes were given back."""

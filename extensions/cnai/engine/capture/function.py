@@ -12,7 +12,7 @@ from cnai.errors import UsageError
 from cnai.spec import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 def capture_function(
@@ -32,7 +32,7 @@ def capture_function(
     return payload.captured(target, packed, [], suspects.heavy(given, len(packed.body)))
 
 
-def _check(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+def _check(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, object]) -> str:
     if not callable(function):
         raise UsageError(
             f"target must be a function or the path of a script; given: {_short(function)} ({type(function).__name__})"
@@ -58,7 +58,7 @@ def _check(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return name
 
 
-def _by_name(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _by_name(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
     except (TypeError, ValueError):

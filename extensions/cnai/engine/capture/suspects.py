@@ -13,7 +13,7 @@ from cnai.engine.capture.payload import Pickler
 from cnai.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 HEAVY_BYTES = 10_000_000
 _DEPTH = 12
@@ -39,7 +39,7 @@ class Variables:
 
     owner: str
     function: Any
-    named: dict[str, Any]
+    named: Mapping[str, object]
 
 
 @dataclass
@@ -197,9 +197,9 @@ def _reduced(suspect: _Suspect) -> Iterator[_Suspect]:
     yield from (_Suspect(owner, f"{path}[{key!r}]", part) for key, part in pairs or ())
 
 
-def used_by(function: FunctionType) -> dict[str, Any]:
+def used_by(function: FunctionType) -> dict[str, object]:
     """Return the variables of a function: its closure, defaults, and the globals that it or an inner function reads."""
-    used: dict[str, Any] = {}
+    used: dict[str, object] = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             used[name] = cell.cell_contents

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from cnai import programs
+from cnai.engine.messages import plain
 from cnai.engine.records import EngineStatus
 from cnai.errors import EngineError, UsageError
 
@@ -15,8 +16,21 @@ if TYPE_CHECKING:
 
     import distributed
 
+    from cnai.engine.commands import Wish
+
+
 CONNECT_SECONDS = 10
 DOWN = "cnai"
+"""Dask topic from the supervisor to everybody who watches."""
+
+
+class Batch(TypedDict):
+    """Whole lines of a run's journal."""
+
+    run: str
+    at: int
+    """Byte of the journal where they begin."""
+    text: str
 
 
 class EngineClient:
@@ -48,12 +62,12 @@ class EngineClient:
         """Begin a run that is in the store."""
         self._call("cnai_submit", run_id=run_id, root=root)
 
-    def wish(self, run_id: str, verb: str, value: int | None = None, *, only_ask: bool = False) -> None:
+    def wish(self, run_id: str, wish: Wish, *, only_ask: bool = False) -> None:
         """Ask for stop, pause, resume or scale; raises UsageError with the supervisor's reason if it refuses.
 
         With `only_ask` nothing happens but the refusal.
         """
-        answer = self._call("cnai_wish", run_id=run_id, verb=verb, value=value, only_ask=only_ask)
+        answer = self._call("cnai_wish", run_id=run_id, wish=plain(wish), only_ask=only_ask)
         if "refused" in answer:
             raise UsageError(answer["refused"])
 
@@ -80,14 +94,14 @@ class EngineClient:
         """Hang up; runs go on."""
         self._dask.close()
 
-    def _heard(self, stamped: tuple[float, dict[str, Any]]) -> None:
+    def _heard(self, stamped: tuple[float, Batch]) -> None:
         _, message = stamped
         with self._lock:
             listeners = list(self._listeners.get(message["run"], ()))
         for listener in listeners:
             listener(message["at"], message["text"])
 
-    def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+    def _call(self, operation: str, **arguments: Any) -> Any:
         try:
             answer = self._dask.sync(getattr(self._dask.scheduler, operation), **arguments)
         except (OSError, TimeoutError) as error:

@@ -9,22 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from cnai.engine.commands import Verb, Wish, refusal
 from cnai.engine.control import verdicts
 from cnai.engine.control.generation import Generation, Interrupted, NoNodes
 from cnai.engine.control.verdicts import Budget, Cause, Verdict
-from cnai.engine.messages import Assignment
-from cnai.engine.records import Status
-from cnai.engine.store import Journal
+from cnai.engine.messages import Announced, Assignment, Ending, Events, Started
+from cnai.engine.scribe import Scribe
 from cnai.errors import StoreError
-from cnai.events import TRANSITIONS, Event, Kind, State
+from cnai.events import Checkpoint, Diagnosis, Event, NewGeneration, State
 
 if TYPE_CHECKING:
-    from cnai.engine.control.supervisor import Supervisor
+    from collections.abc import Iterator
+
+    from cnai.engine.control.cluster import Cluster
+    from cnai.engine.messages import FromNode
     from cnai.engine.store import RunFolder
 
 LOG_TAIL_LINES = 10
+TICK_SECONDS = 1.0
+_ENDINGS: dict[Verb, Ending] = {"stop": "terminate", "pause": "graceful", "scale": "graceful"}
 
 logger = logging.getLogger(__name__)
 
@@ -34,56 +40,60 @@ class Refusal(Exception):
 
 
 class Driver:
-    """One run: its state, its journal and the wishes of people. Lives on the scheduler's event loop."""
+    """One run and the wishes of people for it. Lives on the scheduler's event loop."""
 
-    def __init__(self, supervisor: Supervisor, folder: RunFolder, *, recovered: bool = False) -> None:
+    def __init__(self, cluster: Cluster, folder: RunFolder, *, recovered: bool = False) -> None:
         self.folder, self.spec, self.record = folder, folder.spec, folder.record
-        self._supervisor = supervisor
-        self._journal = Journal(folder)
-        status = folder.status()
-        self.state: State = status.state
-        self._reason: str = status.reason
-        self._number: int = status.generation if recovered else -1
-        self._first_world = status.first_world_size or self.spec.ranks.maximum
-        self._world = status.world_size or self.spec.ranks.maximum
+        self._cluster = cluster
+        self._scribe = Scribe(folder, cluster.sinks)
         self._recovered = recovered
         self._generation: Generation | None = None
-        self._wish: tuple[str, int | None] | None = None
+        self._wish: Wish | None = None
         self._wished = asyncio.Event()
-        self._max_ranks: int | None = status.max_ranks
         self._budget = Budget()
+
+    @property
+    def state(self) -> State:
+        """Return where the run is."""
+        return self._scribe.status.state
 
     async def drive(self) -> None:
         """Run until a final state, or until the engine ends, which leaves the run to the next one."""
         try:
-            self._begin()
-            while not self.state.final and not self._supervisor.resting:
-                await self._next()
+            await self._drive()
         except Exception as error:
             logger.exception("run %s", self.folder.run_id)
-            if not self._supervisor.resting:
-                self._become(State.FAILED, f"the engine failed: {type(error).__name__}: {error}")
+            if not self._cluster.resting:
+                if not self.state.final:
+                    self._fail(Cause(summary=f"the engine failed: {type(error).__name__}: {error}", fault="infra"))
                 raise
         finally:
-            if not self.state.final:
-                self._rest()
-            self._journal.close()
+            try:
+                if not self.state.final:
+                    self._rest()
+            finally:
+                self._scribe.close()
 
-    def wish(self, verb: str, value: int | None, *, only_ask: bool = False) -> None:
+    async def _drive(self) -> None:
+        self._begin()
+        while not self.state.final and not self._cluster.resting:
+            await self._next()
+        while self._scribe.behind and not self._cluster.resting:  # nobody else knows how the run ended
+            await asyncio.sleep(TICK_SECONDS)
+            with self._despite_a_full_disk():
+                self._scribe.catch_up()
+
+    def wish(self, wish: Wish, *, only_ask: bool = False) -> None:
         """Note what a person wants, unless they only ask; the newest wish counts. Raises Refusal."""
-        if self.state.final:
-            raise Refusal(f"run {self.folder.run_id} is {self.state} already")
-        if verb == "resume" and self.state is not State.PAUSED:
-            raise Refusal(f"run {self.folder.run_id} is {self.state}, not PAUSED; there is nothing to resume")
-        if verb == "pause" and self.state is State.PAUSED:
-            raise Refusal(f"run {self.folder.run_id} is PAUSED already")
-        if verb in {"pause", "scale"} or value is not None:
-            self._refuse_unless_resumable(verb, value)
+        if why := refusal(wish, self.folder.run_id, self._scribe.status):
+            raise Refusal(why)
         if only_ask:
             return
-        if verb == "resume":
+        if self.state is State.PAUSED and wish.ranks is not None:
+            self._keep(world_size=wish.ranks)  # at once: the next wish must not overtake it
+        if wish.verb == "resume":
             self._become(State.RESTARTING, "resumed")
-        self._wish = (verb, value)
+        self._wish = wish
         self._wished.set()
 
     def on(self, address: str) -> bool:
@@ -96,73 +106,69 @@ class Driver:
             self._generation.left = True
         self._wished.set()
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def hear(self, message: FromNode) -> None:
         """Take what a node says about the current generation."""
-        current = self._generation
-        if current is None or message["generation"] != current.number:
+        current, content = self._generation, message.content
+        if current is None or message.generation != current.number:
             return
-        if "started" in message:
-            if current.started(message["node"]):
+        if isinstance(content, Started):
+            if current.started(message.node_rank):
                 self._become(State.RUNNING)
-        elif "announce" in message:
-            current.announced(message["rank"], message["announce"])
-            self._max_ranks = message["announce"].get("max_ranks", self._max_ranks)
+        elif isinstance(content, Announced):
+            current.announced(content.rank, content.abilities)
+            if content.abilities.max_ranks not in {None, self._scribe.status.max_ranks}:
+                self._keep(max_ranks=content.abilities.max_ranks)
         else:
-            self._take_events(current, message["events"])
+            self._take(current, content)
 
-    def _take_events(self, current: Generation, text: str) -> None:
-        self._publish(text)
+    def _take(self, current: Generation, events: Events) -> None:
+        self._scribe.take(events.text)
         current.last_heard = time.monotonic()
-        for line in text.splitlines():
+        for line in events.text.splitlines():
             # Only the few facts that the supervisor acts on are worth parsing here.
             if '"kind":"checkpoint"' in line:
-                self._commit(Event.from_json(line).payload["path"])
+                self._commit(Checkpoint.of(Event.from_json(line)).path)
             elif '"kind":"diagnosis"' in line and '"error":' in line:
                 event = Event.from_json(line)
-                current.diagnoses[event.rank or 0] = event.payload
+                current.diagnoses[event.rank or 0] = Diagnosis.of(event)
 
     def _commit(self, checkpoint: str) -> None:
         try:
             self.folder.commit_checkpoint(checkpoint)
         except StoreError as full:  # the one before stays the last
-            self._emit(Kind.DIAGNOSIS, {"summary": f"checkpoint not kept: {full}"})
+            self._scribe.note(Diagnosis(summary=f"checkpoint not kept: {full}"))
             return
         self._budget.progress()
         # Removing large files takes long; the scheduler's loop has other things to do.
         asyncio.get_running_loop().run_in_executor(None, self.folder.prune_checkpoints)
 
-    def _refuse_unless_resumable(self, verb: str, value: int | None) -> None:
-        if verb != "pause" and (value is None or value < 1):
-            raise Refusal(f"ranks must be a number from 1; given: {value}")
-        if self._max_ranks is None:
-            raise Refusal(
-                f"can't {verb} run {self.folder.run_id}: its code has not reached ctx.steps(); code without "
-                "cnai.context() can't go on where it was, only be stopped"
-            )
-        if value is not None and value > self._max_ranks:
-            raise Refusal(
-                f"this run splits each step into {self._max_ranks} shards; ranks may be 1 to {self._max_ranks}"
-            )
-
     def _begin(self) -> None:
+        status, most = self._scribe.status, self.spec.ranks.maximum
+        mine = {
+            "engine": self._cluster.engine,
+            "world_size": status.world_size or most,
+            "first_world_size": status.first_world_size or most,
+        }
         if not self._recovered:
-            self._save_status()
-        elif self.state is not State.PAUSED:
-            how = "stopped" if self._reason == verdicts.STOPPED else "lost"
-            self._become(State.RESTARTING, f"the engine was {how} and started again")
+            self._keep(**mine, generation=-1)
+        elif status.state is State.PAUSED:
+            self._keep(**mine)
+        else:
+            how = "stopped" if status.reason == verdicts.STOPPED else "lost"
+            self._become(State.RESTARTING, f"the engine was {how} and started again", **mine)
 
     def _rest(self) -> None:
         """Leave the run to the next engine, with what people have asked for in the meantime."""
         self._grant()
         if not self.state.final and self.state is not State.PAUSED:
             state = State.PENDING if self.state is State.PENDING else State.RESTARTING
-            self._become(state, self._supervisor.resting or verdicts.STOPPED)
+            self._become(state, self._cluster.resting or verdicts.STOPPED)
 
     async def _next(self) -> None:
         """Take the run one generation further, or wait while it is paused."""
         if self.state is State.PAUSED:
             await self._wished.wait()
-        if self._supervisor.resting or not self._grant():
+        if self._cluster.resting or not self._grant():
             return
         try:
             verdict = await self._run_generation()
@@ -177,50 +183,55 @@ class Driver:
 
     def _grant(self) -> bool:
         """Grant a wish between generations; tell whether the next one may start."""
-        verb, value = self._wish or ("", None)
-        self._wish = None
+        wish, self._wish = self._wish, None
         self._wished.clear()
-        if value is not None:
-            self._world = value
-        if verb == "stop":
+        if wish is not None and wish.ranks is not None:
+            self._keep(world_size=wish.ranks)
+        if wish is not None and wish.verb == "stop":
             self._become(State.CANCELLED, "stopped")
-        elif verb == "pause":
+        elif wish is not None and wish.verb == "pause":
             self._become(State.PAUSED)
         return not self.state.final and self.state is not State.PAUSED
 
     async def _run_generation(self) -> Verdict:
         latest = self.folder.latest()
-        self._number += 1
-        self._generation = current = Generation(
-            number=self._number, world_size=self._world, spec=self.spec, supervisor=self._supervisor
-        )
-        self._save_status()
-        from_step = int(latest.name.rpartition("-")[2]) if latest else 0
-        self._emit(Kind.GENERATION, {"ranks": self._world, "from_step": from_step})
+        self._keep(generation=self._scribe.status.generation + 1)
+        status = self._scribe.status
         assignment = Assignment(
             run_id=self.folder.run_id,
-            generation=self._number,
+            generation=status.generation,
             run_dir=self.folder.path,
             resume_from=latest,
             checkpoint_every=self.spec.checkpoint_every,
             timeout_seconds=self.spec.timeout_seconds,
-            first_world_size=self._first_world,
+            first_world_size=status.first_world_size or status.world_size,
         )
-        reports = await current.run(assignment, self.record, self._wished, self._granting)
-        verdict = current.verdict or verdicts.judge(reports, current.diagnoses, self._world)
+        self._generation = current = Generation(
+            assignment=assignment,
+            world_size=status.world_size,
+            spec=self.spec,
+            record=self.record,
+            cluster=self._cluster,
+        )
+        from_step = int(latest.name.rpartition("-")[2]) if latest else 0
+        self._scribe.note(NewGeneration(ranks=status.world_size, from_step=from_step))
+        reports = await current.run(self._wished, self._granting)
+        verdict = current.verdict or verdicts.judge(reports, current.diagnoses, current.world_size)
         return Verdict(ending="ended") if current.excuses(verdict) else verdict
 
-    def _granting(self) -> str:
-        """Name how the generation should end for the present wish, "" if it needn't."""
-        verb, value = self._wish or ("", None)
-        leaving = "graceful" if self._generation is not None and self._generation.left else ""
-        if verb == "scale" and value == self._world:
-            self._wish = None
-            self._wished.clear()
+    def _granting(self) -> Ending | None:
+        """Name how the generation should end for the present wish, None if it needn't."""
+        wish, current = self._wish, self._generation
+        leaving: Ending | None = "graceful" if current is not None and current.left else None
+        if wish is None or current is None:
             return leaving
-        if verb == "scale":
-            self._become(State.RESIZING, f"from {self._world} to {value} ranks")
-        return {"stop": "terminate", "pause": "graceful", "scale": "graceful"}.get(verb, leaving)
+        if wish.verb == "scale":
+            if wish.ranks == current.world_size and not current.ending:
+                self._wish = None
+                self._wished.clear()
+                return leaving
+            self._become(State.RESIZING, f"from {current.world_size} to {wish.ranks} ranks")
+        return _ENDINGS.get(wish.verb, leaving)
 
     def _conclude(self, verdict: Verdict) -> None:
         if verdict.ending == "finished":
@@ -228,11 +239,11 @@ class Driver:
         elif verdict.ending == "failed" and self._wish is None:
             assert verdict.cause is not None
             self._fail_or_restart(verdict.cause)
-        elif verdict.ending == "ended" and self._wish is None and not self._supervisor.resting:
+        elif verdict.ending == "ended" and self._wish is None and not self._cluster.resting:
             self._become(State.RESTARTING, "asked to leave its node")
 
     def _succeed(self) -> None:
-        result = self.folder.path / f"result-gen-{self._number}"
+        result = self.folder.path / f"result-gen-{self._scribe.status.generation}"
         if result.exists():
             result.replace(self.folder.result)
         self._become(State.SUCCEEDED)
@@ -247,58 +258,35 @@ class Driver:
 
     def _fail(self, cause: Cause) -> None:
         tail = self._log_tail(cause.rank) if not cause.traceback else ""
-        payload = {
-            "summary": cause.summary,
-            "final": True,
-            "traceback": cause.traceback,
-            "log_tail": tail,
-            "hint": cause.hint or verdicts.hint(tail),
-        }
-        self._emit(Kind.DIAGNOSIS, payload, rank=cause.rank)
+        told = Diagnosis(
+            summary=cause.summary,
+            final=True,
+            traceback=cause.traceback,
+            log_tail=tail,
+            hint=cause.hint or verdicts.hint(tail),
+        )
+        self._scribe.note(told, rank=cause.rank)
         self._become(State.FAILED, cause.summary)
 
     def _log_tail(self, rank: int | None) -> str:
         try:
-            log = self.folder.log_file(self._number, rank or 0).read_text(errors="replace")
+            log = self.folder.log_file(self._scribe.status.generation, rank or 0).read_text(errors="replace")
         except OSError:
             return ""
         return "\n".join(log.splitlines()[-LOG_TAIL_LINES:])
 
-    def _become(self, state: State, reason: str = "") -> None:
-        if state is self.state and not reason:
-            return
-        if state is not self.state and state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"{self.state} can't become {state}")
-        self.state, self._reason = state, reason
-        self._emit(Kind.STATE, {"state": state, "reason": reason})
-        self._save_status()
+    def _become(self, state: State, reason: str = "", **changes: Any) -> None:
+        with self._despite_a_full_disk():
+            self._scribe.become(state, reason, **changes)
 
-    def _save_status(self) -> None:
+    def _keep(self, **changes: Any) -> None:
+        with self._despite_a_full_disk():
+            self._scribe.keep(**changes)
+
+    @contextmanager
+    def _despite_a_full_disk(self) -> Iterator[None]:
+        """Go on with the run itself; the scribe keeps what it could not write."""
         try:
-            self.folder.write_status(
-                Status(
-                    state=self.state,
-                    reason=self._reason,
-                    generation=self._number,
-                    world_size=self._world,
-                    first_world_size=self._first_world,
-                    max_ranks=self._max_ranks,
-                    engine=self._supervisor.engine,
-                )
-            )
-        except StoreError as full:  # the run itself goes on; the journal keeps the state until there is room
+            yield
+        except StoreError as full:
             logger.warning("run %s: %s", self.folder.run_id, full)
-
-    def _emit(self, kind: Kind, payload: dict[str, Any], rank: int | None = None) -> None:
-        event = Event(
-            run_id=self.folder.run_id,
-            generation=max(0, self._number),
-            kind=kind,
-            time=time.time(),
-            rank=rank,
-            payload=payload,
-        )
-        self._publish(event.to_json() + "\n")
-
-    def _publish(self, text: str) -> None:
-        self._supervisor.publish(self.folder.run_id, self._journal.append(text), text)

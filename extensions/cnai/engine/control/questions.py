@@ -50,7 +50,7 @@ def _number(body: bytes) -> int | None:
     return number if type(number) is int and number >= 0 else None
 
 
-routes: list[tuple[str, type, dict[str, Any]]] = [
+routes: list[tuple[str, type, dict[str, str]]] = [
     ("/api/v1/check_idle", Idle, {}),
     ("/api/v1/retire_workers", Retire, {}),
 ]

@@ -8,28 +8,30 @@ import logging
 import os
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from distributed import Client, Status
-from distributed.comm import CommClosedError
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from cnai import environment, paths
+from cnai.engine.control.cluster import NodeLost
 from cnai.engine.control.driver import Driver, Refusal
 from cnai.engine.control.verdicts import STOPPED
+from cnai.engine.control.workers import Topic, Workers
+from cnai.engine.messages import FromNode, Leaving, message_of
 from cnai.engine.node.node import UP
+from cnai.engine.records import EngineStatus, NodeStatus
 from cnai.engine.store import Store
 from cnai.errors import CnaiError
 from cnai.events import State
 
 if TYPE_CHECKING:
-    from distributed.scheduler import WorkerState
+    from collections.abc import Sequence
 
+    from cnai.engine.control.cluster import Node, Nodes
+    from cnai.engine.scribe import Sink
     from cnai.engine.store import RunFolder
-
-DOWN = "cnai"
-"""Dask topic from the supervisor to everybody who watches."""
 
 REST_SECONDS = 12.0
 """How long an engine that ends waits for its runs; code that ignores SIGTERM is killed after 5 s."""
@@ -37,12 +39,15 @@ CANCEL_SECONDS = 1.0
 RETIRED_SECONDS = 60.0
 """How long a node that was named for retirement gets no ranks; it stays if nobody ends it."""
 
+UNREADABLE = (CnaiError, OSError, ValueError, KeyError)
+"""A run that can't be read must not hold back the others."""
+
 logger = logging.getLogger(__name__)
 
 
 def dask_setup(scheduler: Any) -> None:
     """Make a Dask scheduler supervise runs."""
-    supervisor = Supervisor(scheduler)
+    supervisor = Supervisor(Workers(scheduler), environment.ENGINE.get(), [Topic(scheduler)])
     scheduler.add_plugin(supervisor)
     scheduler.handlers.update(cnai_submit=supervisor.submit, cnai_wish=supervisor.wish, cnai_status=supervisor.status)
     scheduler.loop.add_callback(supervisor.recover)
@@ -53,18 +58,23 @@ async def dask_teardown(scheduler: Any) -> None:
     await scheduler.plugins[Supervisor.name].close()
 
 
+class Retiring(TypedDict):
+    """A node that may be ended."""
+
+    name: str
+    busy: bool
+
+
 class Supervisor(SchedulerPlugin):
     """All runs of one cluster. Lives on the scheduler's event loop."""
 
     name = "cnai-supervisor"
 
-    def __init__(self, scheduler: Any) -> None:
-        self.scheduler = scheduler
-        self.engine = environment.ENGINE.get()
+    def __init__(self, place: Nodes, engine: str, sinks: Sequence[Sink]) -> None:
+        self.engine, self.sinks = engine, sinks
+        self._place = place
         self._drivers: dict[str, Driver] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._client: Client | None = None
-        self._connecting = asyncio.Lock()
         self._recovered = asyncio.Event()
         self._leaving: dict[str, float] = {}
         """By node: until when it gets no ranks, on the monotonic clock."""
@@ -72,28 +82,15 @@ class Supervisor(SchedulerPlugin):
         self.resting = ""
         """Why no generation may begin any more; "" while they may."""
 
-    async def client(self) -> Client:
-        """Return a Dask client of the scheduler that this process is."""
-        async with self._connecting:
-            if self._client is None:
-                self._client = await Client(
-                    self.scheduler.address,
-                    security=self.scheduler.security,
-                    asynchronous=True,
-                    set_as_default=False,
-                )
-            return self._client
-
     async def before_close(self) -> None:
         """Rest before the scheduler closes, for whatever reason it does."""
         await self.rest()
 
     async def close(self) -> None:
-        """Close the client."""
-        if self._client is not None:
-            await self._client.close()
+        """Hang up."""
+        await self._place.close()
 
-    async def submit(self, run_id: str, root: str) -> dict[str, Any]:
+    async def submit(self, run_id: str, root: str) -> dict[str, str]:
         """Begin a run that the caller has written into the store, or go on with one that rests there."""
         await self._recovered.wait()
         folder = Store(Path(root)).folder(run_id)
@@ -102,27 +99,27 @@ class Supervisor(SchedulerPlugin):
             self._drive(Driver(self, folder, recovered=folder.begun))
         return {}
 
-    async def wish(self, run_id: str, verb: str, value: int | None = None, only_ask: bool = False) -> dict[str, Any]:
-        """Take a wish for a run, or only look at it; answers `{"refused": why}` if it can't be granted."""
+    async def wish(self, run_id: str, wish: object, only_ask: bool = False) -> dict[str, str]:
+        """Take a wish as plain data, or only look at it; answers `{"refused": why}` if it can't be granted."""
         await self._recovered.wait()
         self._idle_since = 0.0
         driver = self._drivers.get(run_id)
         if driver is None:
             return {"refused": f"run {run_id} isn't going on here; see %cnai runs"}
         try:
-            driver.wish(verb, value, only_ask=only_ask)
+            driver.wish(message_of(wish), only_ask=only_ask)
         except Refusal as refusal:
             return {"refused": str(refusal)}
         return {}
 
-    async def status(self) -> dict[str, Any]:
-        """Return the nodes and the runs that are going on."""
-        nodes = []
-        for address in list(self.scheduler.workers):
-            with contextlib.suppress(OSError, CommClosedError):  # gone this moment
-                nodes.append({"address": address, **await self.scheduler.rpc(address).cnai_about()})
-        runs = {run_id: str(driver.state) for run_id, driver in self._drivers.items()}
-        return {"address": self.scheduler.address, "pid": os.getpid(), "nodes": nodes, "runs": runs}
+    async def status(self) -> dict[str, object]:
+        """Return an EngineStatus as plain data."""
+        nodes: list[NodeStatus] = []
+        for node in self._place.nodes():
+            with contextlib.suppress(NodeLost):  # gone this moment
+                nodes.append(await node.about())
+        runs = {run_id: driver.state for run_id, driver in self._drivers.items()}
+        return asdict(EngineStatus(address=self._place.address, pid=os.getpid(), nodes=tuple(nodes), runs=runs))
 
     async def recover(self) -> None:
         """Go on with the runs of this engine that the store has: begun by a lost scheduler, or by nobody yet."""
@@ -141,40 +138,35 @@ class Supervisor(SchedulerPlugin):
             mine = self.engine in {status.engine, folder.record.engine}
             if mine and not status.state.final and folder.run_id not in self._drivers:
                 self._drive(Driver(self, folder, recovered=bool(status.engine)))
-        except (CnaiError, OSError, ValueError, KeyError):  # one that can't be read must not hold back the others
+        except UNREADABLE:
             logger.exception("run %s", folder.run_id)
 
-    def nodes(self, *, without_ranks: bool = False) -> list[WorkerState]:
+    def nodes(self, *, without_ranks: bool = False) -> list[Node]:
         """Return the nodes that may get ranks; all of them, or those that no generation has."""
-        now = time.monotonic()
-        self._leaving = {
-            address: until
-            for address, until in self._leaving.items()
-            if until > now and address in self.scheduler.workers
-        }
+        now, there = time.monotonic(), self._place.nodes()
+        addresses = {node.address for node in there}
+        self._leaving = {at: until for at, until in self._leaving.items() if until > now and at in addresses}
         return [
-            state
-            for address, state in self.scheduler.workers.items()
-            if address not in self._leaving
-            and state.status in {Status.init, Status.running}
-            and not (without_ranks and self._busy(address))
+            node
+            for node in there
+            if node.open and node.address not in self._leaving and not (without_ranks and self._busy(node.address))
         ]
 
     def _busy(self, address: str) -> bool:
         return any(driver.on(address) for driver in self._drivers.values())
 
-    def retire(self, number: int) -> dict[str, dict[str, Any]]:
+    def retire(self, number: int) -> dict[str, Retiring]:
         """Name all nodes, those that can go first; so many of those without ranks get none any more."""
-        free = {state.address for state in self.nodes()}
+        free = {node.address for node in self.nodes()}
 
-        def cost(state: WorkerState) -> tuple[bool, bool, str]:
-            return self._busy(state.address), state.address in free, state.address
+        def cost(node: Node) -> tuple[bool, bool, str]:
+            return self._busy(node.address), node.address in free, node.address
 
-        found = sorted((cost(state), state) for state in self.scheduler.workers.values())
-        for (busy, _, address), _state in found[:number]:
-            if not busy:
-                self._leaving.setdefault(address, time.monotonic() + RETIRED_SECONDS)
-        return {state.address: {"name": str(state.name).partition("/")[0], "busy": busy} for (busy, *_), state in found}
+        found = sorted(self._place.nodes(), key=cost)
+        for node in found[:number]:
+            if not self._busy(node.address):
+                self._leaving.setdefault(node.address, time.monotonic() + RETIRED_SECONDS)
+        return {node.address: {"name": node.name.partition("/")[0], "busy": self._busy(node.address)} for node in found}
 
     def idle_since(self) -> float:
         """Return since when no run goes on here, in seconds since 1970; 0 while one does, or may."""
@@ -205,17 +197,14 @@ class Supervisor(SchedulerPlugin):
         """Hand what nodes say to the drivers of their runs."""
         if topic != UP:
             return
-        if "leaving" in msg:
-            self._leaving[msg["leaving"]] = float("inf")
+        message = message_of(msg)
+        if isinstance(message, Leaving):
+            self._leaving[message.node] = float("inf")
             for each in self._drivers.values():
-                if each.on(msg["leaving"]):
+                if each.on(message.node):
                     each.leave()
-        elif (driver := self._drivers.get(msg["run"])) is not None:
-            driver.hear(msg)
-
-    def publish(self, run_id: str, position: int, text: str) -> None:
-        """Tell everybody who watches."""
-        self.scheduler.log_event(DOWN, {"run": run_id, "at": position, "text": text})
+        elif isinstance(message, FromNode) and message.run_id in self._drivers:
+            self._drivers[message.run_id].hear(message)
 
     def _drive(self, driver: Driver) -> None:
         run_id = driver.folder.run_id
@@ -239,7 +228,7 @@ def _remove_expired(store: Store) -> None:
         try:
             ttl, status = folder.spec.ttl_seconds, folder.status()
             ended = (folder.path / "state.json").stat().st_mtime
-        except (CnaiError, OSError):
+        except UNREADABLE:
             continue
         if ttl is not None and status.state.final and time.time() - ended > ttl:
             shutil.rmtree(folder.path, ignore_errors=True)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cnai.engine.echoes import is_echo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cnai.engine.messages import Report
+    from cnai.engine.messages import LastWord, Report
+    from cnai.events import Diagnosis
     from cnai.spec import RunSpec
 
 Fault = Literal["user", "infra", "deadline"]
-Ending = Literal["finished", "ended", "failed"]
+Outcome = Literal["finished", "ended", "failed"]
 
 STOPPED = "the engine was stopped; attach resumes the run"
 
@@ -67,7 +68,7 @@ class Cause:
 class Verdict:
     """How a generation ended."""
 
-    ending: Ending
+    ending: Outcome
     cause: Cause | None = None
 
 
@@ -89,9 +90,9 @@ class Budget:
         return self.spent[fault] <= (spec.retries if fault == "user" else spec.infra_retries)
 
 
-def judge(reports: Sequence[Report], diagnoses: Mapping[int, Mapping[str, Any]], world_size: int) -> Verdict:
+def judge(reports: Sequence[Report], diagnoses: Mapping[int, Diagnosis], world_size: int) -> Verdict:
     """Decide how a generation ended from its nodes' reports and what the ranks said of their exceptions."""
-    said: dict[int, str] = {}
+    said: dict[int, LastWord] = {}
     for report in reports:
         said.update(report.said)
     if len(said) == world_size:
@@ -99,9 +100,9 @@ def judge(reports: Sequence[Report], diagnoses: Mapping[int, Mapping[str, Any]],
     return Verdict(ending="failed", cause=_cause(reports, diagnoses))
 
 
-def _cause(reports: Sequence[Report], diagnoses: Mapping[int, Mapping[str, Any]]) -> Cause:
+def _cause(reports: Sequence[Report], diagnoses: Mapping[int, Diagnosis]) -> Cause:
     """Return the earliest failure that isn't merely the echo of another one."""
-    causes = [(d.get("at", 0.0), _exception(rank, d)) for rank, d in diagnoses.items()]
+    causes = [(told.at or 0.0, _exception(rank, told)) for rank, told in diagnoses.items()]
     causes += [
         (failure.time, _exit(failure.rank, failure.exit_code, failure.signal_name))
         for report in reports
@@ -120,14 +121,13 @@ def _cause(reports: Sequence[Report], diagnoses: Mapping[int, Mapping[str, Any]]
     return Cause(summary="the ranks ended without saying why", fault="infra")
 
 
-def _exception(rank: int, diagnosis: Mapping[str, Any]) -> Cause:
-    summary = str(diagnosis["summary"])
+def _exception(rank: int, diagnosis: Diagnosis) -> Cause:
     return Cause(
-        summary=f"rank {rank}: {summary}",
+        summary=f"rank {rank}: {diagnosis.summary}",
         # Losing a peer isn't the user's fault; it becomes the cause only when nobody else failed.
-        fault="infra" if is_echo(summary) else "user",
+        fault="infra" if is_echo(diagnosis.summary) else "user",
         rank=rank,
-        traceback=str(diagnosis.get("traceback", "")),
+        traceback=diagnosis.traceback or "",
     )
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnai import environment
-from cnai.engine.messages import Failure
+from cnai.engine.messages import Failure, Outcome
 from cnai.engine.node.watchdog import end_with_parent
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SHUTDOWN_SECONDS = 5
 
 
 def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
-    """Run the agent of one node; sends `("done", None)`, `("failed", [Failure])` or `("error", text)` at the end.
+    """Run the agent of one node; sends an Outcome at the end.
 
     `ups` are the ranks' ends of their lines to the node, by local rank.
     """
@@ -37,10 +37,10 @@ def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
     try:
         outcome.send(_launch(order, ups))
     except BaseException as error:  # noqa: BLE001  also torch's SignalException: the node must hear of everything
-        outcome.send(("error", f"{type(error).__name__}: {error}"))
+        outcome.send(Outcome(error=f"{type(error).__name__}: {error}"))
 
 
-def _launch(order: Order, ups: list[Connection]) -> tuple[str, Any]:
+def _launch(order: Order, ups: list[Connection]) -> Outcome:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -66,11 +66,12 @@ def _launch(order: Order, ups: list[Connection]) -> tuple[str, Any]:
     try:
         elastic_launch(config, rank.main)(order, ups)
     except ChildFailedError as error:
-        return "failed", [
+        failures = (
             Failure(rank=global_rank, exit_code=failure.exitcode, time=float(failure.timestamp))
             for global_rank, failure in error.failures.items()
-        ]
-    return "done", None
+        )
+        return Outcome(failures=tuple(failures))
+    return Outcome()
 
 
 def scratch(order: Order) -> Path:

@@ -6,6 +6,7 @@ The worker itself never imports torch: it starts faster, and no rank can hold it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -15,7 +16,22 @@ from multiprocessing import connection, util
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine.link import BATCH_SECONDS
-from cnai.engine.messages import Report
+from cnai.engine.messages import (
+    Abilities,
+    Announced,
+    End,
+    Events,
+    FromNode,
+    FromRank,
+    Leaving,
+    Outcome,
+    Report,
+    Said,
+    Started,
+    Stop,
+    message_of,
+    plain,
+)
 from cnai.engine.node import agent
 from cnai.engine.node.preload import warm_up
 from cnai.engine.node.tail import Tail
@@ -27,7 +43,7 @@ if TYPE_CHECKING:
 
     from distributed import Worker
 
-    from cnai.engine.messages import Order
+    from cnai.engine.messages import Dump, Ending, LastWord, Order
 
 UP = "cnai-up"
 """Dask topic from nodes to the supervisor."""
@@ -50,7 +66,7 @@ async def depart(worker: Worker, seconds: float) -> None:
     """Leave with as little loss as possible: have the ranks end at a step boundary, then close the worker."""
     global _leaving
     _leaving = True
-    worker.log_event(UP, {"leaving": worker.address})
+    worker.log_event(UP, plain(Leaving(node=worker.address)))
     deadline = time.monotonic() + seconds
     # Its tasks are forgotten when the supervisor has their reports.
     while (_running or worker.state.tasks) and time.monotonic() < deadline:
@@ -61,7 +77,7 @@ async def depart(worker: Worker, seconds: float) -> None:
 def dask_setup(worker: Any) -> None:
     """Make a Dask worker a node."""
     warm_up()
-    worker.handlers.update(cnai_end=end, cnai_dump=dump, cnai_port=port, cnai_about=about)
+    worker.handlers.update(cnai_tell=tell, cnai_port=port, cnai_about=about)
 
 
 def run_agent(order: Order) -> Report:
@@ -71,8 +87,7 @@ def run_agent(order: Order) -> Report:
     worker, key = get_worker(), (order.assignment.run_id, order.assignment.generation)
     if key in _ended_early or _leaving:
         return Report(node_rank=order.node_rank, error="ended before it began")
-    identity = {"run": order.assignment.run_id, "generation": order.assignment.generation, "node": order.node_rank}
-    generation = NodeGeneration(order, lambda message: worker.log_event(UP, {**identity, **message}))
+    generation = NodeGeneration(order, lambda message: worker.log_event(UP, plain(message)))
     _running[key] = generation
     try:
         return generation.run()
@@ -80,23 +95,21 @@ def run_agent(order: Order) -> Report:
         del _running[key]
 
 
-async def end(run_id: str, generation: int, how: str) -> bool:
-    """End a generation on this node: "graceful" at a step boundary, "terminate" now, "kill" without asking."""
-    running = _running.get((run_id, generation))
-    if running is None:
-        _ended_early.add((run_id, generation))
-        return False
-    running.end(how)
-    return True
-
-
-async def dump(run_id: str, generation: int) -> None:
-    """Have each rank write the stacks of its threads into its log."""
-    if running := _running.get((run_id, generation)):
+async def tell(message: object) -> None:
+    """Take what the supervisor says about a generation on this node, as plain data."""
+    told: End | Dump = message_of(message)
+    key = told.run_id, told.generation
+    running = _running.get(key)
+    if isinstance(told, End):
+        if running is None:
+            _ended_early.add(key)
+        else:
+            running.end(told.how)
+    elif running is not None:
         running.signal_ranks(signal.SIGUSR1)
 
 
-async def about() -> dict[str, Any]:
+async def about() -> dict[str, float]:
     """Return this node's pid and its memory without the ranks', in MiB."""
     import psutil
 
@@ -111,10 +124,10 @@ async def port(host: str) -> int:
 class NodeGeneration:
     """One node's share of a generation: the agent's process, the lines from its ranks, and their logs."""
 
-    def __init__(self, order: Order, publish: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, order: Order, publish: Callable[[FromNode], None]) -> None:
         self.order, self._publish = order, publish
         self._pids: dict[int, int] = {}
-        self._said: dict[int, str] = {}
+        self._said: dict[int, LastWord] = {}
         folder, assignment = RunFolder(order.assignment.run_dir), order.assignment
         self._tails = [
             Tail(folder.log_file(assignment.generation, rank), assignment.run_id, assignment.generation, rank)
@@ -132,35 +145,31 @@ class NodeGeneration:
 
     def run(self) -> Report:
         """Relay until the agent and its ranks are gone."""
-        self._publish({"started": self._agent.pid})
-        word: str = "error"
-        content: Any = ""
+        assert self._agent.pid is not None
+        self._tell(Started(agent_pid=self._agent.pid))
+        outcome: Outcome | None = None
         while self._agent.is_alive():
             ready = connection.wait([*self._downs, self._outcome, self._agent.sentinel], timeout=BATCH_SECONDS)
             self._relay([down for down in self._downs if down in ready])
             if self._outcome in ready:
                 try:
-                    word, content = self._outcome.recv()
+                    outcome = self._outcome.recv()
                 except EOFError:
                     break
         self._agent.join()
         self._drain()
         self._outcome.close()
         shutil.rmtree(agent.scratch(self.order), ignore_errors=True)
-        if word == "error" and not content:
-            content = f"the agent's process died with exit code {self._agent.exitcode}"
-        return Report(
-            node_rank=self.order.node_rank,
-            said=self._said,
-            failures=tuple(content) if word == "failed" else (),
-            error=content if word == "error" else "",
-        )
+        if outcome is None:
+            outcome = Outcome(error=f"the agent's process died with exit code {self._agent.exitcode}")
+        return Report(node_rank=self.order.node_rank, said=self._said, failures=outcome.failures, error=outcome.error)
 
-    def end(self, how: str) -> None:
+    def end(self, how: Ending) -> None:
         """End the ranks: ask them, or signal their agent."""
         if how == "graceful":
             for down in self._downs:
-                _tell(down, "stop")
+                with contextlib.suppress(OSError):  # this rank is gone already
+                    down.send(Stop())
         elif self._agent.is_alive():
             self._agent.kill() if how == "kill" else self._agent.terminate()
 
@@ -175,24 +184,40 @@ class NodeGeneration:
     def _relay(self, downs: list[Connection]) -> None:
         for down in downs:
             try:
-                word, rank, content = down.recv()
+                message: FromRank = down.recv()
             except (EOFError, OSError):
                 self._downs.remove(down)
                 down.close()
                 continue
-            self._handle(word, rank, content)
+            self._handle(message)
         for tail in self._tails:
             if text := tail.read():
-                self._publish({"events": text})
+                self._tell(Events(text=text))
 
-    def _handle(self, word: str, rank: int, content: Any) -> None:
-        if word == "events":
-            self._publish({"events": content})
-        elif word == "said":
-            self._said[rank] = content
-        elif word == "announce":
-            self._pids.update({rank: content["pid"]} if "pid" in content else {})
-            self._publish({"announce": content, "rank": rank})
+    def _handle(self, message: FromRank) -> None:
+        rank, content = message.rank, message.content
+        if isinstance(content, Events):
+            self._tell(content)
+        elif isinstance(content, Said):
+            self._said[rank] = content.how
+        else:
+            self._note(rank, content)
+
+    def _note(self, rank: int, abilities: Abilities) -> None:
+        if abilities.pid is not None:
+            self._pids[rank] = abilities.pid
+        self._tell(Announced(rank=rank, abilities=abilities))
+
+    def _tell(self, content: Started | Announced | Events) -> None:
+        assignment = self.order.assignment
+        self._publish(
+            FromNode(
+                run_id=assignment.run_id,
+                generation=assignment.generation,
+                node_rank=self.order.node_rank,
+                content=content,
+            )
+        )
 
     def _drain(self) -> None:
         """Read what the ranks still had to say; a grandchild that holds a line open ends the wait after 5 s."""
@@ -204,11 +229,4 @@ class NodeGeneration:
             down.close()
         for tail in self._tails:
             if text := tail.finish():
-                self._publish({"events": text})
-
-
-def _tell(down: Connection, word: str) -> None:
-    try:
-        down.send(word)
-    except OSError:  # this rank is gone already
-        return
+                self._tell(Events(text=text))

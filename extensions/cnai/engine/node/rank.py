@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from cnai.engine import capture, results
 from cnai.engine.echoes import is_echo
 from cnai.engine.link import GenerationEnd, Link, install
+from cnai.engine.messages import Abilities
 from cnai.engine.node.watchdog import end_with_parent
 from cnai.engine.store import RunFolder, write
-from cnai.events import Kind
+from cnai.events import Diagnosis
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -39,7 +40,7 @@ def main(order: Order, ups: list[Connection]) -> None:
             up.close()
     link = Link(order.assignment, rank, ups[local_rank])
     install(link)
-    link.announce(pid=os.getpid())
+    link.announce(Abilities(pid=os.getpid()))
     try:
         value = _run(folder)
     except GenerationEnd:
@@ -48,9 +49,9 @@ def main(order: Order, ups: list[Connection]) -> None:
         _leave(link, leave)
     except BaseException as error:  # noqa: BLE001  whatever the target raised is the run's diagnosis
         told = diagnosis(error, debug=order.debug)
-        link.emit(Kind.DIAGNOSIS, told)
+        link.emit(told)
         link.close()
-        if is_echo(told["summary"]):
+        if is_echo(told.summary):
             time.sleep(ECHO_SECONDS)
         _exit(1)
     else:
@@ -70,7 +71,7 @@ def _leave(link: Link, leave: SystemExit) -> None:
     if leave.code in {None, 0}:
         link.say("finished")
         return
-    link.emit(Kind.DIAGNOSIS, {"summary": f"the target called sys.exit({leave.code!r})", "error": "SystemExit"})
+    link.emit(Diagnosis(summary=f"the target called sys.exit({leave.code!r})", error="SystemExit"))
     link.close()
     _exit(leave.code if isinstance(leave.code, int) else 1)
 
@@ -121,12 +122,12 @@ def _tidy_up() -> None:
             dist.destroy_process_group()
 
 
-def diagnosis(error: BaseException, *, debug: bool) -> dict[str, Any]:
+def diagnosis(error: BaseException, *, debug: bool) -> Diagnosis:
     """Describe an exception of the target: one line, and the user's own lines of the traceback."""
-    text = str(error).strip()
-    return {
-        "summary": f"{type(error).__name__}: {text}" if text else type(error).__name__,
-        "error": type(error).__name__,
-        "traceback": capture.user_traceback(error, debug=debug),
-        "at": time.time(),
-    }
+    text, name = str(error).strip(), type(error).__name__
+    return Diagnosis(
+        summary=f"{name}: {text}" if text else name,
+        error=name,
+        traceback=capture.user_traceback(error, debug=debug),
+        at=time.time(),
+    )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING
 
-from cnai.events import Event, Kind
+from cnai.events import Event, Log
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -61,12 +60,5 @@ class Tail:
         if self._skipped:
             note = f"… {self._skipped} bytes left out here, see {self._path}\n"
             text, self._skipped = note.encode() + text, 0
-        event = Event(
-            run_id=self._run_id,
-            generation=self._generation,
-            rank=self._rank,
-            kind=Kind.LOG,
-            time=time.time(),
-            payload={"text": text.decode("utf-8", "replace")},
-        )
-        return event.to_json() + "\n"
+        said = Log(text=text.decode("utf-8", "replace"))
+        return Event.now(said, self._run_id, self._generation, self._rank).to_json() + "\n"

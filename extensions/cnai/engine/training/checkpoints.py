@@ -14,13 +14,13 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from cnai.engine.training.state import cause, load_progress
-from cnai.events import Kind
+from cnai.events import Checkpoint, Diagnosis
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cnai.engine.link import Link
-    from cnai.engine.training.state import TrainingState
+    from cnai.engine.training.state import Progress, TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Checkpoints:
         self._written: int | None = None
         self._failure_reported = False
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> Progress:
         """Return the progress in the pending checkpoint."""
         assert self.pending is not None
         return load_progress(self.pending, self._own_group())
@@ -70,7 +70,7 @@ class Checkpoints:
         self._since = time.monotonic()
         return True
 
-    def save(self, step: int, progress: dict[str, Any]) -> None:
+    def save(self, step: int, progress: Progress) -> None:
         """Copy the state and write it in the background.
 
         All ranks call this after the same step. Waits until the previous checkpoint is written.
@@ -108,7 +108,7 @@ class Checkpoints:
             self._written = writing.step
             if self._link.rank == 0:
                 path = writing.path.relative_to(self._link.assignment.run_dir).as_posix()
-                self._link.emit(Kind.CHECKPOINT, {"path": path}, step=writing.step)
+                self._link.emit(Checkpoint(path=path), step=writing.step)
 
     def _give_up(self, writing: _Writing, error: BaseException) -> None:
         if self._link.rank != 0:
@@ -119,7 +119,7 @@ class Checkpoints:
         if not self._failure_reported:
             self._failure_reported = True
             hint = "training continues and the previous checkpoint stays; free space in the folder of the runs"
-            self._link.emit(Kind.DIAGNOSIS, {"summary": summary, "hint": hint}, step=writing.step)
+            self._link.emit(Diagnosis(summary=summary, hint=hint), step=writing.step)
 
     def _own_group(self) -> dist.ProcessGroup | None:
         """Return the writing thread's group; on training's group the two threads' collectives would mix and hang."""

@@ -46,7 +46,7 @@ from cnai.engine.training.replicas import replicate, require_same
 from cnai.engine.training.shards import DEFAULT_SHARDS, Plan
 from cnai.engine.training.state import Stateful, TrainingState
 from cnai.errors import UsageError
-from cnai.events import Kind
+from cnai.events import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,7 +267,7 @@ class Context:
     def _publish(self, step: int, values: dict[str, float]) -> None:
         if self._link is not None:
             # Step 0 becomes None: the views number the reports of code without a loop themselves.
-            self._link.emit(Kind.METRIC, values, step=step or None)
+            self._link.emit(Metrics(values), step=step or None)
             return
         for name, value in values.items():
             self.history.setdefault(name, []).append((step, value))

@@ -10,17 +10,20 @@ import torch
 import torch.distributed as dist
 
 from cnai.engine.link import GenerationEnd
+from cnai.engine.messages import Abilities
 from cnai.engine.training.checkpoints import Checkpoints, gloo_group
 from cnai.engine.training.consensus import Consensus
 from cnai.engine.training.shards import Micro, Plan, mix
+from cnai.engine.training.state import Progress
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from cnai.engine.link import Link
     from cnai.engine.training.accumulation import Accumulation
     from cnai.engine.training.metrics import Publish
+    from cnai.engine.training.shards import Identity
     from cnai.engine.training.state import TrainingState
 
     Turns = Callable[[int], Iterator[tuple[Micro, Any]]]
@@ -39,7 +42,7 @@ class Loop:
         self._weight = 1
         self._begun = 0
         self._before = 0
-        self._identity: dict[str, Any] = {}
+        self._identity: Identity = {}
         self._asked = False
         self._consensus: Consensus | None = None
         self._checkpoints = Checkpoints(link, state) if link else None
@@ -47,7 +50,7 @@ class Loop:
     def run(self, plan: Plan, data: str, turns: Turns) -> Iterator[Any]:
         """Yield the micro-batches of a plan over `data`, from the last checkpoint on."""
         self._begin_another()
-        return self._run({**plan.identity(), "data": data}, turns, plan.random_seed, {"max_ranks": plan.shards})
+        return self._run({**plan.identity(), "data": data}, turns, plan.random_seed, plan.shards)
 
     def count(self, total: int, seed: int) -> Iterator[int]:
         """Yield the step numbers from the last checkpoint to `total`."""
@@ -60,11 +63,9 @@ class Loop:
             for index in range(done, total):
                 yield Micro(index, 0, rank, 0, 1, share, first=True, last=True, ends_epoch=False), index + 1
 
-        return self._run(
-            {"seed": seed}, turns, lambda micro: mix(seed, micro.done, micro.shard), {"max_ranks": sys.maxsize}
-        )
+        return self._run({"seed": seed}, turns, lambda micro: mix(seed, micro.done, micro.shard), sys.maxsize)
 
-    def report(self, values: dict[str, Any]) -> None:
+    def report(self, values: Mapping[str, object]) -> None:
         """Record the values that the code reports in this micro-batch."""
         assert self._consensus is not None
         self._consensus.ledger.add(self.step, values, self._weight)
@@ -90,14 +91,12 @@ class Loop:
             )
         self._begun += 1
 
-    def _run(
-        self, identity: dict[str, Any], turns: Turns, seed: Callable[[Micro], int], abilities: dict[str, Any]
-    ) -> Iterator[Any]:
+    def _run(self, identity: Identity, turns: Turns, seed: Callable[[Micro], int], max_ranks: int) -> Iterator[Any]:
         done = self._enter(identity)
         if done is None:
             return
         if self._link is not None:
-            self._link.announce(graceful=True, **abilities)
+            self._link.announce(Abilities(graceful=True, max_ranks=max_ranks))
         finished = False
         try:
             for micro, batch in turns(done):
@@ -112,7 +111,7 @@ class Loop:
             self._leave(finished=finished)
         self._finish()
 
-    def _enter(self, identity: dict[str, Any]) -> int | None:
+    def _enter(self, identity: Identity) -> int | None:
         """Return how many steps of this loop are done; None if the checkpoint is from a later loop."""
         if self._checkpoints is not None and self._checkpoints.pending is not None:
             if not self._resume(self._checkpoints, identity):
@@ -126,19 +125,19 @@ class Loop:
         self.running = True
         return self.step - self._before
 
-    def _resume(self, checkpoints: Checkpoints, identity: dict[str, Any]) -> bool:
+    def _resume(self, checkpoints: Checkpoints, identity: Identity) -> bool:
         saved = checkpoints.progress()
-        if self._begun < saved["loop"]:
-            self.step = saved["before"]
+        if self._begun < saved.loop:
+            self.step = saved.before
             return False
-        same = self._begun == saved["loop"]
-        if same and saved["identity"] != identity:
+        same = self._begun == saved.loop
+        if same and saved.identity != identity:
             raise UsageError(
-                f"the checkpoint of step {saved['step']} is from a loop over other data or arguments"
-                f" ({_differences(saved['identity'], identity)}); keep the data and arguments, or start a new run"
+                f"the checkpoint of step {saved.step} is from a loop over other data or arguments"
+                f" ({_differences(saved.identity, identity)}); keep the data and arguments, or start a new run"
             )
         checkpoints.load()
-        self.step, self._before = saved["step"], saved["before"] if same else saved["step"]
+        self.step, self._before = saved.step, saved.before if same else saved.step
         return True
 
     def _begin_turn(self, micro: Micro) -> None:
@@ -170,7 +169,7 @@ class Loop:
 
     def _save(self) -> None:
         if self._checkpoints is not None:
-            progress = {"loop": self._begun, "before": self._before, "step": self.step, "identity": self._identity}
+            progress = Progress(loop=self._begun, before=self._before, step=self.step, identity=self._identity)
             self._checkpoints.save(self.step, progress)
 
     def _leave(self, *, finished: bool) -> None:
@@ -186,7 +185,7 @@ class Loop:
             self._save()
         self.wait()
         if self._link is not None:
-            self._link.announce(graceful=False)
+            self._link.announce(Abilities(graceful=False))
 
     def _control_group(self) -> dist.ProcessGroup | None:
         if self._world_size == 1:
@@ -201,6 +200,6 @@ def _seed(seed: int) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _differences(saved: dict[str, Any], given: dict[str, Any]) -> str:
+def _differences(saved: Identity, given: Identity) -> str:
     keys = [key for key in {**saved, **given} if saved.get(key) != given.get(key)]
     return ", ".join(f"{key} was {saved.get(key)}, is {given.get(key)}" for key in keys)

@@ -10,7 +10,7 @@ import torch
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Publish = Callable[[int, dict[str, float]], None]
     Held = dict[tuple[int, str], list[float]]
@@ -61,7 +61,7 @@ class Ledger:
         for name in sorted(set(names) - self._slots.keys()):
             self._slots[name] = len(self._slots)
 
-    def add(self, step: int, values: dict[str, Any], weight: float) -> None:
+    def add(self, step: int, values: Mapping[str, object], weight: float) -> None:
         """Add values of a micro-batch of `step`."""
         width, row = len(self.layout.names), step - self.layout.base - 1
         for name, value in values.items():

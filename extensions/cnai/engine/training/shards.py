@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -59,6 +59,10 @@ def part(total: int, parts: int, index: int) -> tuple[int, int]:
     return index * total // parts, (index + 1) * total // parts
 
 
+Identity = dict[str, int | str]
+"""What a loop goes over, by the names of its arguments."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The steps of one loop over a dataset; the same for every rank and every number of ranks."""
@@ -90,7 +94,7 @@ class Plan:
         full, rest = divmod(self.samples, self.batch_size)
         return full + (rest >= self.shards)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """Return the values that must not change when a run resumes from a checkpoint; `epochs` may change."""
         return {key: value for key, value in asdict(self).items() if key != "epochs"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     import torch.distributed as dist
 
+    from cnai.engine.training.shards import Identity
+
 
 @runtime_checkable
 class Stateful(Protocol):
@@ -31,6 +34,18 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
         """Restore a saved state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the code is, in a checkpoint as a plain dict."""
+
+    loop: int
+    """Number of the loop, from 1; 0 before the first."""
+    before: int
+    """Steps of the loops before it."""
+    step: int
+    identity: Identity
 
 
 class TrainingState:
@@ -45,10 +60,10 @@ class TrainingState:
         self.optimizers: list[torch.optim.Optimizer] = []
         self.others: list[Stateful] = []
 
-    def collect(self, progress: dict[str, Any]) -> dict[str, Any]:
+    def collect(self, progress: Progress) -> dict[str, Any]:
         """Return the state; tensors are not copied yet."""
         rest = io.BytesIO()
-        torch.save({"progress": progress, "others": [other.state_dict() for other in self.others]}, rest)
+        torch.save({"progress": asdict(progress), "others": [other.state_dict() for other in self.others]}, rest)
         return {**self._tensors(), "rest": rest.getvalue()}
 
     def load(self, path: Path, group: dist.ProcessGroup | None) -> None:
@@ -81,9 +96,9 @@ class TrainingState:
         return self.nets[0] if len(self.nets) == 1 else nn.ModuleList(self.nets)
 
 
-def load_progress(path: Path, group: dist.ProcessGroup | None) -> dict[str, Any]:
+def load_progress(path: Path, group: dist.ProcessGroup | None) -> Progress:
     """Return the `progress` with which a checkpoint was collected; all ranks must call this."""
-    return cast("dict[str, Any]", _load(path, {}, group)["progress"])
+    return Progress(**_load(path, {}, group)["progress"])
 
 
 def cause(error: BaseException) -> str:

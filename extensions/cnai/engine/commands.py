@@ -1,0 +1,71 @@
+"""Commands: what people may ask of a run, and in which state. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cnai.events import State
+
+if TYPE_CHECKING:
+    from cnai.engine.records import Status
+
+Verb = Literal["stop", "pause", "resume", "scale"]
+
+_GOING_ON: frozenset[Verb] = frozenset({"stop", "pause", "scale"})
+ASKABLE: dict[State, frozenset[Verb]] = {
+    State.PENDING: _GOING_ON,
+    State.RUNNING: _GOING_ON,
+    State.RESIZING: _GOING_ON,
+    State.RESTARTING: _GOING_ON,
+    State.PAUSED: frozenset({"stop", "resume", "scale"}),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person wants of a run."""
+
+    verb: Verb
+    ranks: int | None = None
+    """World size from then on; `scale` needs it, `resume` may have it."""
+
+
+def refusal(wish: Wish, run_id: str, status: Status, *, has_engine: bool = True) -> str | None:
+    """Return why a wish can't be granted, None if it can.
+
+    Without an engine only what needs none of a run's ranks is possible.
+    """
+    state = status.state
+    if wish.verb not in ASKABLE[state]:
+        return f"run {run_id} is {_stands(wish.verb, state)}"
+    if not has_engine and wish.verb in {"pause", "scale"} and state is not State.PAUSED:
+        return (
+            f"can't {wish.verb} run {run_id} now, its engine isn't there yet: it is {state};"
+            " wait until it is RUNNING, or stop it"
+        )
+    if wish.verb in {"pause", "scale"} or wish.ranks is not None:
+        return _unless_resumable(wish, run_id, status.max_ranks)
+    return None
+
+
+def _stands(verb: Verb, state: State) -> str:
+    if state.final:
+        return f"{state} already; nothing to {verb}"
+    return f"{state}, not PAUSED; there is nothing to resume" if verb == "resume" else f"{state} already"
+
+
+def _unless_resumable(wish: Wish, run_id: str, max_ranks: int | None) -> str | None:
+    if wish.verb != "pause" and (wish.ranks is None or wish.ranks < 1):
+        return f"ranks must be a number from 1; given: {wish.ranks}"
+    if max_ranks is None:
+        return (
+            f"can't {wish.verb} run {run_id}: its code has not reached ctx.steps(); code without "
+            "cnai.context() can't go on where it was, only be stopped"
+        )
+    if wish.ranks is not None and wish.ranks > max_ranks:
+        return f"this run splits each step into {max_ranks} shards; ranks may be 1 to {max_ranks}"
+    return None
