@@ -12,9 +12,13 @@ import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnai import environment
 from cnai.errors import CnaiError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _FOR_A_GROUP = stat.S_ISGID | stat.S_IWGRP
@@ -37,12 +41,15 @@ def engine_dir() -> Path:
     return home() / "engine"
 
 
-def compiled_dir() -> Path:
-    """Return the folder of what torch compiles and runs again.
+def compiled_dir(environment: Mapping[str, str]) -> str:
+    """Return the folder for code that torch compiles and runs again: the person's own choice, or one in the home.
 
-    Its default is in the folder for temporary files, where another account may have created it.
+    torch's default is in the folder for temporary files, where another account may have created it. A process that has
+    imported torch has that default in its environment; it is nobody's choice.
     """
-    return home() / "engine" / "torchinductor"
+    given = environment.get("TORCHINDUCTOR_CACHE_DIR", "")
+    chosen = given and not Path(given).name.startswith("torchinductor_")
+    return given if chosen else str(home() / "engine" / "torchinductor")
 
 
 def private(folder: Path) -> Path:

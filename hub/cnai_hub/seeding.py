@@ -1,18 +1,18 @@
-"""The notebooks that come with cnai, copied to where people work."""
+"""What notebook servers begin with: the notebooks that come with cnai, and Jupyter's settings."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from cnai import paths
 from cnai.records import parsed
 from cnai.tables import Mistake
 
-if TYPE_CHECKING:
-    from pathlib import Path
+JUPYTER_CONFIG = Path(__file__).parent / "jupyter"
+"""Settings of every notebook server, as an entry of JUPYTER_CONFIG_PATH."""
 
 
 def seed(folder: Path, state: Path) -> None:

@@ -35,6 +35,13 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
+def test_the_folder_for_temporary_files_is_no_choice_of_where_torch_keeps_code(home):
+    ours = str(home / "engine" / "torchinductor")
+    theirs = "/tmp/torchinductor_ada"
+    assert paths.compiled_dir({}) == paths.compiled_dir({"TORCHINDUCTOR_CACHE_DIR": theirs}) == ours
+    assert paths.compiled_dir({"TORCHINDUCTOR_CACHE_DIR": "/scratch/ada"}) == "/scratch/ada"
+
+
 def test_new_ones_whatever_the_umask(tmp_path, umask):
     folder = private(tmp_path / "data" / "ada" / "runs")
     assert [mode(each) for each in (folder, folder.parent, folder.parent.parent)] == [0o700] * 3

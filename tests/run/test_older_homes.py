@@ -103,6 +103,7 @@ def test_logs_and_curves_are_there(runs):
 
 
 @same_pickles
+@pytest.mark.usefixtures("starts_processes")
 def test_a_paused_run_goes_on_to_the_weights_of_one_that_never_paused(older_home):
     run = cnai.attach("paused")
     assert run.step == 35

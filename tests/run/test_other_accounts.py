@@ -32,7 +32,7 @@ cp "$3" bokeh.py
 
 
 @pytest.fixture
-def our_umask():
+def our_umask(starts_processes):
     """Files of ours are readable for everybody, as on most machines."""
     before = os.umask(0o022)
     yield
@@ -161,6 +161,7 @@ def test_another_account_reads_nothing_of_ours(shared_home):
     assert [file for file in files if accounts.as_another('cat "$1"', file).returncode == 0] == []
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("mask", [0o000, 0o022])
 def test_all_folders_are_private_whatever_the_umask(home, mask):
     before = os.umask(mask)

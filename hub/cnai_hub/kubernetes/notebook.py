@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from cnai import paths
-from cnai_hub.seeding import seed
+from cnai_hub.seeding import JUPYTER_CONFIG, seed
 
 _NEEDED_BYTES = 1 << 20
 _NOTICE = "YOUR HOME IS FULL.md"
@@ -55,7 +55,7 @@ def unwritable(home: Path) -> str:
 
 def plain(own: Path) -> dict[str, str]:
     """Return what every server has: sockets and locks off the shared volume, and no questions to the outside."""
-    quiet = str(Path(__file__).parents[1] / "jupyter")
+    quiet = str(JUPYTER_CONFIG)
     given = os.environ.get("JUPYTER_CONFIG_PATH")
     return {
         "JUPYTER_RUNTIME_DIR": str(paths.private(own / "runtime")),

@@ -6,8 +6,7 @@ import errno
 import logging
 import os
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnai import environment, paths, programs
 from cnai.errors import CnaiError, HubError
@@ -15,7 +14,10 @@ from cnai_hub import pages, roles
 from cnai_hub.apps import configuration as apps
 from cnai_hub.local import credentials, ports, proxy
 from cnai_hub.local.account import person_name
-from cnai_hub.seeding import seed
+from cnai_hub.seeding import JUPYTER_CONFIG, seed
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GUEST = "guest"
 
@@ -116,13 +118,13 @@ def _servers(c: Any) -> None:
     c.Spawner.default_url = "/lab"
     c.Spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
     # Else JupyterLab asks its makers for news and updates, and package registries for extensions.
-    quiet = str(Path(__file__).parent / "jupyter")
+    quiet = str(JUPYTER_CONFIG)
     given = os.environ.get("JUPYTER_CONFIG_PATH")
     c.Spawner.environment = {
         "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (quiet, given))),
         # Which tabs are open belongs to these notebooks, not to every JupyterLab of the account.
         "JUPYTERLAB_WORKSPACES_DIR": str(paths.home() / "hub" / "workspaces"),
-        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or str(paths.compiled_dir()),
+        "TORCHINDUCTOR_CACHE_DIR": paths.compiled_dir(os.environ),
     }
     c.Spawner.start_timeout = c.Spawner.http_timeout = 120
     c.LocalProcessSpawner.interrupt_timeout = c.LocalProcessSpawner.term_timeout = 10

@@ -7,6 +7,8 @@ from torch.utils.data import TensorDataset, random_split
 from engine.ranks import checkpoints, launch
 from engine.trainings import samples
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 class Projection(torch.nn.Module):
     """A weight to shard, one that isn't, and random buffers."""

@@ -23,7 +23,7 @@ def older_home(tmp_path):
 
 
 @pytest.fixture
-def authors_hub(older_home):
+def authors_hub(older_home, starts_processes):
     hub = RealHub(older_home, person=AUTHOR)
     try:
         yield hub.start()

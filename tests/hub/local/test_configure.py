@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -31,6 +32,12 @@ def configured(state):
 def test_servers_run_no_compiled_code_from_the_folder_for_temporary_files(configured, state):
     config, _ = configured
     assert config.Spawner.environment["TORCHINDUCTOR_CACHE_DIR"] == f"{state.parent}/engine/torchinductor"
+
+
+def test_servers_ask_nothing_of_the_outside(configured):
+    config, _ = configured
+    first = Path(config.Spawner.environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0])
+    assert json.loads((first / "labconfig" / "default_setting_overrides.json").read_text())
 
 
 def test_everything_listens_on_loopback_and_lives_in_the_home(configured, state):

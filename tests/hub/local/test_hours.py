@@ -28,7 +28,7 @@ c.Spawner.poll_interval = 1
 
 
 @pytest.fixture
-def hub(tmp_path):
+def hub(tmp_path, starts_processes):
     config = tmp_path / "config.py"
     config.write_text(CONFIG)
     hub = RealHub(tmp_path / "cnai", CNAI_CATALOG=OFFERED.to_json())

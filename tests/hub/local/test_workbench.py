@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 import cnai
+from cnai import environment
 from cnai.engine.control.verdicts import STOPPED
 from cnai.engine.store import RunFolder
 from cnai.events import State
@@ -175,7 +176,7 @@ def test_ctrl_c_leaves_a_training_to_the_next_engine(terminal, monkeypatch):
     terminal.run()
     monkeypatch.setenv("CNAI_HOME", str(terminal.home))
     monkeypatch.delenv("CNAI_STORE", raising=False)
-    monkeypatch.setenv(processes.MARK, str(terminal.home))  # as in a notebook of the workbench
+    monkeypatch.setenv(environment.WORKBENCH.name, str(terminal.home))  # as in a notebook of the workbench
     run = cnai.train(digits, (100,), ranks=2)
     until(lambda: (run.step or 0) >= 3, "it trains", 120)
     assert terminal.send(signal.SIGINT) == 0

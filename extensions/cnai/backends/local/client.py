@@ -33,9 +33,22 @@ def connect() -> EngineClient:
             if found is not None and _connection.alive and _connection.address == found.address:
                 return _connection
             _hang_up()
-        found = found or _start()
-        _connection = EngineClient(found.address, found.security())
+        _connection = _connected(found or _start())
         return _connection
+
+
+def _connected(found: LocalEngine) -> EngineClient:
+    """Connect to an engine; one that turns out to be leaving is replaced by the next one."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return EngineClient(found.address, found.security())
+        except EngineError:
+            # It was killed this moment, or closes and has not said so yet.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+            found = running() or _start()
 
 
 def running() -> LocalEngine | None:
@@ -80,7 +93,7 @@ def launch() -> None:
             stdout=log,
             stderr=log,
             cwd="/",
-            env={"TORCHINDUCTOR_CACHE_DIR": str(compiled_dir()), **environment.for_engine(os.environ)},
+            env={**environment.for_engine(os.environ), "TORCHINDUCTOR_CACHE_DIR": compiled_dir(os.environ)},
         )
 
 

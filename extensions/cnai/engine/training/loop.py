@@ -131,7 +131,7 @@ class Loop:
             self.step = saved.before
             return False
         same = self._begun == saved.loop
-        if same and saved.identity != identity:
+        if same and _differences(saved.identity, identity):
             raise UsageError(
                 f"the checkpoint of step {saved.step} is from a loop over other data or arguments"
                 f" ({_differences(saved.identity, identity)}); keep the data and arguments, or start a new run"
@@ -201,5 +201,6 @@ def _seed(seed: int) -> None:
 
 
 def _differences(saved: Identity, given: Identity) -> str:
-    keys = [key for key in {**saved, **given} if saved.get(key) != given.get(key)]
+    # A checkpoint of an older version has no fingerprint of the data.
+    keys = [key for key, value in saved.items() if given.get(key) != value]
     return ", ".join(f"{key} was {saved.get(key)}, is {given.get(key)}" for key in keys)

@@ -49,7 +49,7 @@ def opened(client, page):
 
 
 @pytest.fixture(scope="module")
-def account(tmp_path_factory):
+def account(tmp_path_factory, starts_processes):
     """Return what opens a client for an account of an app server that holds few pages."""
     with serving(tmp_path_factory.mktemp("served"), TICK, **SMALL) as account:
         yield account
