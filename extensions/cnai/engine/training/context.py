@@ -26,7 +26,6 @@ cnai's engine, in one process or under torchrun; then nothing is saved and `ctx.
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +38,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cnai.engine import link as lines
 from cnai.engine.training.accumulation import Accumulation
 from cnai.engine.training.batches import fetch, fingerprint, length
+from cnai.engine.training.group import device_of, join
 from cnai.engine.training.loop import Loop
 from cnai.engine.training.metrics import number
 from cnai.engine.training.normalization import tracked
@@ -100,8 +100,8 @@ class Context:
     def __init__(self, link: Link | None) -> None:
         self._link = link
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        self.device = _device(self.local_rank)
-        self._made_group = _join(link)
+        self.device = device_of(self.local_rank)
+        self._made_group = join(link)
         grouped = dist.is_initialized()
         self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
         self.generation = link.assignment.generation if link else 0
@@ -276,31 +276,3 @@ class Context:
         self._loop.wait()
         if self._made_group and dist.is_initialized():
             dist.destroy_process_group()
-
-
-def _device(local_rank: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    if local_rank >= (count := torch.cuda.device_count()):
-        raise UsageError(
-            f"local rank {local_rank} has no GPU of its own; the node has {count}: start at most {count} ranks per node"
-        )
-    device = torch.device("cuda", local_rank)
-    torch.cuda.set_device(device)
-    return device
-
-
-def _join(link: Link | None) -> bool:
-    """Create the default process group if it is needed and doesn't exist; tell whether this call created it."""
-    if dist.is_initialized():
-        return False
-    options: dict[str, Any] = {"backend": "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo"}
-    if link is not None:
-        options["timeout"] = timedelta(seconds=link.assignment.timeout_seconds)
-    if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
-        dist.init_process_group(**options)
-        return True
-    if link is not None:  # a single rank whose process no agent started
-        dist.init_process_group(**options, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
-        return True
-    return False
