@@ -15,6 +15,7 @@ CHECKS = {
     "mypy": ["mypy", "--no-error-summary"],
     "floors": ["lint-imports", "--no-cache"],
     "generated pages": ["cog", "--check", "--check-fail-msg=write it with `make format`", "-I", "tools", *PAGES],
+    "dependencies": ["deptry", "--no-ansi", "extensions", "hub", "images"],
     "ruff check": ["ruff", "check", "-q", "."],
     "ruff format": ["ruff", "format", "-q", "--check", "."],
 }
