@@ -91,7 +91,7 @@ def read(kind: type[_Read], text: str | bytes) -> _Read:
     try:
         return kind.from_json(text)
     except Mistake as mistake:
-        raise HubError(f"the hub's answer is none of JupyterHub 6 ({mistake}); update cnai or the hub") from None
+        raise HubError(f"the hub's answer does not match JupyterHub 6 ({mistake}); update cnai or the hub") from None
 
 
 def reason(reply: httpx.Response) -> str:

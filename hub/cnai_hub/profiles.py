@@ -125,7 +125,7 @@ def choose_for(choice: Choice, catalog: Catalog, groups: Collection[str]) -> Pro
         ("flavor", choice.flavor, shelf.flavors, catalog.flavors),
     ):
         if not items:
-            raise UsageError(f"no {what} is open to you; ask your administrator to put you into a group that has one")
+            raise UsageError(f"no {what} is open to you; ask your administrator to add you to a group that has one")
         for item in everything:
             if item.name == asked and item not in items:
                 allowed = ", ".join(each.name for each in items)

@@ -194,21 +194,21 @@ POD_DENIED = {
     "privileged": (_container(securityContext={"privileged": True}), "violates PodSecurity"),
     "host network": (_spec(hostNetwork=True), "violates PodSecurity"),
     "root": (_container(securityContext={"runAsUser": 0}), "violates PodSecurity"),
-    "system's priority": (_spec(priorityClassName="system-node-critical"), "priority classes of the system"),
-    "a node by name": (_spec(nodeName="cnai-node"), "goes around the scheduler"),
-    "any taint": (_spec(tolerations=[{"operator": "Exists"}]), "tolerations name their key"),
+    "system's priority": (_spec(priorityClassName="system-node-critical"), "may not use priority classes"),
+    "a node by name": (_spec(nodeName="cnai-node"), "bypasses the scheduler"),
+    "any taint": (_spec(tolerations=[{"operator": "Exists"}]), "tolerations must name a key"),
     "control plane": (
         _spec(tolerations=[{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]),
-        "tolerations name their key",
+        "tolerations must name a key",
     ),
-    "foreign image": (_container(image="evil.example/miner"), "images come from"),
+    "foreign image": (_container(image="evil.example/miner"), "images must come from"),
     "foreign init container": (
         lambda pod: pod["spec"].update(initContainers=[{**pod["spec"]["containers"][0], "name": "i", "image": "evil"}]),
-        "images come from",
+        "images must come from",
     ),
     "part of a GPU": (
         _container(resources={"limits": {"memory": "1Mi", "nvidia.com/mig-1g.10gb": "1"}}),
-        "containers may ask for cpu",
+        "containers may request only cpu",
     ),
     "GPUs unasked": (_container(env=[{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]), "may only be void"),
     "GPUs unasked, indirectly": (
@@ -280,7 +280,7 @@ DASK_DENIED = {
     "another's name": (_service(externalName="hub.cnai"), "must be of type ClusterIP"),
     "scheduler with a token": (_scheduler(automountServiceAccountToken=True), "automountServiceAccountToken"),
     "worker with a token": (_worker(automountServiceAccountToken=True), "automountServiceAccountToken"),
-    "another account": (_worker(serviceAccountName="notebook"), "no service account of their own"),
+    "another account": (_worker(serviceAccountName="notebook"), "must use the service account default"),
     "looks like a server": (
         lambda manifest: manifest["spec"]["worker"].update(metadata={"labels": {"component": "singleuser-server"}}),
         "may not set the labels component",
@@ -291,18 +291,18 @@ DASK_DENIED = {
     ),
     "foreign image": (
         lambda manifest: manifest["spec"]["worker"]["spec"]["containers"][0].update(image="evil.example/miner"),
-        "images come from",
+        "images must come from",
     ),
-    "system's priority": (_worker(priorityClassName="system-cluster-critical"), "priority classes of the system"),
-    "a node by name": (_scheduler(nodeName="cnai-node"), "goes around the scheduler"),
-    "GPUs of its image": (_without_env("scheduler"), "set NVIDIA_VISIBLE_DEVICES to void"),
-    "none and those of its image": (_without_env("worker", gpus="0"), "set NVIDIA_VISIBLE_DEVICES to void"),
+    "system's priority": (_worker(priorityClassName="system-cluster-critical"), "may not use priority classes"),
+    "a node by name": (_scheduler(nodeName="cnai-node"), "bypasses the scheduler"),
+    "GPUs of its image": (_without_env("scheduler"), "must set NVIDIA_VISIBLE_DEVICES to void"),
+    "none and those of its image": (_without_env("worker", gpus="0"), "must set NVIDIA_VISIBLE_DEVICES to void"),
     "more workers than pods": (
         lambda manifest: manifest["spec"]["worker"].update(replicas=64, spec=manifest["spec"]["scheduler"]["spec"]),
         "fewer than 64 workers",
     ),
-    "idle for a day": (_idle(86400), "idleTimeout may be 0 to 3600 seconds"),
-    "idle for less than nothing": (_idle(-1), "idleTimeout may be 0 to 3600 seconds"),
+    "idle for a day": (_idle(86400), "idleTimeout must be 0 to 3600 seconds"),
+    "idle for less than nothing": (_idle(-1), "idleTimeout must be 0 to 3600 seconds"),
 }
 
 
@@ -344,9 +344,9 @@ def test_the_hub_gives_only_its_two_roles_and_only_to_whom_they_are_meant_for(ho
         ("cnai-tenant", hub),
         ("cnai-tenant", ("ServiceAccount", "notebook", house.bob)),
     ):
-        with pytest.raises(Refused, match="the hub binds its own role to itself"):
+        with pytest.raises(Refused, match="the hub may bind only its own role to itself"):
             house.hub.create(_binding(role, *subject), house.ada, "--dry-run=server")
-    with pytest.raises(Refused, match="work in tenants' namespaces only"):
+    with pytest.raises(Refused, match="may work only in tenants' namespaces"):
         house.hub.create(_binding("cnai-hub-tenant", *hub), "kube-system", "--dry-run=server")
     house.hub.create(_binding("cnai-hub-tenant", *hub), house.ada, "--dry-run=server")
     house.hub.create(_binding("cnai-tenant", *own), house.ada, "--dry-run=server")
@@ -384,7 +384,7 @@ def test_the_hub_makes_only_labeled_restricted_namespaces(house):
         lambda namespace: namespace["metadata"]["labels"].pop("cnai.dev/tenant"),
         lambda namespace: namespace["metadata"]["labels"].update({"pod-security.kubernetes.io/enforce": "privileged"}),
     ):
-        with pytest.raises(Refused, match="the hub makes only namespaces cnai-"):
+        with pytest.raises(Refused, match="the hub may create only namespaces cnai-"):
             house.hub.create(_edited(good, change), None, "--dry-run=server")
 
 
@@ -401,7 +401,7 @@ def test_the_operator_stays_in_tenants_namespaces(house):
     deployment["spec"]["template"]["spec"]["restartPolicy"] = "Always"
     house.operator.create(deployment, house.ada, "--dry-run=server")
     for namespace in ("kube-system", "default", house.hub_namespace):
-        with pytest.raises(Refused, match="work in tenants' namespaces only"):
+        with pytest.raises(Refused, match="may work only in tenants' namespaces"):
             house.operator.create(deployment, namespace, "--dry-run=server")
     for words in (
         f"get secrets -n {house.ada}",

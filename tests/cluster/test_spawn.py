@@ -318,7 +318,8 @@ def test_a_namespace_of_somebody_else_is_refused_and_left_alone(house):
     house.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     (said,) = failure(house, house.zoe, flavor="cpu")
     assert said == (
-        f"namespace '{name}' was not made by cnai, so '{house.zoe}' can't have it; ask your administrator to remove it"
+        f"namespace '{name}' was not created by cnai, so '{house.zoe}' can't use it;"
+        " ask your administrator to delete it"
     )
     for kind in ("pods", "resourcequotas", "networkpolicies", "rolebindings", "persistentvolumeclaims"):
         assert house.cluster.get(kind, "-n", name)["items"] == []
@@ -430,7 +431,7 @@ def test_without_a_class_of_storage_the_administrator_is_asked(house, stopped):
     )
     try:
         said = failure(house, house.bob, flavor="cpu")
-        assert "the cluster has no default class of storage for home folders" in said[-1]
+        assert "the cluster has no default storage class for home folders" in said[-1]
         assert not pods_of(house, house.bob)
     finally:
         house.cluster.kubectl("delete", "pvc", "home", "-n", where, "--wait=true")

@@ -27,15 +27,15 @@ def members(file: IO[bytes], most_files: int, most_bytes: int) -> Iterator[tuple
             for count, member in enumerate(tar, 1):
                 most_bytes -= member.size
                 if count > most_files or most_bytes < 0:
-                    raise UsageError("there is more in it than an app may have")
+                    raise UsageError("the bundle holds more files or bytes than an app may have; include less")
                 content = tar.extractfile(member) if member.isreg() else None
                 if content is None:
-                    raise UsageError(f"{member.name!r} is no file")
+                    raise UsageError(f"{member.name!r} is not a regular file; an app can include only files")
                 yield inside(member.name), content.read()
     except (tarfile.TarError, EOFError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"this is not a bundle of files ({error})") from None
+        raise UsageError(f"the upload is not a bundle of files ({error})") from None
 
 
 def pack(file: IO[bytes], folder: Path, names: list[str]) -> None:

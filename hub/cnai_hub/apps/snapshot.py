@@ -115,7 +115,7 @@ def wanted(request: Request) -> Wanted:
     if PurePosixPath(name).name != name or not name.endswith(".ipynb"):
         raise UsageError(f"{name!r} is not a notebook's file name; it must end in .ipynb")
     if "" in request.share:
-        raise UsageError("share must be a list of names of users or groups; one of those given is empty")
+        raise UsageError("share must be a list of names of users or groups; one of the given names is empty")
     return Wanted(
         slug=slug,
         title=(" ".join(request.title.split()) or slug)[:LONGEST_TITLE],
@@ -146,10 +146,10 @@ def _check_runs(snapshot: Snapshot) -> None:
     for path in snapshot.runs:
         run, _, file = path.partition("/")
         if not _RUN.fullmatch(run) or file not in RUN_FILES:
-            raise UsageError(f"{path!r} is no file of a run that an app needs; those are {', '.join(RUN_FILES)}")
+            raise UsageError(f"{path!r} can't be included; the allowed files of a run are {', '.join(RUN_FILES)}")
     for run in snapshot.run_names:
         if missing := [file for file in RUN_FILES[:2] if f"{run}/{file}" not in snapshot.runs]:
-            raise UsageError(f"of run {run!r} {missing[0]} is missing")
+            raise UsageError(f"run {run!r} lacks {missing[0]}; publish the notebook again")
 
 
 def _check_size(what: str, files: dict[str, bytes], most: int, most_bytes: int) -> None:

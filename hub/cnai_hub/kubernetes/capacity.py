@@ -83,7 +83,7 @@ def note(flavor: Flavor, nodes: Iterable[Node]) -> str:
         return ""
     kind = [node for node in nodes if node.gpus and (not flavor.gpu_product or node.gpu_product == flavor.gpu_product)]
     if not kind:
-        return "no node with such GPUs now"
+        return "no node has such GPUs now"
     return f"{sum(node.free_gpus for node in kind)} of {sum(node.gpus for node in kind)} GPUs free now"
 
 

@@ -70,8 +70,8 @@ def rescued(home: Path, own: Path, why: str) -> dict[str, str]:
     if not link.is_symlink():
         link.symlink_to(home)
     (root / _NOTICE).write_text(
-        f"# Your home folder takes no more files\n\n{why}: `{home}`.\n\n"
-        "Notebooks can't be saved and runs can't write checkpoints until there is room again.\n\n"
+        f"# No more files can be written to your home folder\n\n{why}: `{home}`.\n\n"
+        "Notebooks can't be saved and runs can't write checkpoints until you free some space.\n\n"
         "1. Open the folder `home` on the left, or a terminal, and delete what you don't need;\n"
         "   `du -h -d 3 ~ | sort -h | tail -20` shows what is large. Old runs are in `home/cnai/runs`.\n"
         "2. Stop this server (File, Hub Control Panel) and start it again.\n\n"

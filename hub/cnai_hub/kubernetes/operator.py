@@ -80,7 +80,7 @@ def watch_schedulers(lost_seconds: float) -> None:
             found = None
         if (seconds := without_scheduler(found, meta["creationTimestamp"], time.time())) <= lost_seconds:
             return
-        logger.warning(f"{namespace}/{name} has had no scheduler for {seconds:.0f} s and is removed")
+        logger.warning(f"{namespace}/{name} has had no scheduler for {seconds:.0f} s; deleting it")
         cluster = await DaskCluster.get(name, namespace=namespace)
         await cluster.delete()
 
@@ -107,7 +107,7 @@ async def retire_workers(
         answer = await ask(scheduler_service_name, namespace, "retire_workers", {"n": n_workers})
         named = [worker for worker in answer.values() if isinstance(worker, dict)]
     except SchedulerRefused as refused:
-        logger.warning(f"{worker_group_name} ends its newest workers: {refused}")
+        logger.warning(f"{worker_group_name} stops its newest workers: {refused}")
         named = []
     busy = [worker.get("name") for worker in named if worker.get("busy") is True]
     free = [worker.get("name") for worker in named if worker.get("busy") is not True]
@@ -186,23 +186,26 @@ async def _read(response: Any) -> dict[str, object]:
             raise ValueError(f"answer longer than {_LONGEST_ANSWER} bytes")
     answer = json.loads(body)
     if not isinstance(answer, dict):
-        raise SchedulerRefused("its answer is no JSON object")
+        raise SchedulerRefused("its answer is not a JSON object")
     return answer
 
 
 def _number(value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SchedulerRefused("its answer is no number")
+        raise SchedulerRefused("its answer is not a number")
     return value
 
 
 def main() -> None:
     """Run until ended, for all namespaces or for those given."""
     parser = argparse.ArgumentParser(prog=f"python -m {OPERATOR}", description="The hardened Dask operator.")
-    parser.add_argument("--namespace", action="append", default=[], help="only this one; may be repeated")
-    parser.add_argument("--liveness", default="", help="where to answer probes, such as http://0.0.0.0:8080/healthz")
+    parser.add_argument("--namespace", action="append", default=[], help="watch only this one; may be repeated")
+    parser.add_argument("--liveness", default="", help="answer probes here, such as http://0.0.0.0:8080/healthz")
     parser.add_argument(
-        "--lost-seconds", type=float, default=LOST_SECONDS, help="how long a cluster may be without a ready scheduler"
+        "--lost-seconds",
+        type=float,
+        default=LOST_SECONDS,
+        help="delete a cluster that has had no ready scheduler for this long",
     )
     options = parser.parse_args()
     import kopf

@@ -24,7 +24,7 @@ class Stage:
 def stage(pod: Manifest | None, events: Sequence[Manifest]) -> Stage:
     """Return how far a pod is in percent, and what it does or waits for."""
     if pod is None:
-        return Stage(10, "Making room in your namespace")
+        return Stage(10, "Preparing your namespace")
     begun, why = _phase(pod, events), reasons.of_pod(pod, events)
     return replace(begun, sentence=f"{why[0].upper()}{why[1:]}") if why else begun
 
@@ -34,10 +34,10 @@ def _phase(pod: Manifest, events: Sequence[Manifest]) -> Stage:
     if status.get("phase") == "Running":
         return Stage(80, "The server is starting")
     if not (pod.get("spec") or {}).get("nodeName"):
-        return Stage(20, "Looking for a node with enough room")
+        return Stage(20, "Looking for a node with enough free resources")
     seen = {event.get("reason") for event in events}
     if "Started" in seen:
         return Stage(80, "The server is starting")
     if "Pulled" in seen:
-        return Stage(60, "The image is there; the container is being made")
-    return Stage(40, "A node was found; it fetches image and home folder")
+        return Stage(60, "The image has been pulled; creating the container")
+    return Stage(40, "The node is pulling the image and mounting the home folder")

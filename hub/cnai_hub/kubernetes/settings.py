@@ -94,7 +94,7 @@ def _with_references(tables: Any, references: Any) -> Any:
     names = [image.get("name") for image in images if isinstance(image, dict)]
     for name in references:
         if name not in names:
-            raise Mistake(("references", name), f"is no image of the catalog; images: {', '.join(map(str, names))}")
+            raise Mistake(("references", name), f"is not in the catalog; images: {', '.join(map(str, names))}")
     return {**tables, "image": [_with_reference(image, references) for image in images]}
 
 
@@ -109,7 +109,7 @@ def _check_references(shelf: Catalog, cluster: Any) -> None:
     for number, image in enumerate(shelf.images):
         path = ("catalog", "image", number, "reference")
         if not image.reference:
-            raise Mistake(path, f"is missing: what is pulled for {image.name!r}; `make images` writes it")
+            raise Mistake(path, f"is missing: what nodes pull for {image.name!r}; `make images` writes it")
         if isinstance(prefixes, list) and prefixes and not image.reference.startswith(tuple(map(str, prefixes))):
             allowed = " or ".join(map(str, prefixes))
             raise Mistake(path, f"must start with {allowed} (cluster.registries); given: {image.reference!r}")

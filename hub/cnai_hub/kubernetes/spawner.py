@@ -59,7 +59,7 @@ class NoPlace(NotStarted):
 class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
     """Starts a notebook server of a chosen image and flavor, or a published app, as a pod."""
 
-    settings = Instance(Settings, help="What the administrator says below `custom.cnai`.", config=True)
+    settings = Instance(Settings, help="The administrator's settings below `custom.cnai`.", config=True)
 
     # One for all spawners of the hub.
     _survey = Survey()
@@ -88,7 +88,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
             free = await self._survey.nodes(self._asked)
             notes = {flavor.name: capacity.note(flavor, free) for flavor in self._shelf.flavors}
         except Refused as refusal:
-            self.log.warning("Free GPUs are not shown: %s", refusal)
+            self.log.warning("the spawn page can't show free GPUs: %s", refusal)
             notes = {}
         return pages.options(profiles.offer(self._shelf, None, Choice.last(self.orm_spawner.user_options), notes))
 
@@ -185,7 +185,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
             if waited > self.settings.patience_seconds:
                 raise await self._no_place(str(reason))
             if time.monotonic() - begin > self.start_timeout - _BEFORE_TIMEOUT_SECONDS:
-                why = reason or "its pod says no reason"
+                why = reason or "its pod gives no reason"
                 sentence = f"the server did not start within {self.start_timeout} s: {why}"
                 raise NotStarted(sentence, reason="timeout", status_code=503)
 
@@ -236,7 +236,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         status: int | None = await super().poll()
         pod = self._pod()
         if status is None and pod and pods.is_overdue(pod, datetime.now(UTC)):
-            self.log.info("%s ran for the hours of its flavor and is stopped", self._log_name)
+            self.log.info("%s has run for its flavor's max_hours; stopping it", self._log_name)
             await self.stop()
             return 0
         if status is not None and pod and (pod.get("status") or {}).get("phase") == "Failed":

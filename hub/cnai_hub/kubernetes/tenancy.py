@@ -36,13 +36,13 @@ async def ensure(api: Api, user: str, groups: Collection[str], settings: Setting
 def why_without_volume(claim: Manifest | None) -> str:
     """Say why a home folder's claim can't get a volume; empty while it only takes its time."""
     if claim is None:
-        return "the home folder's claim is gone; start the server again"
+        return "the home folder's claim no longer exists; start the server again"
     spec = claim.get("spec") or {}
     # With a volume's name it is an administrator's own doing.
     if (claim.get("status") or {}).get("phase") == "Bound" or spec.get("storageClassName") or spec.get("volumeName"):
         return ""
     return (
-        "the cluster has no default class of storage for home folders;"
+        "the cluster has no default storage class for home folders;"
         " ask your administrator to set custom.cnai.home.storage_class"
     )
 
@@ -56,7 +56,7 @@ async def _claim(api: Api, namespace: Manifest, user: str) -> None:
     if why := tenants.refusal(found, user):
         raise Refused(why, _BAD_REQUEST)
     if found["metadata"].get("deletionTimestamp"):
-        raise Refused(f"namespace {found['metadata']['name']!r} is being removed; try again in a minute", _BAD_REQUEST)
+        raise Refused(f"namespace {found['metadata']['name']!r} is being deleted; try again in a minute", _BAD_REQUEST)
 
 
 async def _apply(api: Api, manifest: Manifest) -> None:

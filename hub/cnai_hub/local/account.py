@@ -19,7 +19,7 @@ def person_name() -> str:
     name = given.lower()
     if not _NAME.fullmatch(name):
         raise HubError(
-            f"{given!r} can't be a login name; choose one of letters, digits and . _ @ - with {environment.PERSON}"
+            f"{given!r} can't be a login name; set {environment.PERSON} to a name of letters, digits and . _ @ -"
         )
     return name
 

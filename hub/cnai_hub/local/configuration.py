@@ -42,7 +42,7 @@ def explain(error: CnaiError | OSError) -> str:
         return str(error)
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return (
-            f"{error.strerror} below {paths.home()}; make room there, or choose another folder with {environment.HOME}"
+            f"{error.strerror} below {paths.home()}; free space there, or choose another folder with {environment.HOME}"
         )
     return f"{error.strerror}: {error.filename}" if error.filename else str(error)
 
@@ -53,7 +53,8 @@ def state_dir() -> Path:
     # They mean something else in the address of a database (%, ?) and in JupyterHub's folder names ({, }).
     if wrong := sorted(set(str(folder)) & set("%?{}")):
         raise HubError(
-            f"{folder.parent} can't be cnai's folder, because of {' '.join(wrong)}; choose one with {environment.HOME}"
+            f"{folder.parent} can't be cnai's folder because its path contains {' '.join(wrong)};"
+            f" choose another one with {environment.HOME}"
         )
     return paths.private(folder)
 

@@ -38,7 +38,7 @@ def load(state: Path) -> Credentials:
     try:
         return Credentials.from_json(path.read_bytes())
     except Mistake:
-        raise HubError(f"{path} is damaged; delete it, and new passwords are made at the next start") from None
+        raise HubError(f"{path} is damaged; delete it, and the next start generates new passwords") from None
 
 
 def _fresh() -> Credentials:

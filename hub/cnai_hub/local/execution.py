@@ -75,9 +75,9 @@ async def _run_cell(socket: WebSocketClientConnection, cell: Notebook, outputs: 
         try:
             text = await asyncio.wait_for(socket.read_message(), CELL_SECONDS)
         except TimeoutError:
-            raise HubError(f"cell {_first_line(source)!r} said nothing for {CELL_SECONDS:g} s") from None
+            raise HubError(f"cell {_first_line(source)!r} sent no message for {CELL_SECONDS:g} s") from None
         if text is None:
-            raise HubError("the notebook's server went away while the notebook ran")
+            raise HubError("the notebook server closed the connection while the notebook was running")
         message = json.loads(text)
         kind, content = message["header"]["msg_type"], message["content"]
         if message["parent_header"].get("msg_id") != request["header"]["msg_id"]:

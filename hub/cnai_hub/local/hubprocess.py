@@ -79,7 +79,7 @@ def _answers(hub: subprocess.Popen[bytes], client: HubClient, log: Path) -> bool
 def _last_words(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     ours = [line.removeprefix("cnai: ") for line in lines if line.startswith("cnai: ")]
-    return ours[-1] if ours else f"the hub ended while it started; its log says why: {log}"
+    return ours[-1] if ours else f"the hub exited while it was starting; its log says why: {log}"
 
 
 def _stopping_engine() -> subprocess.Popen[bytes] | None:

@@ -11,7 +11,7 @@ from traitlets import Unicode
 
 from cnai_hub.local import links
 
-_USED = "This link was used already or is too old. Log in with your password, or make a new link: cnai-hub link"
+_USED = "This link has expired or has already been used. Log in with your password, or create a new link: cnai-hub link"
 
 
 class LocalAuthenticator(SharedPasswordAuthenticator):

@@ -72,7 +72,7 @@ def _holder(state: Path) -> Holder | None:
 def _taken(state: Path) -> str:
     known = _holder(state)
     where = f" at {known.url} (pid {known.pid})" if known else ""
-    return f"the workbench of {state.parent} runs already{where}; use it, or end it with Ctrl-C where it was started"
+    return f"the workbench of {state.parent} is already running{where}; use it, or press Ctrl-C where it was started"
 
 
 def marked(home: Path) -> list[psutil.Process]:

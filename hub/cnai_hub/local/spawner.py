@@ -113,7 +113,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
             status = await self.poll()
             if status is not None:
                 what = "the app" if self.is_app else "the server"
-                sentence = f"{what} ended while it started (exit code {status}); the hub's log says why"
+                sentence = f"{what} exited while it was starting (exit code {status}); the hub's log says why"
                 raise NotStarted(sentence, reason="exited", status_code=500)
             await asyncio.sleep(_LOOK_SECONDS)
         self._ends = time.time() + self._max_hours * 3600 if self._max_hours else None
@@ -139,7 +139,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
         if status is not None or not self._ends or time.time() < self._ends:
             return status
         self._ends = None  # stopping polls, too
-        self.log.info("%s ran for the hours of its flavor and is stopped", self._log_name)
+        self.log.info("%s has run for its flavor's max_hours; stopping it", self._log_name)
         await self.stop()
         return 0
 

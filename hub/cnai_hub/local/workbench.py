@@ -1,6 +1,6 @@
 """The workbench on one machine: `cnai-hub run` until Ctrl-C, `cnai-hub demo` once, `cnai-hub link` for another login.
 
-The first time, `run` does the product's main job once for real, so that whoever opens the links finds it done.
+The first `run` starts a server, trains in a notebook and publishes it, so that the printed links open finished work.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def run() -> int:
         _print_links(workbench, app=published)
         # Nobody need wait for it: its link shows that it starts.
         if published and (problem := firstrun.start_again(workbench.client, app)):
-            workbench.steps.say(f"The app does not start: {problem}")
+            workbench.steps.say(f"The app did not start: {problem}")
         workbench.hub.wait()
-        raise HubError(f"the hub ended; its log says why: {workbench.state / 'hub.log'}")
+        raise HubError(f"the hub exited; its log says why: {workbench.state / 'hub.log'}")
 
 
 def demo() -> int:
@@ -90,7 +90,7 @@ def link() -> int:
     state = state_dir()
     known = processes.running(state)
     if known is None:
-        raise HubError(f"no workbench of {paths.home()} runs; start it with `make run`")
+        raise HubError(f"no workbench is running for {paths.home()}; start it with `make run`")
     person = person_name()
     sys.stdout.write(known.url + links.mint(state, person, _opens(person)) + "\n")
     return 0
@@ -121,7 +121,7 @@ def _first_time(workbench: Workbench) -> None:
     try:
         firstrun.do(workbench.client, workbench.secrets, workbench.state, workbench.steps)
     except CnaiError as error:
-        workbench.steps.say(f"    {error}\n    The workbench runs all the same; the next start tries this again.")
+        workbench.steps.say(f"    {error}\n    The workbench is running anyway; the next start tries this again.")
 
 
 def _next_time(workbench: Workbench) -> None:
@@ -160,7 +160,7 @@ def _interrupted(*_: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; what can't be is one line on standard error and exit code 1."""
+    """Run a command; an error becomes one line on standard error and exit code 1."""
     parser = argparse.ArgumentParser(prog="cnai-hub", description=__doc__)
     commands = {"run": run, "demo": demo, "link": link}
     parser.add_argument("command", choices=commands, help="run until Ctrl-C | demo once | link for another login")

@@ -82,5 +82,5 @@ def refusal(found: Manifest, user: str) -> str:
     owner = (metadata.get("annotations") or {}).get(USER)
     if TENANT in (metadata.get("labels") or {}) and owner == user:
         return ""
-    whose = f"belongs to {owner!r}" if owner else "was not made by cnai"
-    return f"namespace {metadata['name']!r} {whose}, so {user!r} can't have it; ask your administrator to remove it"
+    whose = f"belongs to {owner!r}" if owner else "was not created by cnai"
+    return f"namespace {metadata['name']!r} {whose}, so {user!r} can't use it; ask your administrator to delete it"

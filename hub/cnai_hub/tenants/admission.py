@@ -56,7 +56,7 @@ def pod_rules(cluster: Cluster) -> list[Rule]:
     rules = [
         (
             _containers(f"!has(c.resources) || (({known.format('limits')}) && ({known.format('requests')}))"),
-            f"containers may ask for {', '.join(_RESOURCES)} only",
+            f"containers may request only {', '.join(_RESOURCES)}",
         ),
         (
             # The NVIDIA runtime may obey this variable even where no GPU was asked for.
@@ -68,18 +68,18 @@ def pod_rules(cluster: Cluster) -> list[Rule]:
         ),
         (
             "!has(s.priorityClassName) || !s.priorityClassName.startsWith('system-')",
-            "priority classes of the system are not for tenants",
+            "tenants may not use priority classes of the system",
         ),
-        ("!has(s.nodeName) || s.nodeName == ''", "nodeName goes around the scheduler; use nodeSelector"),
+        ("!has(s.nodeName) || s.nodeName == ''", "nodeName bypasses the scheduler; use nodeSelector"),
         (
             "!has(s.tolerations) || s.tolerations.all(t, has(t.key) && t.key != ''"
             " && !t.key.startsWith('node-role.kubernetes.io/'))",
-            "tolerations name their key, which is not a node's role",
+            "tolerations must name a key, and it may not be a node's role",
         ),
     ]
     if cluster.registries:
         prefixes = " || ".join(f"c.image.startsWith({prefix!r})" for prefix in cluster.registries)
-        rules.append((_containers(prefixes), f"images come from {' or '.join(cluster.registries)}"))
+        rules.append((_containers(prefixes), f"images must come from {' or '.join(cluster.registries)}"))
     return rules
 
 
@@ -106,21 +106,21 @@ def _dask_rules(cluster: Cluster) -> list[Rule]:
         (
             f"{pods}.all(s, (!has(s.serviceAccountName) || s.serviceAccountName == 'default')"
             " && (!has(s.serviceAccount) || s.serviceAccount == 'default'))",
-            "pods of Dask clusters have no service account of their own",
+            "pods of Dask clusters must use the service account default",
         ),
         (
             f"!has(object.spec.idleTimeout) || (object.spec.idleTimeout >= 0"
             f" && object.spec.idleTimeout <= {_LONGEST_IDLE_SECONDS})",
-            f"idleTimeout may be 0 to {_LONGEST_IDLE_SECONDS} seconds",
+            f"idleTimeout must be 0 to {_LONGEST_IDLE_SECONDS} seconds",
         ),
         (
             # Images with CUDA set it to `all`; servers are the hub's, which sets it.
             f"{pods}.all(s, {_containers(without_gpus)})",
-            f"containers of Dask clusters without the limit {GPU} set NVIDIA_VISIBLE_DEVICES to void",
+            f"containers of Dask clusters without the limit {GPU} must set NVIDIA_VISIBLE_DEVICES to void",
         ),
         (
             f"!has(object.spec.worker.replicas) || object.spec.worker.replicas < {cluster.pods}",
-            f"Dask clusters have fewer than {cluster.pods} workers",
+            f"Dask clusters must have fewer than {cluster.pods} workers",
         ),
         (
             # They decide which network policies hold, and which pods the hub takes for servers.
@@ -143,14 +143,14 @@ def _fence(cluster: Cluster) -> list[Manifest]:
             f" && {TENANT!r} in variables.labels && {USER!r} in variables.annotations"
             " && 'pod-security.kubernetes.io/enforce' in variables.labels"
             " && variables.labels['pod-security.kubernetes.io/enforce'] == 'restricted')",
-            f"the hub makes only namespaces {PREFIX}… that are labeled {TENANT} and restricted",
+            f"the hub may create only namespaces {PREFIX}… that are labeled {TENANT} and restricted",
         ),
         (
             f"{resource} == 'namespaces' || request.namespace == ''"
             f" || (request.namespace == {cluster.hub_namespace!r} && request.userInfo.username == {hub!r})"
             f" || (namespaceObject != null && has(namespaceObject.metadata.labels)"
             f" && {TENANT!r} in namespaceObject.metadata.labels)",
-            "hub and operator work in tenants' namespaces only",
+            "the hub and the operator may work only in tenants' namespaces",
         ),
         (
             f"{resource} != 'rolebindings' || object == null || (has(object.subjects)"
@@ -158,7 +158,7 @@ def _fence(cluster: Cluster) -> list[Manifest]:
             f" && s.name == {cluster.hub_account!r} && s.namespace == {cluster.hub_namespace!r})"
             f" : object.roleRef.name == {TENANT_ROLE!r} && object.subjects.all(s, s.kind == 'ServiceAccount'"
             " && s.namespace == request.namespace))",
-            "the hub binds its own role to itself, and a tenant's to accounts of the tenant",
+            "the hub may bind only its own role to itself, and a tenant's role to accounts of the tenant",
         ),
     ]
     groups = ["", "apps", DASK_GROUP, "networking.k8s.io", "rbac.authorization.k8s.io"]

@@ -208,7 +208,7 @@ def test_a_link_logs_the_person_in_once(hub):
     stranger = hub.visitor()
     page = stranger.get(path)
     assert page.status_code == 403
-    assert "This link was used already or is too old" in page.text
+    assert "This link has expired or has already been used" in page.text
     assert stranger.get("/hub/home").url.path == "/hub/login"
 
 

@@ -124,14 +124,15 @@ def test_the_first_run_is_done_once_and_everything_ends_with_ctrl_c(terminal):
 
     second = terminal.type("run")
     assert second.returncode == 1
-    assert second.stderr.startswith(f"cnai: the workbench of {terminal.home} runs already at http://127.0.0.1:")
+    assert second.stderr.startswith(f"cnai: the workbench of {terminal.home} is already running at http://127.0.0.1:")
     assert len(second.stderr.splitlines()) == 1
     assert_opens(terminal.type("link").stdout.strip(), "/user/ada/lab/tree/01-first-run.ipynb")
 
     assert terminal.send(signal.SIGINT) == 0
     assert processes.marked(terminal.home) == []
     assert (
-        terminal.type("link").stderr.strip() == f"cnai: no workbench of {terminal.home} runs; start it with `make run`"
+        terminal.type("link").stderr.strip()
+        == f"cnai: no workbench is running for {terminal.home}; start it with `make run`"
     )
 
     said = terminal.run()
@@ -207,7 +208,7 @@ def test_a_full_disk_is_one_line(terminal):
     ended = terminal.type("run", preexec_fn=nothing_more)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.endswith(f"below {terminal.home}; make room there, or choose another folder with CNAI_HOME")
+    assert line.endswith(f"below {terminal.home}; free space there, or choose another folder with CNAI_HOME")
 
 
 @pytest.mark.parametrize("words", [(), ("fly",)])

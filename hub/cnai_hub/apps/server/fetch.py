@@ -17,6 +17,7 @@ import httpx
 
 from cnai import environment, paths
 from cnai.errors import CnaiError, HubError
+from cnai.publication import SERVER_PREFIX
 from cnai_hub.apps import bundle, snapshot
 from cnai_hub.apps.releases import Store, read_app, slug_of
 
@@ -30,7 +31,7 @@ def fetch(url: str, token: str, owner: str, server_name: str) -> Path:
     """Write the current release to this home's folder of apps and return the app's folder; HubError says why not."""
     slug = slug_of(server_name)
     if slug is None:
-        raise HubError(f"{server_name!r} is no app's server")
+        raise HubError(f"{server_name!r} is not an app's server; the name of one starts with {SERVER_PREFIX!r}")
     folder = Store(paths.home() / "apps").folder(owner, slug)
     with tempfile.TemporaryFile() as body:
         _download(f"{url}services/apps/api/releases/{slug}", token, body)

@@ -25,7 +25,7 @@ _PATIENCE_SECONDS = LEFT_SECONDS + 1
 class ViewerKernels(AsyncMappingKernelManager):
     """Kernel manager that remembers whose kernel is whose and keeps their number within bounds."""
 
-    most_pages = Integer(MOST_PAGES, config=True, help="Open pages, and so kernels, of all viewers together")
+    most_pages = Integer(MOST_PAGES, config=True, help="Limit of open pages, and thus kernels, of all viewers together")
 
     @cached_property
     def room(self) -> Room:

@@ -62,11 +62,11 @@ class Room:
         """Say why a viewer can't have another page now; empty when they can."""
         if self._has_all(viewer):
             return (
-                f"{self.most_of_one} pages of this app are open in your account, which is the most;"
-                " close one of them, or try again in a while."
+                f"Your account has {self.most_of_one} pages of this app open, which is the limit;"
+                " close one of them, or try again later."
             )
         if len(self._pages) >= self.most:
-            return f"All {self.most} pages of this app are in use; try again in a while."
+            return f"All {self.most} pages of this app are in use; try again later."
         return ""
 
     def enter(self, viewer: str, request: object) -> str:

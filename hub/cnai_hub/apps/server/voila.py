@@ -176,7 +176,7 @@ def main() -> None:
     except HubError as error:
         sys.exit(str(error))
     if app is None or release is None:
-        sys.exit(f"{folder} holds no release; publish the notebook again")
+        sys.exit(f"{folder} has no release; publish the notebook again")
     # Out of the environment first: Voila copies it into every kernel.
     token = os.environ.pop("JUPYTERHUB_API_TOKEN")
     os.environ.pop("JPY_API_TOKEN", None)

@@ -71,7 +71,7 @@ class Api(HubAuthenticated, RequestHandler):
         except UserNotAllowed:
             self.current_user = None
         if self.current_user is None:
-            raise HTTPError(403, "this needs a token that may call the apps service")
+            raise HTTPError(403, "this request needs a token that may call the apps service")
 
     async def me(self) -> str:
         """Return the user whom the token speaks for."""
@@ -85,7 +85,7 @@ class Api(HubAuthenticated, RequestHandler):
         """Return the user whom the token speaks for, who must be one that may publish."""
         me, creators = await self.me(), environment.APPS_CREATORS.get()
         if creators not in (await self.publisher.groups_of(me)):
-            raise HTTPError(403, f"{me} may open apps, but not publish; only members of {creators!r} may")
+            raise HTTPError(403, f"{me} may open apps but not publish them; only members of the group {creators!r} may")
         return me
 
     async def model(self, app: App) -> AppModel:
@@ -213,7 +213,7 @@ class Apps(Api):
         except CnaiError as error:
             facts.put_nowait(Refusal(error=str(error), usage=isinstance(error, UsageError)))
         except OSError as error:  # a full disk, most likely
-            facts.put_nowait(Refusal(error=f"the release could not be written, the old one stays: {error}"))
+            facts.put_nowait(Refusal(error=f"the new release could not be written, so the old one stays: {error}"))
         except Exception:
             log.exception("publishing %s/%s", author, wanted.slug)
             facts.put_nowait(Refusal(error="the apps service failed; the hub's log says why"))
@@ -242,7 +242,7 @@ class CurrentRelease(Api):
         own = f"access:servers!server={owner}/{app.server_name}" if app else ""
         # Who the token speaks for is not enough: other servers of the same author have tokens, too.
         if app is None or self.current_user.kind != "user" or own not in self.current_user.scopes:
-            raise HTTPError(403, "this needs the token of the app's own server")
+            raise HTTPError(403, "this request needs the token of the app's own server")
         folder = self.publisher.store.folder(owner, slug)
         self.set_header("Content-Type", "application/x-tar")
         with tempfile.TemporaryFile(dir=self.publisher.store.incoming()) as body:

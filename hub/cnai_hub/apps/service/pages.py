@@ -190,6 +190,6 @@ class Unpublish(Page):
         """Remove my app."""
         app = self.app_or_404(owner, slug)
         if app.owner != self.me:
-            raise HTTPError(403, reason="Only its author may unpublish an app")
+            raise HTTPError(403, reason="Only the author of an app may unpublish it")
         await self.publisher.unpublish(owner, slug)
         self.set_status(204)

@@ -152,7 +152,7 @@ class Publisher:
                 people |= members
             elif not missing_is_fine:
                 raise UsageError(
-                    f"nobody here is named {name!r}, and no group; share with names that people log in with"
+                    f"no user or group is named {name!r}; share with groups, or with the names that people log in with"
                 )
         return people
 

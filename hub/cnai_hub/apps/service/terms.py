@@ -33,9 +33,9 @@ class Terms:
         if not self.in_pods:
             return
         if not wanted.image or not wanted.reference:
-            raise UsageError("an app runs the image of the server it is published from; publish from a notebook server")
+            raise UsageError("an app runs the image of the server that publishes it; publish from a notebook server")
         if offer.image(wanted.image).reference != wanted.reference:
             raise UsageError(
-                f"this server runs {wanted.reference}, which is not image {wanted.image!r} of the catalog any more; "
-                "stop it, start it again and publish from there"
+                f"this server runs {wanted.reference}, which is not image {wanted.image!r} of the catalog; "
+                "stop the server, start it again and publish from there"
             )

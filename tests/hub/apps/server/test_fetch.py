@@ -87,7 +87,7 @@ def test_who_may_open_an_app_may_not_have_its_release(hub, app, guest):
 
 @pytest.mark.parametrize("server", ["", "lab", "app-", "app-No Good"])
 def test_a_server_that_is_no_app_fetches_nothing(server):
-    with pytest.raises(HubError, match="is no app's server"):
+    with pytest.raises(HubError, match="is not an app's server"):
         fetch.fetch("http://127.0.0.1:9/", "x", PERSON, server)
 
 

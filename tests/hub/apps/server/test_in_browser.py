@@ -101,7 +101,7 @@ def test_a_stopped_app_starts_and_opens(hub, app, browser, api):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [(GUEST, r"start\. Ask its author\.$"), (PERSON, r"start: .*ended while it started")]
+    ("name", "told"), [(GUEST, r"start\. Ask its author\.$"), (PERSON, r"start: .*exited while it was starting")]
 )
 def test_an_app_that_does_not_start_says_so(hub, terminal, browser, api, tmp_path, name, told):
     from cnai.publish import apps

@@ -44,7 +44,7 @@ def test_pages_that_are_being_sent_count(room):
     for _ in range(6):
         assert room.refusal("ada") == ""
         room.enter("ada", object())
-    assert room.refusal("ada").startswith("6 pages of this app are open in your account")
+    assert room.refusal("ada").startswith("Your account has 6 pages of this app open")
     assert room.refusal("eve") == ""
     assert room.longest_left("ada") is None
 
@@ -52,7 +52,7 @@ def test_pages_that_are_being_sent_count(room):
 def test_a_page_in_use_never_ends(room, clock):
     pages = [shown(room, viewer) for viewer in "aaaaaabb"]
     clock.now += 1e6
-    assert room.refusal("c") == "All 8 pages of this app are in use; try again in a while."
+    assert room.refusal("c") == "All 8 pages of this app are in use; try again later."
     assert room.longest_left("c") is None
     # A second tab of the same page, or a browser that came back before its lost connection was noticed.
     room.connected(pages[0])

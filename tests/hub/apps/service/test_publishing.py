@@ -222,7 +222,7 @@ def test_a_notebook_server_may_publish_with_its_own_token(hub, api, folder, gues
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [
-        ({"share": ["gust"]}, "nobody here is named 'gust', and no group"),
+        ({"share": ["gust"]}, "no user or group is named 'gust'"),
         ({"slug": "No Good"}, "lowercase letters"),
         ({"include": ["missing"]}, "missing does not exist in"),
         ({"include": ["/etc/hostname"]}, "is not inside"),
@@ -247,7 +247,7 @@ def test_a_disk_that_takes_nothing_is_told_and_the_old_release_stays(hub, folder
     releases = store.folder(PERSON, "full") / "releases"
     releases.rename(releases.with_name("away"))
     releases.write_text("a file where a folder should be")  # stands in for a full disk, also for root
-    with pytest.raises(HubError, match="could not be written, the old one stays"):
+    with pytest.raises(HubError, match="could not be written, so the old one stays"):
         apps.publish(write(folder, "full.ipynb", "2"))
     releases.unlink()
     releases.with_name("away").rename(releases)
