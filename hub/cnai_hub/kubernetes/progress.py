@@ -1,4 +1,4 @@
-"""Progress: how far a server's pod is, as a number and a sentence. Pure functions of the pod and its events."""
+"""Progress of a server's pod, as a percentage and a sentence. Pure functions of the pod and its events."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of a start: percent, and a sentence about what the pod does or waits for."""
+    """A stage of a server's start; the sentence describes what the pod does or waits for."""
 
     percent: int
     sentence: str
 
 
 def stage(pod: Manifest | None, events: Sequence[Manifest]) -> Stage:
-    """Return how far a pod is in percent, and what it does or waits for."""
+    """Return the stage of a pod's start, with the reason if the pod is waiting."""
     if pod is None:
         return Stage(10, "Preparing your namespace")
     begun, why = _phase(pod, events), reasons.of_pod(pod, events)

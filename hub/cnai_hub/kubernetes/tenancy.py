@@ -1,4 +1,4 @@
-"""A user's namespace, made or brought up to date by the hub as itself, before each of their servers starts."""
+"""A user's namespace: before each start of their servers, the hub creates or updates it with its own rights."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from cnai_hub.kubernetes.settings import Settings
 
 _RIGHTS_SECONDS = 20.0
-"""How long the API server may take to see a role binding."""
+"""How long the API server may take to apply a new role binding."""
 
 _FORBIDDEN, _BAD_REQUEST = 403, 400
 
 
 async def ensure(api: Api, user: str, groups: Collection[str], settings: Settings) -> None:
-    """Make the namespace of a user what their groups and the settings say.
+    """Create or update the namespace of a user, for their groups and the settings.
 
-    One that exists and isn't theirs is refused before anything is made.
+    If a namespace of that name belongs to somebody else, raise Refused and create nothing.
     """
     namespace, binding, *inside = tenants.manifests(user, groups, settings.catalog, settings.cluster)
     await _claim(api, namespace, user)
@@ -34,11 +34,11 @@ async def ensure(api: Api, user: str, groups: Collection[str], settings: Setting
 
 
 def why_without_volume(claim: Manifest | None) -> str:
-    """Say why a home folder's claim can't get a volume; empty while it only takes its time."""
+    """Return why a home folder's claim can't get a volume; empty if it has one or may still get one."""
     if claim is None:
         return "the home folder's claim no longer exists; start the server again"
     spec = claim.get("spec") or {}
-    # With a volume's name it is an administrator's own doing.
+    # An administrator has set up a claim that names a volume.
     if (claim.get("status") or {}).get("phase") == "Bound" or spec.get("storageClassName") or spec.get("volumeName"):
         return ""
     return (
@@ -65,7 +65,7 @@ async def _apply(api: Api, manifest: Manifest) -> None:
         try:
             return await api.apply(manifest)
         except Refused as refused:
-            # The hub's own role inside was bound a moment ago.
+            # The hub's own role was bound in this namespace only a moment ago.
             if refused.status != _FORBIDDEN or time.monotonic() > deadline:
                 raise
         await asyncio.sleep(0.1)
