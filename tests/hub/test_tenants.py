@@ -1,4 +1,4 @@
-"""What is made for a tenant, compared whole; and the laws of names and of what the operator ends."""
+"""The manifests of a tenant, compared whole; the laws of names, and of the workers that the operator stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an author sends: checked, cleaned, written."""
+"""An author's upload is checked, cleaned, and written to disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUN = {"fit-1/spec.json": "{}", "fit-1/record.json": "{}", "fit-1/result": "x"}
 
 
 def bundle(**members):
-    """Return a tar of these members, given by path."""
+    """Return a tar archive of these members, given by path."""
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w") as tar:
         for name, content in members.items():

@@ -1,4 +1,4 @@
-"""What is free on nodes, and what a person reads about it."""
+"""Free resources of nodes, and the messages about them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_what_people_read(flavor, nodes, note, shortage):
     [
         (FOUR, free(2), TWO),
         (FOUR, free(1), ONE),
-        (FOUR, free(0), CPU),  # T4s are not there
+        (FOUR, free(0), CPU),  # there are no T4s
         (FOUR, (), None),
         (CPU, free(8), None),  # nothing is smaller
         (TWO, free(1, 1), ONE),

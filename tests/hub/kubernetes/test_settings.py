@@ -1,4 +1,4 @@
-"""What an administrator may say below `custom.cnai`, and how mistakes are named."""
+"""The administrator's settings below `custom.cnai`, and the messages about mistakes in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration that `jupyterhub_config.py` gets, and what refuses to be configured."""
+"""The configuration of `jupyterhub_config.py`, and the values that `configure` refuses."""
 
 from __future__ import annotations
 

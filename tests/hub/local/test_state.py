@@ -1,4 +1,4 @@
-"""What the hub keeps on disk: secrets, ports, one-time links, seeded notebooks."""
+"""The hub's state on disk: secrets, ports, one-time links, seeded notebooks."""
 
 from __future__ import annotations
 

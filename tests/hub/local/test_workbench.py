@@ -55,7 +55,7 @@ def notebook(path: Path, *sources: str) -> None:
 
 
 class Terminal:
-    """A terminal in which somebody starts the workbench of `home`."""
+    """A terminal in which a user starts the workbench of `home`."""
 
     def __init__(self, home: Path, port: int | None = None) -> None:
         self.home, self.port = home, port or free_port()
@@ -68,7 +68,7 @@ class Terminal:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, **more)
 
     def run(self) -> str:
-        """Start the workbench and return what it said by the time it was ready."""
+        """Start the workbench, and return its output up to the moment it is ready."""
         command = [sys.executable, "-m", "cnai_hub.local.workbench", "run"]
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -140,7 +140,7 @@ def test_the_first_run_is_done_once_and_everything_ends_with_ctrl_c(terminal):
     link = re.findall(rf"http://127\.0\.0\.1:{terminal.port}/hub/\S+", said)[0]
     assert_opens(link, "/user/ada/lab/tree/01-first-run.ipynb")
 
-    # When everything that leads is killed, the notebook server goes on, and the next start takes it over.
+    # If launcher and hub are killed, the notebook server keeps running, and the next start takes it over.
     hub = int((terminal.home / "hub" / "hub.pid").read_text())
     os.kill(hub, signal.SIGSTOP)
     assert terminal.send(signal.SIGKILL) == -signal.SIGKILL
@@ -149,7 +149,7 @@ def test_the_first_run_is_done_once_and_everything_ends_with_ctrl_c(terminal):
     terminal.run()
     assert servers(terminal.home) == [server]
 
-    # A launcher that is killed takes the hub along.
+    # If the launcher is killed, the hub stops, too.
     assert terminal.send(signal.SIGKILL) == -signal.SIGKILL
     until(lambda: not processes.marked(terminal.home), "everything has ended", 120)
 

@@ -1,4 +1,4 @@
-"""The apps service reads the hub's answers as records: what it needs of them, and nothing that is otherwise."""
+"""The apps service reads the hub's answers strictly as records, and ignores fields that it doesn't need."""
 
 from __future__ import annotations
 

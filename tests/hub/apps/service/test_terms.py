@@ -1,4 +1,4 @@
-"""What an app may run on: no more than its author may start, and no image of their own."""
+"""An app may use only images and flavors that its author may start, and no image of the author's own."""
 
 from __future__ import annotations
 
