@@ -1,4 +1,4 @@
-"""Tenants attacked on the real API server: what is denied, each with the same thing allowed where it should be."""
+"""Attacks by tenants on the real API server: each is denied, and the same action succeeds where it is allowed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORBIDDEN = "Forbidden|forbidden"
 
 @pytest.fixture(scope="module")
 def house(cluster, tmp_path_factory):
-    """Two tenants, `ada` who may have GPUs and `bob` who may not, and everybody's accounts."""
+    """Two tenants, `ada` with GPUs and `bob` without, and all accounts."""
     folder = tmp_path_factory.mktemp("accounts")
     with tenancy.installed(cluster, folder, machines=2, api_servers=("192.0.2.1/32",)) as installation:
         ada, bob, eve = (f"{name}-{installation.suffix}" for name in ("ada", "bob", "eve"))
@@ -40,7 +40,7 @@ def house(cluster, tmp_path_factory):
             cluster.create(secret, of_bob)
             notebook = tenancy.account(cluster, folder, of_ada, "notebook")
             until(lambda: notebook.kubectl("get", "daskclusters", "-n", of_ada))
-            # Policies are in force a moment after they were applied.
+            # Policies take effect a moment after they are applied.
             evil = pod("evil", "evil.example/miner", SLEEP)
             until(lambda: _is_refused(hub, evil, of_ada))
             yield SimpleNamespace(
@@ -93,7 +93,7 @@ def test_groups_that_change_change_the_quota(house):
         assert gpus() == expected
 
 
-# What a notebook's token is refused. {ada} is its own namespace.
+# Requests that are refused with a notebook's token. {ada} is its own namespace.
 NOTEBOOK_DENIED = [
     "get secret key -n {bob}",
     "get secrets -n {bob}",
@@ -132,7 +132,7 @@ def test_a_notebook_may_not(house, words):
     words = _filled(house, words)
     with pytest.raises(Refused, match=FORBIDDEN):
         house.notebook.kubectl(*words)
-    # The words are not what is wrong: the administrator may.
+    # Control: the same command is valid, because the administrator may run it.
     changes = words[0] in ("create", "label", "delete") and words[1] != "token"
     house.admin.kubectl(*words, *(["--dry-run=server"] if changes else []))
 
@@ -234,7 +234,7 @@ POD_DENIED = {
 def test_a_pod_is_refused(house, attack):
     change, sentence = POD_DENIED[attack]
     plain = pod(f"p{secrets.token_hex(3)}", house.image, SLEEP)
-    # By the hub, who may make pods there; a tenant can't even ask.
+    # The hub sends the requests, because it may create pods there; a tenant has no right to.
     with pytest.raises(Refused, match=sentence):
         house.hub.create(_edited(plain, change), house.ada, "--dry-run=server")
     house.hub.create(plain, house.ada, "--dry-run=server")
@@ -440,7 +440,7 @@ def test_a_dask_cluster_starts_scales_and_ends_with_the_least_rights(house, runn
     scale = ("scale", "daskworkergroup/good-default", "-n", house.ada)
     house.notebook.kubectl(*scale, "--replicas=3")
     until(lambda: len(_workers(house, house.ada, "good")) == 3)
-    # Its scheduler answers nothing, so the newest end.
+    # The scheduler doesn't answer, so the operator stops the newest workers.
     before = _workers(house, house.ada, "good")
     house.notebook.kubectl(*scale, "--replicas=1")
     until(lambda: len(_workers(house, house.ada, "good")) == 1)
@@ -483,7 +483,7 @@ def test_scaling_up_makes_no_more_deployments_than_the_quota(house, running_oper
     deployments = "count/deployments.apps"
     quota = ("resourcequota", "tenant", "-n", house.ada)
     assert house.admin.get(*quota)["spec"]["hard"][deployments] == "64"
-    # With its scheduler there are two; a third is allowed, and no fourth.
+    # The scheduler and a worker are two deployments; the quota allows a third, but no fourth.
     most = json.dumps({"spec": {"hard": {deployments: "3"}}})
     house.admin.kubectl("patch", *quota, "--type=merge", "-p", most)
     until(lambda: house.admin.get(*quota)["status"]["hard"][deployments] == "3")
@@ -511,7 +511,7 @@ def test_a_tenant_is_removed_with_a_dask_cluster_that_runs(house, running_operat
 
 
 class _Rogue(ThreadingHTTPServer):
-    """A scheduler that answers with what it is given, and remembers what it was asked."""
+    """A scheduler that gives prepared answers, and records the requests."""
 
     def __init__(self):
         self.asked: list[str] = []
@@ -542,7 +542,7 @@ class _Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def rogue(own_cluster, house, running_operator):
-    """A tenant's scheduler as a process of this machine, behind the Service that the operator makes."""
+    """A tenant's scheduler as a process of this machine, behind the Service that the operator creates."""
     server = _Rogue()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
@@ -572,7 +572,7 @@ def rogue(own_cluster, house, running_operator):
 
 
 def _is_reached(url):
-    """Whether kube-proxy knows the way already."""
+    """Tell whether kube-proxy already has the route."""
     try:
         httpx.get(url, timeout=5, trust_env=False)
     except httpx.HTTPError:
@@ -604,24 +604,24 @@ def test_a_rogue_scheduler_can_not_use_the_operator(house, rogue):
     }
     victim["spec"]["template"]["spec"]["restartPolicy"] = "Always"
     house.admin.create(victim, house.bob)
-    # The path of another tenant's object in place of a worker's name.
+    # The scheduler answers with the path of another tenant's object instead of a worker's name.
     path = f"../../../namespaces/{house.bob}/deployments/victim"
     rogue.answer = (200, {}, {"tcp://a": {"name": path}, "tcp://b": {"name": "rogue-scheduler"}})
     _scale(house, 2)
     assert rogue.asked == ["/api/v1/retire_workers"]
     assert [each["metadata"]["name"] for each in house.admin.get("deployments", "-n", house.bob)["items"]] == ["victim"]
     house.admin.kubectl("get", "deployment", "rogue-scheduler", "-n", house.ada)
-    # Somewhere else to ask, from where the operator stands.
+    # The scheduler redirects the operator to another address.
     rogue.answer = (307, {"Location": f"http://127.0.0.1:{rogue.server_address[1]}/stolen"}, {})
     _scale(house, 1)
     assert rogue.asked == ["/api/v1/retire_workers"] * 2
-    # No answer: nothing but the JSON API is tried; Dask's RPC would be another connection, to the same process here.
+    # Without an answer, the operator tries only the JSON API; Dask's RPC would be another connection to this process.
     _scale(house, 2)
     rogue.answer = (404, {}, {})
     _scale(house, 1)
     assert rogue.asked == ["/api/v1/retire_workers"] * 3
     assert rogue.connections == 3
-    # An honest answer is followed: the operator did ask this scheduler, and would have done its bidding.
+    # Control: the operator follows a valid answer, so it really asks this scheduler.
     _scale(house, 3)
     (first, *_) = _workers(house, house.ada, "rogue")
     rogue.answer = (200, {}, {"tcp://a": {"name": first}})
