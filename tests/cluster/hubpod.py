@@ -1,6 +1,6 @@
 """The hub on a real cluster, installed from helm-values.yaml as an administrator would, and removed again.
 
-Several can stand side by side: each has a namespace, names of people, and cluster-wide bindings of its own.
+Several hubs can run at the same time: each has a namespace, users, and cluster-wide bindings of its own.
 """
 
 from __future__ import annotations
@@ -249,9 +249,9 @@ def shipped(*overlays: str) -> dict[str, Any]:
 def installed(
     cluster: Cluster, images: Mapping[str, str], *overlays: dict[str, Any], namespace: str = ""
 ) -> Iterator[HubPod]:
-    """Install a hub as an administrator does: roles and fences once, then the release; remove all of it afterwards.
+    """Install a hub as an administrator does: roles and policies once, then the release; remove everything afterwards.
 
-    `images` has references by the folders of their Dockerfiles.
+    `images` maps folders of Dockerfiles to references.
     """
     suffix = secrets.token_hex(3)
     namespace = namespace or f"cnai-hub-{suffix}"

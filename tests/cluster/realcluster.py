@@ -63,7 +63,7 @@ class Cluster:
     def get(self, *words: str) -> dict[str, Any]:
         """Return objects from the API server.
 
-        What is waited for is looked at again and again: kubectl, a process each time, would take half a core for that.
+        It uses HTTP directly if possible, because tests poll: a kubectl process per call would take half a core.
         """
         client, (kinds, *options) = _client(self), words
         paths = [_path(kind, *options) for kind in kinds.split(",")]

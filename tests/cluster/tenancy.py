@@ -53,10 +53,10 @@ def account(cluster: Cluster, folder: Path, namespace: str, name: str) -> Accoun
 
 @contextmanager
 def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> Iterator[None]:
-    """Apply what `python -m cnai_hub.tenants` prints, and remove it; others may do the same beside us.
+    """Apply the output of `python -m cnai_hub.tenants`, and remove it afterwards; others may do so at the same time.
 
-    Cluster-wide names get the suffix where nobody relies on them. What must have a fixed name (cluster roles, resource
-    definitions) is left for others; `leave` removes it.
+    Cluster-wide objects get the suffix unless their names must be fixed. Those with fixed names (cluster roles,
+    resource definitions) are left for other installations; `leave` removes them.
     """
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     metadata = {"name": settings.hub_namespace, "labels": labels}

@@ -1,6 +1,6 @@
 """Allowed connections under the policies of tenants: cyclonus, an independent program, evaluates them; nothing is sent.
 
-Every line of the table can fail: what is allowed needs its policy, and without any policy nothing is forbidden.
+Every line of the tables can fail: allowed connections need a policy, and without any policy nothing is forbidden.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from cnai_hub.roles import APPS, TERMINAL
 if TYPE_CHECKING:
     from pathlib import Path
 
-_HANDED_ON = ("HOME", "TMPDIR", "TZ", variables.CATALOG.name)
+_PASSED_ON = ("HOME", "TMPDIR", "TZ", variables.CATALOG.name)
 
 _ACCESS = f"access:services!service={APPS}"
 
@@ -46,7 +46,7 @@ def install(
         variables.APPS_CREATORS.name: creators,
     }
     # Pass on only these variables: the hub's environment also holds secrets.
-    environment |= {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    environment |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     if catalog:
         environment |= {variables.APPS_IN_PODS.name: "1", variables.CATALOG.name: catalog}
     if owner:

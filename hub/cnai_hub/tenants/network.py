@@ -29,7 +29,7 @@ PRIVATE_6 = ("fc00::/7", "fe80::/10")
 _NODE_LOCAL_DNS = "169.254.20.10/32"
 
 _EVERY: Manifest = {}
-_OWN = {"matchExpressions": [{"key": ROLE, "operator": "NotIn", "values": ["app"]}]}
+_EXCEPT_APPS = {"matchExpressions": [{"key": ROLE, "operator": "NotIn", "values": ["app"]}]}
 _SERVERS = {"matchLabels": {"component": "singleuser-server"}}
 _SCHEDULERS = {"matchLabels": {DASK_COMPONENT: SCHEDULER}}
 
@@ -46,9 +46,9 @@ def policies(namespace: str, cluster: Cluster) -> list[Manifest]:
         _policy(
             namespace,
             "own-pods",
-            _OWN,
-            ingress=[{"from": [{"podSelector": _OWN}]}],
-            egress=[{"to": [{"podSelector": _OWN}]}],
+            _EXCEPT_APPS,
+            ingress=[{"from": [{"podSelector": _EXCEPT_APPS}]}],
+            egress=[{"to": [{"podSelector": _EXCEPT_APPS}]}],
         ),
         _policy(namespace, "dns", _EVERY, egress=[_dns()]),
         # Servers report to the hub and ask it to authenticate visitors; notebooks publish through the proxy.
@@ -61,19 +61,19 @@ def policies(namespace: str, cluster: Cluster) -> list[Manifest]:
         ),
         # To scale down, the operator asks the scheduler which workers it can stop.
         _policy(namespace, "operator", _SCHEDULERS, ingress=[{"from": [operator], "ports": _tcp(DASHBOARD_PORT)}]),
-        _policy(namespace, "internet", _OWN, egress=[{"to": _internet(cluster)}]),
+        _policy(namespace, "internet", _EXCEPT_APPS, egress=[{"to": _internet(cluster)}]),
     ]
     if cluster.api_servers:
         # Notebooks create Dask clusters; the pods of Dask clusters have no token.
         to_api = {"to": _blocks(cluster.api_servers), "ports": _tcp(cluster.api_port)}
         found.append(_policy(namespace, "api-server", _notebooks(), egress=[to_api]))
     if cluster.reachable:
-        found.append(_policy(namespace, "reachable", _OWN, egress=[{"to": _blocks(cluster.reachable)}]))
+        found.append(_policy(namespace, "reachable", _EXCEPT_APPS, egress=[{"to": _blocks(cluster.reachable)}]))
     return found
 
 
 def _notebooks() -> Manifest:
-    return {**_SERVERS, **_OWN}
+    return {**_SERVERS, **_EXCEPT_APPS}
 
 
 def _dns() -> Manifest:

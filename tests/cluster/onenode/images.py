@@ -1,6 +1,6 @@
-"""Images for the cluster: a Debian base, builds with buildah, a registry that containerd really pulls from.
+"""Images for the cluster: a Debian base, builds with buildah, and a registry from which containerd really pulls.
 
-`registry.cnai.test/NAME` is the same image in a FROM, for `buildah pull`, and in a pod; a push goes to the address.
+`registry.cnai.test/NAME` is the same image in a FROM, for `buildah pull`, and in a pod; pushes use the address.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def removals() -> list[tuple[str, str]]:
 def removal(table: str, saved: str) -> str:
     """Return the input for `iptables-restore --noflush` that removes the chains of Kubernetes and our pods, or nothing.
 
-    Chains of other CNI networks, whose names look the same, stay.
+    Chains of other CNI networks, which have similar names, are kept.
     """
     chains = re.findall(r"^:(\S+)", saved, re.MULTILINE)
     rules = re.findall(r"^-A (\S+) (.*)$", saved, re.MULTILINE)

@@ -1,6 +1,6 @@
 """A provisioner: every claim of the default storage class gets a folder of the node, shared by all pods that mount it.
 
-Local volumes, as with storage that an administrator attaches: owned by root until a pod's `fsGroup` says otherwise.
+The volumes are local, like storage that an administrator attaches: root owns them until a pod's `fsGroup` changes that.
 Sizes are not enforced.
 """
 
