@@ -1,22 +1,22 @@
-# Everything a person does here. `make` lists it; each target sets up what it needs, the second time at once.
+# The commands for people who use or develop cnai. `make` lists them; each target first sets up what it needs.
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo check test lint format docs bench lock images cluster cluster-down test-cluster bench-cluster install install-dev clean
 BIN := .venv/bin
 SETUP := @sh tools/python.sh tools/setup.py
-# The tests of a file share what they start. A worker that hung is not replaced: the next one would hang at the same test.
+# The tests of a file share the processes that they start. A hung worker is not replaced: the next would hang at the same test.
 BY_FILE := --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 CLUSTER := @PYTHONPATH=tests/cluster $(BIN)/python -m onenode
-# Hundreds of processes would each compile our modules anew.
+# Without bytecode files, each of hundreds of processes would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-run: install ## start the workbench: hub, notebooks, apps; Ctrl-C ends it
+run: install ## start the workbench: hub, notebooks, apps; Ctrl-C stops it
 	@$(BIN)/python -m cnai_hub.local.workbench run
 
-demo: install ## do the workbench's main job once, show the times, stop everything
+demo: install ## start the workbench, train, publish an app, show the times, stop everything
 	@$(BIN)/python -m cnai_hub.local.workbench demo
 
 check: lint ## lint, then the tests that start no processes; within a minute
@@ -37,16 +37,16 @@ bench: install-dev ## compare with other launchers, write docs/benchmarks.md
 images: install ## build the container images (ARGS=-h lists the options)
 	@$(BIN)/python -m images $(ARGS)
 
-cluster: install-dev ## start a real one-node Kubernetes here (root on Debian; the first time builds it, minutes)
+cluster: install-dev ## start a real one-node Kubernetes here (root on Debian; the first start builds it, for minutes)
 	$(CLUSTER) up
 
-cluster-down: install-dev ## remove that Kubernetes, all but its cache
+cluster-down: install-dev ## remove that Kubernetes, except its cache
 	$(CLUSTER) down
 
-test-cluster: install-dev ## tests on the cluster that KUBECONFIG names, or on one of our own
+test-cluster: install-dev ## run the tests on the cluster that KUBECONFIG names, or on one of our own
 	$(CLUSTER) exec -- $(BIN)/python -m pytest tests/cluster -n 4 $(BY_FILE) $(ARGS)
 
-bench-cluster: install-dev ## compare with plain KubeSpawner and KubeCluster there, write docs/benchmarks.md
+bench-cluster: install-dev ## compare with plain KubeSpawner and KubeCluster on the same cluster, write docs/benchmarks.md
 	$(CLUSTER) exec -- $(BIN)/python -m bench.cluster $(ARGS)
 
 install: ## set up .venv and the proxy
@@ -55,9 +55,9 @@ install: ## set up .venv and the proxy
 install-dev:
 	$(SETUP) dev
 
-lock: install-dev ## write locks/*.lock anew (UPGRADE=1 takes newer versions)
+lock: install-dev ## write locks/*.lock again (UPGRADE=1 takes newer versions)
 	@$(BIN)/python tools/lock.py
 
-clean: ## remove what was set up here; nobody's notebooks or runs
+clean: ## remove the installation; notebooks and runs stay
 	rm -rf .venv node_modules build dist .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

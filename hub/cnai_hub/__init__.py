@@ -1,6 +1,6 @@
 """cnai_hub: JupyterHub behind the catalog of cnai, on one machine or a cluster.
 
-`configure(c)` is everything that a `jupyterhub_config.py` needs.
+A `jupyterhub_config.py` only needs to call `configure(c)`.
 """
 
 from __future__ import annotations

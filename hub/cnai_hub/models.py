@@ -1,4 +1,4 @@
-"""Models: people and servers in the words of JupyterHub's REST API, as far as we read them."""
+"""Models: the parts of JupyterHub's REST API responses that we read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Read = TypeVar("_Read", bound=Record)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server(Record):
-    """A server; `pending` is what it is about to do: spawn, stop, or None."""
+    """A server; `pending` is the action in progress: spawn, stop, or None."""
 
     pending: str | None = None
     ready: bool = False
@@ -40,21 +40,21 @@ class Group(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named(Record):
-    """Somebody, by name."""
+    """A user or service, by name."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share(Record):
-    """A permission to open a server; `user` is None if it is a group's."""
+    """A permission to open a server; `user` is None if a group has the permission."""
 
     user: Named | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pagination(Record):
-    """The place of a page in a list; `next` is None on the last page."""
+    """The position of a page in a list; `next` is None on the last page."""
 
     next: object = None
 
@@ -74,28 +74,28 @@ class Shares(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpawnProgress(Record):
-    """An event that JupyterHub sends to those who watch a start."""
+    """An event that JupyterHub sends to clients that watch a server start."""
 
     message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure(Record):
-    """The body of a refusal."""
+    """The body of an error response."""
 
     message: str
 
 
 def read(kind: type[_Read], text: str | bytes) -> _Read:
-    """Read an answer of the hub."""
+    """Read a response of the hub."""
     try:
         return kind.from_json(text)
     except Mistake as mistake:
-        raise HubError(f"the hub's answer is none of JupyterHub 6 ({mistake}); update cnai or the hub") from None
+        raise HubError(f"the hub's answer does not match JupyterHub 6 ({mistake}); update cnai or the hub") from None
 
 
 def reason(reply: httpx.Response) -> str:
-    """Return why the hub, or a server of it, refused."""
+    """Return why the hub or one of its servers refused a request."""
     try:
         return Failure.from_json(reply.content).message
     except Mistake:

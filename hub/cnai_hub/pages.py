@@ -1,4 +1,4 @@
-"""The pages of a hub: which templates they have, and where people arrive."""
+"""The pages of a hub: their templates, and the page that people see after login."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 
 def install(c: Any, creators: str) -> None:
-    """Give a hub our pages, after an administrator's own.
+    """Add our templates to a hub; the administrator's own templates take precedence.
 
-    Unless they say where people arrive, whoever is neither administrator nor in the group `creators` sees the apps.
+    Unless the administrator has set `default_url`, people who are neither administrators nor in the group `creators`
+    land on the list of apps.
     """
     own, variables = c.JupyterHub.get("template_paths"), c.JupyterHub.get("template_vars")
     c.JupyterHub.template_paths = [*(own if isinstance(own, list) else []), str(paths.shipped("templates/hub"))]
-    # A callable gets whoever looks at the page; the `user` of a server's pages is whose server it is.
+    # JupyterHub calls a callable with the viewer of the page; on a server's pages, `user` is the owner of the server.
     c.JupyterHub.template_vars = {
         **(variables if isinstance(variables, dict) else {}),
         "viewer": lambda viewer: viewer,
@@ -32,7 +33,7 @@ def install(c: Any, creators: str) -> None:
 
 
 def options(offer: profiles.Offer) -> str:
-    """Return the part of the spawn page that shows an offer."""
+    """Return the HTML that shows an offer on the spawn page."""
     folder = paths.shipped("templates/hub")
     environment = Environment(loader=FileSystemLoader(folder), autoescape=select_autoescape())
     return environment.get_template("options.html").render(offer=offer)
@@ -41,7 +42,7 @@ def options(offer: profiles.Offer) -> str:
 def _landing(creators: str) -> Callable[[Any], str]:
     def landing(handler: Any) -> str:
         user = handler.current_user
-        # Scopes would say it better, but while somebody logs in they are still those of nobody.
+        # Test groups, not scopes: during a login the handler doesn't have the user's scopes yet.
         if user is None or user.admin or creators in {group.name for group in user.groups}:
             return ""
         return f"{handler.base_url}services/{APPS}/"

@@ -1,7 +1,7 @@
-"""Profiles: what the catalog offers a person, what they chose of it, and what that means for a server.
+"""Profiles: the images and flavors that a person may choose, and the settings of a server with a chosen one.
 
-Pure functions. The spawn page, its form and the hub's REST API all end in `Choice.of` and `choose`. A `machine` is what
-local servers run on; on a cluster there is none, and which flavors fit is its scheduler's business.
+Pure functions. The spawn page, its form and the hub's REST API all use `Choice.of` and `choose`. `machine` is the
+machine that local servers run on; on a cluster it is None, and the cluster's scheduler decides which flavors fit.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The names of the image and the flavor that somebody asks for; "" asks for the default."""
+    """The names of the image and the flavor that a user requests; "" requests the default."""
 
     image: str = ""
     flavor: str = ""
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> Choice:
-        """Read the `user_options` of JupyterHub, which come from a form or from anybody's program."""
+        """Read the `user_options` of JupyterHub, which a form or any REST client sent."""
         allowed = [field.name for field in fields(cls)]
         names: dict[str, str] = {}
         for key, value in options.items():
@@ -41,20 +41,20 @@ class Choice:
 
     @classmethod
     def last(cls, options: Mapping[str, object] | None) -> Choice:
-        """Read the options of an earlier start; those that can't be are as good as none."""
+        """Read the options of an earlier start; invalid ones count as none."""
         try:
             return cls.of(options or {})
         except UsageError:
             return cls()
 
     def options(self) -> dict[str, str]:
-        """Return the choice as `user_options`, without what it leaves to the default."""
+        """Return the choice as `user_options`, without the fields that are left to the default."""
         return {key: name for key, name in asdict(self).items() if name}
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One line of the spawn page; `refusal` says why it can't be chosen here, `note` what is so just now."""
+    """One line of the spawn page; `refusal` says why it can't be chosen here, `note` describes what is free now."""
 
     name: str
     title: str
@@ -66,7 +66,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the spawn page shows: an image and a flavor, chosen independently."""
+    """The images and flavors on the spawn page, chosen independently."""
 
     images: tuple[Option, ...]
     flavors: tuple[Option, ...]
@@ -86,7 +86,7 @@ def offer(
     last: Choice | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Offer:
-    """Return what a person may choose, with their last choice chosen while it still holds; notes are by flavor."""
+    """Return a person's options, with their last choice preselected if it is still valid; `notes` are by flavor."""
     profile = _chosen(catalog, machine, last or Choice())
     image, flavor = (profile.image, profile.flavor) if profile else (None, None)
     return Offer(
@@ -106,7 +106,7 @@ def offer(
 
 
 def choose(choice: Choice, catalog: Catalog, machine: Flavor | None = None) -> Profile:
-    """Return the profile that was chosen, or raise with a sentence; what is left out has its default."""
+    """Return the chosen profile, with defaults for missing names; UsageError if it isn't available."""
     image = catalog.image(choice.image) if choice.image else catalog.default_image()
     return Profile(image, _flavor(choice.flavor, catalog, machine))
 
@@ -118,14 +118,14 @@ def _flavor(name: str | None, catalog: Catalog, machine: Flavor | None) -> Flavo
 
 
 def choose_for(choice: Choice, catalog: Catalog, groups: Collection[str]) -> Profile:
-    """Return the profile that a member of these groups asks for; what isn't theirs is refused like what isn't there."""
+    """Return the profile that a member of these groups requests; UsageError if it isn't open to them."""
     shelf = catalog.for_groups(groups)
     for what, asked, items, everything in (
         ("image", choice.image, shelf.images, catalog.images),
         ("flavor", choice.flavor, shelf.flavors, catalog.flavors),
     ):
         if not items:
-            raise UsageError(f"no {what} is open to you; ask your administrator to put you into a group that has one")
+            raise UsageError(f"no {what} is open to you; ask your administrator to add you to a group that has one")
         for item in everything:
             if item.name == asked and item not in items:
                 allowed = ", ".join(each.name for each in items)
@@ -136,17 +136,17 @@ def choose_for(choice: Choice, catalog: Catalog, groups: Collection[str]) -> Pro
 
 
 def from_form(form: Mapping[str, list[str]]) -> dict[str, object]:
-    """Return a submitted form as `user_options`; what can't be is left for `Choice` to refuse."""
+    """Return a submitted form as `user_options`; `Choice` refuses invalid values later."""
     options: dict[str, object] = {key: values[0] if len(values) == 1 else values for key, values in form.items()}
     options.pop("_xsrf", None)
     return options
 
 
 def environment(profile: Profile, visible_gpus: str | None = None) -> dict[str, str]:
-    """Return what a server of this profile finds in its environment.
+    """Return the environment variables of a server with this profile.
 
-    A local process isn't held to its share, so these are the limits that the libraries respect:
-    the first GPUs of `visible_gpus` (what the hub itself may see), and the threads of OpenMP.
+    Nothing enforces the limits of a local process, so these variables limit the libraries: they name the first GPUs of
+    `visible_gpus` (those that the hub itself may use), and the number of OpenMP threads.
     """
     seen = visible_gpus.split(",") if visible_gpus else [str(number) for number in range(profile.flavor.gpus)]
     return {

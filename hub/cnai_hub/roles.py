@@ -1,8 +1,8 @@
-"""Roles: who may do what on a hub.
+"""Roles: the rights of viewers and creators on a hub.
 
-A viewer (`guest`) opens apps that were shared with them, and nothing else: no server, no token.
-A creator (here the person, on a cluster the members of a group) has servers and publishes. JupyterHub's own `admin`
-role stays as it is.
+A viewer (`guest`) may only open apps that were shared with them, and has no server and no token. A creator (the person
+on a local hub, the members of a group on a cluster) has servers and publishes. JupyterHub's own `admin` role is
+unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ APPS = "apps"
 TERMINAL = "apps-terminal"
 """Hub service without a process: the identity of `cnai publish` in a terminal, which acts for the workbench's owner."""
 
-# What a server's own token may do: report that it is alive and let its owner in; a notebook server may also publish.
+# A server's own token may report activity and authorize access to the server; a notebook server's may also publish.
 APP_SCOPES = ["users:activity!user", "access:servers!server"]
 SERVER_SCOPES = [*APP_SCOPES, f"access:services!service={APPS}"]
 
@@ -39,10 +39,10 @@ def roles(person: str) -> list[Traits]:
 
 
 def people(creators: str) -> list[Traits]:
-    """Return the roles of viewers and of creators, who are the members of a group."""
+    """Return the roles of viewers and of creators; `creators` is a group."""
     return [
         {
-            # JupyterHub gives this role to everybody; without `self` there is no server and no token.
+            # JupyterHub gives this role to everybody; without the scope `self` users have no server and no token.
             "name": "user",
             "description": "Opens apps",
             "scopes": ["read:users!user", "users:shares!user"],

@@ -16,7 +16,7 @@ JUPYTER_CONFIG = Path(__file__).parent / "jupyter"
 
 
 def seed(folder: Path, state: Path) -> None:
-    """Copy each notebook and module that comes with cnai once; what the person changed or deleted stays so."""
+    """Copy each notebook and module that comes with cnai once; keep what the person changed or deleted since."""
     paths.private(folder)
     memory = state / "seeded.json"
     seeded = _names(memory)
@@ -30,7 +30,7 @@ def seed(folder: Path, state: Path) -> None:
 
 
 def _names(memory: Path) -> list[str]:
-    """Return what was copied before; a damaged memory knows nothing, since its owner may need a server to repair it."""
+    """Return the names of copied files; a damaged list counts as empty, as its owner may need a server to repair it."""
     with suppress(FileNotFoundError, Mistake):
         names = parsed(memory.read_bytes())
         if isinstance(names, list) and all(isinstance(name, str) for name in names):

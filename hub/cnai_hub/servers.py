@@ -1,4 +1,4 @@
-"""What every server has in common, whatever starts it: strictly chosen by form or REST, or an app by its name."""
+"""The common base of both spawners: a notebook server is chosen strictly by form or REST, an app by its name."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _CONNECT_SECONDS = 2.0
 
 
 class NotStarted(SpawnException):
-    """A start that is refused or given up, with its sentence."""
+    """A server was not started; the exception has the reason, which JupyterHub's pages show."""
 
     def __init__(self, sentence: str, *, reason: str, status_code: int = 400) -> None:
         super().__init__(sentence, reason=reason, status_code=status_code)
-        # What JupyterHub's pages show; of a SpawnException itself they show status and class.
+        # JupyterHub's pages show this attribute; of a plain SpawnException they show only status and class.
         self.jupyterhub_message = sentence
 
 
 class CatalogServer(HasTraits):
     """The first base of a spawner: a notebook server of a chosen image and flavor, or a published app.
 
-    What an app starts is fixed by its server's name and the store of releases, never by options.
+    The server's name and the store of releases determine what an app runs, never options.
     """
 
     def __init__(self, *args: Any, **traits: Any) -> None:
         super().__init__(*args, **traits)
-        # An app runs its release and nothing of its viewers', so they needn't be asked whether it may know their names.
+        # An app runs its release and no code of its viewers, so they need not confirm that it may learn their names.
         if self.is_app and getattr(self.user, "settings", None) is not None:
             self.user.settings.setdefault("oauth_no_confirm_list", set()).add(self.oauth_client_id)
 
@@ -57,17 +57,17 @@ class CatalogServer(HasTraits):
         return roles.APP_SCOPES if self.is_app else roles.SERVER_SCOPES
 
     def settle(self, choice: profiles.Choice) -> None:
-        """Make a notebook server what was chosen, or raise a CnaiError with a sentence."""
+        """Configure this notebook server as chosen; CnaiError if the choice is not available."""
         raise NotImplementedError
 
     def settle_app(self) -> None:
-        """Make this server the app that its name says, or raise a CnaiError with a sentence."""
+        """Configure this server as the app that its name denotes; CnaiError if that app can't start."""
         raise NotImplementedError
 
     def no_such_app(self) -> CnaiError:
-        """Return what is raised for an app that isn't published.
+        """Return the error for an app that isn't published.
 
-        Never a notebook server instead: whoever the app was shared with could run code in it.
+        Never start a notebook server instead: viewers of the former app could run code in it.
         """
         return CnaiError(f"{self.user.name} has published no app {self.name.removeprefix(SERVER_PREFIX)!r}")
 
@@ -83,13 +83,13 @@ class CatalogServer(HasTraits):
         try:
             self._settle(options)
         except CnaiError as error:
-            # JupyterHub has stored the refused options already, and would take them for the next start without options.
+            # JupyterHub has already stored the refused options, and would use them for the next start without options.
             self.user_options = self.orm_spawner.user_options = {}
             raise NotStarted(str(error), reason="options") from None
 
 
 async def listens(host: str, port: int) -> bool:
-    """Tell whether somebody takes connections there."""
+    """Tell whether a process accepts connections at this address."""
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(host, port)

@@ -1,4 +1,4 @@
-"""cnai's own images for tests on a cluster: built of the code as it is, pushed, named by digest."""
+"""cnai's own images for tests on a cluster: built from the current code, pushed, and named by digest."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 GENERATIONS = 2
 PULL_PATIENCE = "900s"
-# Faster than gzip's, and containerd takes it since 1.5.
+# Faster than gzip; containerd supports it since 1.5.
 COMPRESSION = ("--compression-format=zstd", "--compression-level=1")
 
 
 class Images:
-    """References by name (`images["notebook"]`), made when they are first asked for.
+    """References by name (`images["notebook"]`); an image is built when it is first used.
 
-    A tag is a hash of all that decides what an image holds, so an image that the registry has is taken as it is.
+    A tag is a hash of everything that determines the image's contents, so an image in the registry is never rebuilt.
     """
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
@@ -56,7 +56,7 @@ class Images:
         return reference
 
     def built(self, name: str) -> str:
-        """Return the reference of an image that the registry has; no node may have pulled it."""
+        """Return the reference of an image in the registry, which no node may have pulled yet."""
         if name not in self._built:
             with alone("images"):
                 self._built[name] = self._make(name)
@@ -74,7 +74,7 @@ class Images:
         return reference
 
     def _pull(self, reference: str) -> None:
-        """Have it on a node before a test waits for a pod: on a slow disk PyTorch's takes longer than a pod may."""
+        """Pull it to a node before a test waits for a pod: on a slow disk, pulling PyTorch exceeds the time limit."""
         puller = pod(f"pull-{secrets.token_hex(4)}", reference, ["true"])
         name = puller["metadata"]["name"]
         self._cluster.create(puller, "default")
@@ -87,7 +87,7 @@ class Images:
             forget_others(self._cluster.place, reference)
 
     def _forget(self, packages: Mapping[str, str]) -> None:
-        """Remove packages that were built before the last and the one before: PyTorch's take 6 GB each."""
+        """Remove all builds of packages except the last two: those with PyTorch take 6 GB each."""
         for name in packages:
             repository = f"{chain.LOCAL}/{name}"
             old = [tag for tag in self.maker.engine.tags(repository) if tag.startswith("packages-")][GENERATIONS:]

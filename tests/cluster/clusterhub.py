@@ -41,12 +41,12 @@ class ClusterHub(RealHub):
         return PASSWORD
 
     def start_server(self, api: httpx.Client, name: str, server: str = "", **options: Any) -> httpx.Response:
-        """Ask for a server through the API; it may be refused now or fail later."""
+        """Request a server through the API; the request may be refused, or the start may fail later."""
         path = f"users/{name}/servers/{server}" if server else f"users/{name}/server"
         return api.post(path, json={"user_options": options})
 
     def progress(self, api: httpx.Client, name: str, server: str = "") -> list[dict[str, Any]]:
-        """Return all that is said while a server starts, until it has or has failed."""
+        """Return all progress messages of a server's start, until it has started or failed."""
         said = []
         path = f"users/{name}/servers/{server}/progress"
         with api.stream("GET", path, timeout=600) as answer:

@@ -1,4 +1,4 @@
-"""The configuration of a `clusterhub.ClusterHub`: what the chart would set, then ours."""
+"""The configuration of a `clusterhub.ClusterHub`: the settings that the chart would make, then ours."""
 
 import json
 import os
@@ -16,7 +16,7 @@ c.JupyterHub.hub_ip = c.JupyterHub.hub_connect_ip = address
 c.JupyterHub.hub_port = ports["hub"]
 c.JupyterHub.db_url = f"sqlite:///{home / 'jupyterhub.sqlite'}"
 c.JupyterHub.cookie_secret_file = str(home / "cookie_secret")
-# A hub in a pod leaves servers alone when it ends.
+# A hub in a pod leaves servers running when it stops.
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.authenticator_class = "dummy"
 c.JupyterHub.load_groups = {name: {"users": users} for name, users in given["groups"].items()}

@@ -10,7 +10,7 @@ import pytest
 import realcluster
 import tenancy
 
-# Files run side by side (`-n`), roughly those that take longest first. One of the first needs no image: ours are built
+# Files run in parallel (`-n`), roughly the longest first. One of the first needs no image of ours, which are built
 # meanwhile.
 FIRST = [
     *("test_training.py", "test_hub_deaths.py", "test_attacks.py", "test_journey_on_a_cluster.py", "test_spawn.py"),
@@ -18,9 +18,9 @@ FIRST = [
     "test_cluster.py",
 ]
 ALONE = "test_outages.py"
-"""Prepares beside the others, then has the API server to itself when all of them have ended."""
+"""This file prepares while the others run, and uses the API server alone after all of them have ended."""
 APART = ["test_image_builds.py", "test_onenode.py"]
-"""Need no API server, once their images are built: they have the processors while it is away."""
+"""These files don't need the API server once their images are built: they use the processors while it is stopped."""
 
 
 def pytest_collection_modifyitems(items):
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_sessionfinish(session):
-    """Remove what all have shared, when those who run side by side have ended."""
+    """Remove the objects that all workers shared, after the last worker has ended."""
     if hasattr(session.config, "workerinput") or isinstance(found := realcluster.connect(), str):
         return
     with suppress(realcluster.Refused):  # a cluster that doesn't answer has failed its tests already
@@ -64,7 +64,7 @@ def cluster(starts_processes):
 
 @pytest.fixture(scope="session")
 def images(cluster, tmp_path_factory):
-    """cnai's images of the code as it is: `images["notebook"]` is what a pod names, by digest."""
+    """cnai's images of the current code: `images["notebook"]` is the reference for a pod, with its digest."""
     if reason := builtimages.unavailable(cluster):
         pytest.skip(reason)
     return builtimages.Images(cluster, tmp_path_factory.mktemp("sources"))
@@ -72,7 +72,7 @@ def images(cluster, tmp_path_factory):
 
 @pytest.fixture
 def own_cluster(cluster):
-    """The cluster that `make cluster` starts: what is tested of it can't be expected of others."""
+    """The cluster that `make cluster` starts, for tests of features that other clusters may not have."""
     if cluster.place is None:
         pytest.skip("KUBECONFIG names a cluster that `make cluster` did not start")
     return cluster
@@ -80,7 +80,7 @@ def own_cluster(cluster):
 
 @pytest.fixture
 def namespace(cluster):
-    """A namespace under the restricted standard, removed with all that is in it."""
+    """A namespace with the restricted standard, deleted afterwards with its contents."""
     name = f"cnai-test-{secrets.token_hex(4)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})

@@ -1,6 +1,6 @@
 """The hub on a real cluster, installed from helm-values.yaml as an administrator would, and removed again.
 
-Several can stand side by side: each has a namespace, names of people, and cluster-wide bindings of its own.
+Several hubs can run at the same time: each has a namespace, users, and cluster-wide bindings of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PATIENCE_SECONDS = 240.0
 _NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
 _TESTER_SCOPES = ["admin:users", "admin:servers", "admin:groups", "access:servers", "tokens", "shares", "read:hub"]
 
-# Finds the hub below the container's first process, whatever that is, and kills it as a crash would.
+# Finds the hub among the descendants of the container's first process, and kills it like a crash.
 _KILL = (
     "import os,signal\n"
     "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
@@ -61,7 +61,7 @@ SMALL = {
 
 @dataclass
 class HubPod:
-    """A release: its namespace, the address that people open, and who they are."""
+    """A release: its namespace, its public address, and its users."""
 
     cluster: Cluster
     namespace: str
@@ -80,7 +80,7 @@ class HubPod:
         return f"http://127.0.0.1:{self.port}"
 
     def person(self, name: str) -> str:
-        """Return the name of somebody on this hub; two hubs share no person, so no namespace of one."""
+        """Return the name of a user on this hub; two hubs share no users, and so no namespaces of users."""
         return f"{name}-{self.suffix}"
 
     @property
@@ -101,11 +101,11 @@ class HubPod:
         return self.cluster.kubectl("-n", self.namespace, *words)
 
     def log(self, *, previous: bool = False) -> str:
-        """Return what the hub wrote since its start, or in the life before."""
+        """Return the hub's log since its start, or that of its previous container."""
         return self.kubectl("logs", "deployment/hub", "--tail=-1", *(["--previous"] if previous else []))
 
     def wait_until_it_answers(self) -> None:
-        """Wait for proxy and hub; on failure show what the hub said."""
+        """Wait for proxy and hub; on failure show the hub's log."""
         try:
             until(self._answers, "the hub answers")
         except AssertionError as error:
@@ -119,18 +119,18 @@ class HubPod:
         if self.life() in {self.killed, ""}:
             return False
         with suppress(httpx.HTTPError):
-            # The apps service is a process of its own, and its route comes last. Until then the proxy may ask a pod
-            # that is gone, which nobody refuses: whoever waits for that answer waits for most of a minute.
+            # The apps service is a process of its own, and its route is added last. Until then the proxy may connect to
+            # a pod that no longer exists, and nothing refuses the connection: such a request takes most of a minute.
             apps = client(self.url, timeout=3).get("/services/apps/")
             return apps.status_code == 302 and self.api.get("/info").status_code == 200
         return False
 
     def life(self) -> str:
-        """Return which start of which pod is ready; a hub that was killed may answer for another moment."""
+        """Return an id of the ready container, because a killed hub may still answer for a moment."""
         return next((f"{name}/{each['restartCount']}" for name, each in self._statuses() if each["ready"]), "")
 
     def _restarts(self) -> int:
-        """Return how often the hub has ended of itself, now that it waits for its next start."""
+        """Return how often the hub has exited by itself, while it waits for its next start."""
         return max((each["restartCount"] for _, each in self._statuses() if "waiting" in each["state"]), default=0)
 
     def _statuses(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -139,7 +139,7 @@ class HubPod:
                 yield pod["metadata"]["name"], each
 
     def operate(self, image: str, *names: str) -> None:
-        """Run the operator as the administrator's pod, for these people only: another hub's operator may stand by."""
+        """Run the operator as a pod, for the users of this hub only, since operators of other hubs may be running."""
         settings = tenants.Cluster(**{**self.values["custom"]["cnai"]["cluster"], "hub_image": image})
         deployment = tenants.operator.deployment(settings)
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
@@ -155,7 +155,7 @@ class HubPod:
         self.kubectl("delete", "pod", "-l", "component=hub", "--force", "--grace-period=0", "--wait=false")
 
     def kill_process(self) -> None:
-        """Kill the hub's process in its container: it has no moment to say goodbye."""
+        """Kill the hub's process in its container, without a chance to shut down."""
         self.killed = self.life()
         try:
             self.kubectl("exec", "deployment/hub", "--", "python3", "-c", _KILL)
@@ -166,11 +166,11 @@ class HubPod:
     # People
 
     def password(self, name: str) -> str:
-        """Return the password of somebody; `ada` administers the hub."""
+        """Return the password of a user; `ada` administers the hub."""
         return self.admin_password if name == self.person("ada") else self.user_password
 
     def login(self, name: str) -> httpx.Client:
-        """Return a browser's session of somebody who has filled in the login form."""
+        """Return a browser session of a user who has logged in by the form."""
         session = client(self.url, headers=_NAVIGATION, follow_redirects=True)
         session.get("/hub/login")
         xsrf = session.cookies.get("_xsrf", path="/hub/")
@@ -180,39 +180,39 @@ class HubPod:
         return session
 
     def start(self, name: str, server: str = "", **options: str) -> httpx.Response:
-        """Ask for a server of somebody."""
+        """Request a user's server."""
         return self.api.post(f"/users/{name}/servers/{server}", json={"user_options": options})
 
     def server(self, name: str, server: str = "") -> dict[str, Any] | None:
-        """Return what the hub says of a server."""
+        """Return the hub's model of a server."""
         found: dict[str, Any] = self.api.get(f"/users/{name}").raise_for_status().json()
         model: dict[str, Any] | None = found["servers"].get(server)
         return model
 
     def wait_ready(self, name: str, server: str = "") -> dict[str, Any]:
-        """Wait until the hub says that a server is ready, and return what it says."""
+        """Wait until the hub reports a server as ready, and return its model."""
         ready = lambda: (model := self.server(name, server)) and model["ready"] and model  # noqa: E731
         found: dict[str, Any] = until(ready, f"the server {name}/{server} is ready")
         return found
 
     def stop(self, name: str, server: str = "") -> None:
-        """Stop a server and wait until it has gone."""
+        """Stop a server and wait until it no longer exists."""
         self.api.delete(f"/users/{name}/servers/{server}")
         until(lambda: not self.server(name, server), f"the server {name}/{server} is gone")
 
     @contextmanager
     def visited_by(self, name: str) -> Iterator[str]:
-        """Give somebody's name; afterwards their server is stopped."""
+        """Yield a user's name; afterwards stop their server."""
         yield self.person(name)
         self.wait_until_it_answers()
         self.stop(self.person(name))
 
     def leads_to(self, name: str) -> bool:
-        """Return whether somebody's server is reached through the proxy."""
+        """Tell whether the proxy reaches a user's server."""
         return client(self.url).get(f"/user/{name}/api").status_code == 200
 
     def pods(self, name: str) -> list[dict[str, Any]]:
-        """Return the server pods of somebody."""
+        """Return the server pods of a user."""
         namespace = tenants.namespace_name(name)
         found: list[dict[str, Any]] = self.cluster.get("pods", "-n", namespace, "-l", "component=singleuser-server")[
             "items"
@@ -221,12 +221,12 @@ class HubPod:
 
 
 def client(url: str, timeout: float = PATIENCE_SECONDS, **more: Any) -> httpx.Client:
-    """Return a client for a hub's address, which is plain HTTP: reading all authorities each time would take longer."""
+    """Return a client for a hub's plain HTTP address, without loading certificate authorities, which would be slow."""
     return httpx.Client(base_url=url, timeout=timeout, verify=False, **more)
 
 
 def until(found: Any, what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Call `found` until it returns something true, and return that."""
+    """Call `found` until it returns a true value, and return the value."""
     deadline = time.monotonic() + seconds
     refused: Exception | None = None
     while (begin := time.monotonic()) < deadline:
@@ -249,9 +249,9 @@ def shipped(*overlays: str) -> dict[str, Any]:
 def installed(
     cluster: Cluster, images: Mapping[str, str], *overlays: dict[str, Any], namespace: str = ""
 ) -> Iterator[HubPod]:
-    """Install a hub as an administrator does: roles and fences once, then the release; remove all of it afterwards.
+    """Install a hub as an administrator does: roles and policies once, then the release; remove everything afterwards.
 
-    `images` has references by the folders of their Dockerfiles.
+    `images` maps folders of Dockerfiles to references.
     """
     suffix = secrets.token_hex(3)
     namespace = namespace or f"cnai-hub-{suffix}"
@@ -268,7 +268,7 @@ def installed(
 
 
 def _image(reference: str) -> dict[str, str]:
-    """Return name and tag as the chart wants them; it puts a colon between both."""
+    """Return name and tag in the form that the chart expects; it joins them with a colon."""
     name, _, tag = reference.rpartition(":")
     return {"name": name, "tag": tag}
 
@@ -304,7 +304,7 @@ def _for_tests(hub: HubPod, images: Mapping[str, str]) -> dict[str, Any]:
 
 @contextmanager
 def _forwarded(hub: HubPod) -> Iterator[None]:
-    """Keep a port of this machine connected with the proxy; kubectl gives up when a pod goes, and is started again."""
+    """Forward a port of this machine to the proxy; restart kubectl, which exits when the pod is deleted."""
     done = threading.Event()
     process: list[subprocess.Popen[bytes]] = []
     command = [hub.cluster.kubectl_path, "-n", hub.namespace, "port-forward", "service/proxy-public", f"{hub.port}:80"]
@@ -327,10 +327,10 @@ def _forwarded(hub: HubPod) -> Iterator[None]:
 
 
 def _remove_tenants(hub: HubPod) -> None:
-    """Remove the namespaces of people of this hub; no hub may do that itself."""
+    """Delete the namespaces of this hub's users; the hub itself has no right to."""
     found = hub.cluster.get("namespaces", "-l", "cnai.dev/tenant")["items"]
     names = [each["metadata"]["name"] for each in found if hub.suffix in each["metadata"]["name"]]
-    # Else it would start what is stopped here.
+    # Otherwise the hub would start the servers that are stopped here.
     hub.kubectl("scale", "deployment/hub", "--replicas=0")
     if names:
         tenancy.remove(hub.cluster, *names)

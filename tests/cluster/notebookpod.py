@@ -21,7 +21,7 @@ PRODUCT = "nvidia.com/gpu.product"
 
 
 def catalog(reference: str, product: str) -> Catalog:
-    """Return flavors that many fit on a small machine, and an image that can't be pulled beside the one that can."""
+    """Return a catalog with flavors that fit many times on a small machine, and with one image that can't be pulled."""
     size: dict[str, Any] = {"cpu": 1, "memory_gib": 2}
     images = (
         Image(name="torch", title="PyTorch", reference=reference, default=True),
@@ -47,7 +47,7 @@ def claim(namespace: str, storage_class: str | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Notebook:
-    """One pod, in which Python runs as a kernel would."""
+    """A pod that runs Python programs as a kernel would."""
 
     cluster: Cluster
     namespace: str
@@ -67,7 +67,7 @@ class Notebook:
         return replace(self, name=f"notebook-{secrets.token_hex(2)}").start()
 
     def kill(self) -> None:
-        """End the pod with all that runs in it, at once."""
+        """Kill the pod with all of its processes at once."""
         words = ("delete", "pod", self.name, "-n", self.namespace, "--grace-period=0", "--force")
         self.cluster.kubectl(*words)
         until(
@@ -88,12 +88,12 @@ class Notebook:
         return json.loads(said.splitlines()[-1])
 
     def cnai(self, *words: str, **environment: str) -> str:
-        """Run the command, and return what it says whether it fails or not."""
+        """Run the command, and return its output whether it fails or not."""
         line = 'cnai "$@" 2>&1; true'
         return self._exec(*_environment(environment), "sh", "-c", line, "sh", *words)
 
     def leave_running(self, code: str) -> None:
-        """Start a program that goes on until it ends or the pod is killed."""
+        """Start a program in the background; it runs until it ends or the pod is killed."""
         self._exec("sh", "-c", 'nohup python -c "$1" > left.log 2>&1 &', "sh", textwrap.dedent(code))
 
     def read(self, name: str) -> str:

@@ -41,12 +41,12 @@ RESTRICTED: dict[str, Any] = {
 
 
 class Refused(Exception):
-    """What kubectl said when it failed."""
+    """kubectl failed; the message is its output."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster, and where its images come from."""
+    """A cluster and its registry."""
 
     kubectl_path: str
     place: Place | None
@@ -61,9 +61,9 @@ class Cluster:
         return str(done.stdout)
 
     def get(self, *words: str) -> dict[str, Any]:
-        """Return objects as the API server has them.
+        """Return objects from the API server.
 
-        What is waited for is looked at again and again: kubectl, a process each time, would take half a core for that.
+        It uses HTTP directly if possible, because tests poll: a kubectl process per call would take half a core.
         """
         client, (kinds, *options) = _client(self), words
         paths = [_path(kind, *options) for kind in kinds.split(",")]
@@ -81,7 +81,7 @@ class Cluster:
         return {"items": items}
 
     def create(self, manifest: dict[str, Any], namespace: str | None = None, *options: str) -> None:
-        """Create an object; refused by the API server, raise what it said."""
+        """Create an object; Refused with the API server's message if it refuses."""
         where = ["-n", namespace] if namespace else []
         self.kubectl("create", "-f", "-", *where, *options, given=manifest)
 
@@ -91,7 +91,7 @@ class Cluster:
 
     @property
     def base(self) -> str:
-        """Return a small Debian that both builds and pods can name."""
+        """Return the reference of a small Debian image that both builds and pods can use."""
         if self.place is not None:
             with alone("base"):
                 return images.debian(self.place)
@@ -99,11 +99,11 @@ class Cluster:
 
     @property
     def registries(self) -> tuple[str, ...]:
-        """Return where all images of the tests come from: what one test admits must not be refused to another."""
+        """Return the registries of all test images, so that one test's policy doesn't refuse another test's images."""
         return tuple({self.base.partition("/")[0], os.environ.get("CNAI_CLUSTER_REGISTRY", REGISTRY)})
 
     def publish(self, folder: Path, name: str) -> str | None:
-        """Build a folder's Dockerfile, push it, return what a pod names; nothing without a registry to push to."""
+        """Build and push a folder's Dockerfile, and return its reference; None without a registry to push to."""
         if self.place is not None:
             return images.build(self.place, folder, name, {"BASE": self.base})
         registry = os.environ.get("CNAI_CLUSTER_REGISTRY")
@@ -134,7 +134,7 @@ def _client(cluster: Cluster) -> httpx.Client | None:
 
 
 def _path(kind: str, *options: str) -> str:
-    """Return where the API server has a list, "" if it is not one of the simple ones."""
+    """Return the API server's path for a list, "" if it is not one of the simple ones."""
     given = dict(zip(options[::2], options[1::2], strict=False))
     if kind not in LISTS or len(options) != 2 * len(given) or "-n" not in given or not given.keys() <= {"-n", "-l"}:
         return ""
@@ -143,7 +143,7 @@ def _path(kind: str, *options: str) -> str:
 
 @contextmanager
 def alone(what: str, *, others: bool = False) -> Iterator[None]:
-    """Keep other processes of this machine from the same, or with `others` only those that want it alone."""
+    """Hold a lock against other processes of this machine; with `others`, only against those that want it alone."""
     folder = Place.from_environment().cache / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / what).open("w") as lock:
@@ -152,7 +152,7 @@ def alone(what: str, *, others: bool = False) -> Iterator[None]:
 
 
 def rest(since: float) -> None:
-    """Pause before the next look: kubectl, asked all the time, would keep a core from what is waited for."""
+    """Pause before polling again: constant calls of kubectl would take a core from the awaited work."""
     time.sleep(max(0.2, 3 * (time.monotonic() - since)))
 
 
@@ -169,7 +169,7 @@ def connect() -> Cluster | str:
 
 
 def pod(name: str, image: str, command: list[str], **container: Any) -> dict[str, Any]:
-    """Return a pod that the restricted standard admits; its container's fields can be given."""
+    """Return a pod that the restricted standard admits, with these fields in its container."""
     main = {
         "name": "main",
         "image": image,
@@ -188,5 +188,5 @@ def pod(name: str, image: str, command: list[str], **container: Any) -> dict[str
 
 
 def gpus(count: int) -> dict[str, Any]:
-    """Return the resources of a container with so many GPUs."""
+    """Return the resources of a container with this many GPUs."""
     return {"limits": {"cpu": "100m", "memory": "64Mi", "nvidia.com/gpu": str(count)}}

@@ -1,4 +1,4 @@
-"""Tenants on a real cluster: made by the hub's own account, and everybody acting with their own token."""
+"""Tenants on a real cluster: the hub's own account creates them, and every account acts with its own token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 360.0
 
 @dataclass(frozen=True)
 class Account(Cluster):
-    """A cluster as one service account sees it, by a token and nothing else."""
+    """A cluster accessed with only the token of one service account."""
 
     kubeconfig: str = ""
 
@@ -53,10 +53,10 @@ def account(cluster: Cluster, folder: Path, namespace: str, name: str) -> Accoun
 
 @contextmanager
 def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> Iterator[None]:
-    """Apply what `python -m cnai_hub.tenants` prints, and remove it; others may do the same beside us.
+    """Apply the output of `python -m cnai_hub.tenants`, and remove it afterwards; others may do so at the same time.
 
-    Cluster-wide names get the suffix where nobody relies on them. What must have a fixed name (cluster roles, resource
-    definitions) is left for others; `leave` removes it.
+    Cluster-wide objects get the suffix unless their names must be fixed. Those with fixed names (cluster roles,
+    resource definitions) are left for other installations; `leave` removes them.
     """
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     metadata = {"name": settings.hub_namespace, "labels": labels}
@@ -74,7 +74,7 @@ def administered(cluster: Cluster, settings: tenants.Cluster, suffix: str) -> It
 
 
 def leave(cluster: Cluster) -> None:
-    """Remove what installations share, unless there still is one."""
+    """Remove the objects that installations share, unless another installation still exists."""
     bindings = cluster.get("clusterrolebindings")["items"]
     if not any(each["roleRef"]["name"] == HUB for each in bindings):
         shared = [each for each in tenants.cluster_manifests(tenants.Cluster()) if _shared(each)]
@@ -86,7 +86,7 @@ def _shared(manifest: dict[str, Any]) -> bool:
 
 
 def _renamed(manifest: dict[str, Any], suffix: str) -> dict[str, Any]:
-    """Return what is cluster-wide under a name of its own."""
+    """Return the cluster-wide objects of an installation, renamed to names of its own."""
     made: dict[str, Any] = json.loads(json.dumps(manifest))
     if "namespace" not in made["metadata"]:
         made["metadata"]["name"] += f"-{suffix}"
@@ -103,7 +103,7 @@ _going: set[str] = set()
 
 
 def remove(cluster: Cluster, *namespaces: str) -> None:
-    """Begin to remove namespaces; no pod gets the minute in which it could say goodbye."""
+    """Request the deletion of namespaces, without the grace period of their pods."""
     cluster.kubectl("delete", "namespace", *namespaces, "--wait=false")
     for each in namespaces:
         cluster.kubectl("delete", "pods", "--all", "-n", each, "--force", "--grace-period=0", "--wait=false")
@@ -111,7 +111,7 @@ def remove(cluster: Cluster, *namespaces: str) -> None:
 
 
 def wait_until_gone(cluster: Cluster) -> None:
-    """Wait until all that was removed is gone."""
+    """Wait until all deleted objects no longer exist."""
     if _going:
         cluster.kubectl("wait", "--for=delete", "--timeout=300s", *(f"namespace/{each}" for each in sorted(_going)))
         _going.clear()
@@ -119,7 +119,7 @@ def wait_until_gone(cluster: Cluster) -> None:
 
 @dataclass(frozen=True)
 class Installation:
-    """What an administrator has installed, and the hub's account there: no hub runs."""
+    """An administrator's installation with the hub's account, but without a running hub."""
 
     settings: tenants.Cluster
     suffix: str
@@ -129,7 +129,7 @@ class Installation:
 
 @contextmanager
 def installed(cluster: Cluster, folder: Path, **about: Any) -> Iterator[Installation]:
-    """Install what an administrator does, who says this about the cluster; remove it afterwards."""
+    """Install as an administrator does, with these settings of the cluster; remove everything afterwards."""
     suffix = secrets.token_hex(3)
     settings = tenants.Cluster(hub_namespace=f"cnai-hub-{suffix}", registries=cluster.registries, **about)
     with administered(cluster, settings, suffix):
@@ -147,15 +147,15 @@ def installed(cluster: Cluster, folder: Path, **about: Any) -> Iterator[Installa
 def tenant(
     cluster: Cluster, installation: Installation, user: str, groups: list[str], offered: Catalog = CATALOG
 ) -> Iterator[str]:
-    """Make a tenant as the hub does, and remove it as an administrator does."""
+    """Create a tenant as the hub does, and remove it afterwards as an administrator does."""
     hub = installation.hub
     namespace, *inside = tenants.manifests(user, groups, offered, installation.settings)
     name = namespace["metadata"]["name"]
     hub.create(namespace)
     try:
-        # The API server sees a fresh role binding a moment later.
+        # The API server needs a moment to see a new role binding.
         until(lambda: apply(hub, *inside))
-        # What was defined a moment ago is counted when Kubernetes looks at all quotas again.
+        # Objects of a new resource definition count only after Kubernetes has re-evaluated all quotas.
         until(lambda: COUNTED in cluster.get("resourcequotas", "-n", name)["items"][0]["status"].get("used", ()))
         yield name
     finally:
@@ -166,7 +166,7 @@ def tenant(
 def operator(kubeconfig: str, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the hardened operator as a process of this machine."""
     environment = {**os.environ, "KUBECONFIG": kubeconfig, "PYTHONPATH": os.pathsep.join(sys.path)}
-    # kr8s writes the authority of a kubeconfig into a new file for each client, and leaves it.
+    # kr8s writes the kubeconfig's certificate authority to a new file for each client, and never deletes it.
     environment["TMPDIR"] = str(log.parent)
     with log.open("wb") as out:
         command = [sys.executable, "-m", "cnai_hub.kubernetes.operator", *options]
@@ -189,7 +189,7 @@ def apply(cluster: Cluster, *manifests: dict[str, Any]) -> None:
 
 
 def until(attempt: Callable[[], Any]) -> Any:
-    """Return what an attempt returns, once it is neither refused nor false."""
+    """Repeat an attempt until it is not refused and returns a true value, and return the value."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         begin = time.monotonic()
@@ -210,7 +210,7 @@ def dask_cluster(name: str, image: str, *, workers: int = 1, gpus: int = 0) -> d
     resources: dict[str, Any] = {"limits": {"cpu": "50m", "memory": "32Mi"}}
     worker: dict[str, Any] = {"limits": {**resources["limits"], **({"nvidia.com/gpu": str(gpus)} if gpus else {})}}
     selector = {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
-    # No targetPort: the resource definition takes text only, where a Service wants a number.
+    # No targetPort: the resource definition allows only text, but a Service needs a number.
     ports = [{"name": "tcp-comm", "port": 8786}, {"name": "http-dashboard", "port": 8787}]
     scheduler = {"spec": _pod(image, resources), "service": {"type": "ClusterIP", "selector": selector, "ports": ports}}
     return {

@@ -1,4 +1,4 @@
-"""Apps in pods on a real cluster: published from a notebook's pod, opened by a share, attacked as on one machine."""
+"""Apps in pods on a real cluster: published from a notebook's pod, opened by a share, and attacked by viewers."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def train(_):
 button.on_click(train)
 display(button, shown)"""
 
-# A run that the notebook shows, made without an engine, and one that it doesn't. To be reused, code must be the same
-# cell with the same modules beside it.
+# A run that the notebook shows, created without an engine, and one that it doesn't show. A run is reused only if its
+# code is the same cell with the same modules next to it.
 DOUBLE = """\
 def double(x):
     return x * 2"""
@@ -66,18 +66,18 @@ class Server:
         self.channels = f"/user/{name}/api/kernels/{made.json()['id']}/channels"
 
     def reply(self, code, protocol="text", channel="shell"):
-        """Run code; return how it ended and what it printed."""
+        """Run code; return its reply and its output."""
         with wire(self.http, self.channels, protocol) as kernel:
             sent = kernel.send(execute(code, channel))
             received = kernel.until("execute_reply", sent)
             ended = received[-1]["content"]
-            while not any(_ends(each, sent) for each in received):  # what it printed comes on another channel
+            while not any(_ends(each, sent) for each in received):  # output is sent on another channel
                 received += kernel.until("status", sent)
         printed = [each["content"]["text"] for each in received if each["header"]["msg_type"] == "stream"]
         return ended, "".join(printed)
 
     def run(self, code):
-        """Run code that must succeed; return what it printed."""
+        """Run code that must succeed; return its output."""
         ended, printed = self.reply(code)
         assert ended["status"] == "ok", (ended, printed)
         return printed
@@ -96,7 +96,7 @@ def hub(cluster, images):
 
 @pytest.fixture(scope="module")
 def server(hub):
-    """Ada's notebook server; its home has what apps must not see."""
+    """Ada's notebook server; its home has files that apps must not see."""
     server = Server(hub, hub.person("ada"))
     server.run("import os; os.makedirs('/home/cnai/work', exist_ok=True); os.chdir('/home/cnai/work')")
     server.run("open('helper.py', 'w').write('def square(x): return x * x'); open('data.csv', 'w').write('1,2')")
@@ -107,7 +107,7 @@ def server(hub):
 
 
 def publish(server, slug, *sources, flags=""):
-    """Publish a notebook by the magic, as authors do; return what it printed and the app."""
+    """Publish a notebook with the magic, as authors do; return the output and the app."""
     cells = [new_markdown_cell("# Squares"), *map(new_code_cell, sources)]
     text = json.dumps(new_notebook(cells=cells))
     server.run(f"open('{slug}.ipynb', 'w').write({text!r})")
@@ -146,7 +146,7 @@ def pod(hub, app):
 
 
 def inside(hub, pod, code):
-    """Run Python in a pod, which is more than any viewer can; return what it printed."""
+    """Run Python in a pod, which no viewer can do; return its output."""
     metadata = pod["metadata"]
     where = ["-n", metadata["namespace"], metadata["name"]]
     return hub.cluster.kubectl("exec", *where, "--", "python", "-c", code)
@@ -208,7 +208,7 @@ def test_not_even_code_in_the_pod_reaches_the_api_server_or_the_home(hub, pod, s
 
 
 def test_the_token_of_the_pod_opens_nothing_else(hub, pod, server, app):
-    """It sits in the server's process, where the author's code may find it."""
+    """The token is in the server's process, where the author's code may find it."""
     variables = {each["name"]: each.get("value") for each in pod["spec"]["containers"][0]["env"]}
     headers = {"Authorization": f"token {variables['JUPYTERHUB_API_TOKEN']}"}
     publish(server, "other", "1")
@@ -236,7 +236,7 @@ def test_a_viewer_runs_no_code(hub, app, pod, guest, kernel, protocol, channel):
         for attempt in attacks(f"open({marker!r}, 'w').write('x')", channel):
             viewer.send(attempt)
         kinds = {received["header"]["msg_type"] for received in viewer.information()}
-        viewer.information()  # the kernel lives
+        viewer.information()  # the kernel is alive
     assert kinds <= {"status", "kernel_info_reply"}
     assert inside(hub, pod, f"import os; print(os.path.exists({marker!r}))").strip() == "False"
 
@@ -284,7 +284,7 @@ def test_guest_uses_the_app_in_a_browser(hub, app):
         for _ in range(3):
             page.keyboard.press("ArrowRight")
         page.get_by_text("squared: 9").wait_for()
-        # What an app trains anew it trains in its own pod.
+        # A new training of an app runs in the app's own pod.
         page.get_by_role("button", name="Train").click()
         page.get_by_text("trained 42").wait_for(timeout=PATIENCE_SECONDS * 1000)
         assert visitor.outside == []

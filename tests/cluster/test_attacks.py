@@ -1,4 +1,4 @@
-"""Tenants attacked on the real API server: what is denied, each with the same thing allowed where it should be."""
+"""Attacks by tenants on the real API server: each is denied, and the same action succeeds where it is allowed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORBIDDEN = "Forbidden|forbidden"
 
 @pytest.fixture(scope="module")
 def house(cluster, tmp_path_factory):
-    """Two tenants, `ada` who may have GPUs and `bob` who may not, and everybody's accounts."""
+    """Two tenants, `ada` with GPUs and `bob` without, and all accounts."""
     folder = tmp_path_factory.mktemp("accounts")
     with tenancy.installed(cluster, folder, machines=2, api_servers=("192.0.2.1/32",)) as installation:
         ada, bob, eve = (f"{name}-{installation.suffix}" for name in ("ada", "bob", "eve"))
@@ -40,7 +40,7 @@ def house(cluster, tmp_path_factory):
             cluster.create(secret, of_bob)
             notebook = tenancy.account(cluster, folder, of_ada, "notebook")
             until(lambda: notebook.kubectl("get", "daskclusters", "-n", of_ada))
-            # Policies are in force a moment after they were applied.
+            # Policies take effect a moment after they are applied.
             evil = pod("evil", "evil.example/miner", SLEEP)
             until(lambda: _is_refused(hub, evil, of_ada))
             yield SimpleNamespace(
@@ -93,7 +93,7 @@ def test_groups_that_change_change_the_quota(house):
         assert gpus() == expected
 
 
-# What a notebook's token is refused. {ada} is its own namespace.
+# Requests that are refused with a notebook's token. {ada} is its own namespace.
 NOTEBOOK_DENIED = [
     "get secret key -n {bob}",
     "get secrets -n {bob}",
@@ -132,7 +132,7 @@ def test_a_notebook_may_not(house, words):
     words = _filled(house, words)
     with pytest.raises(Refused, match=FORBIDDEN):
         house.notebook.kubectl(*words)
-    # The words are not what is wrong: the administrator may.
+    # Control: the same command is valid, because the administrator may run it.
     changes = words[0] in ("create", "label", "delete") and words[1] != "token"
     house.admin.kubectl(*words, *(["--dry-run=server"] if changes else []))
 
@@ -194,21 +194,21 @@ POD_DENIED = {
     "privileged": (_container(securityContext={"privileged": True}), "violates PodSecurity"),
     "host network": (_spec(hostNetwork=True), "violates PodSecurity"),
     "root": (_container(securityContext={"runAsUser": 0}), "violates PodSecurity"),
-    "system's priority": (_spec(priorityClassName="system-node-critical"), "priority classes of the system"),
-    "a node by name": (_spec(nodeName="cnai-node"), "goes around the scheduler"),
-    "any taint": (_spec(tolerations=[{"operator": "Exists"}]), "tolerations name their key"),
+    "system's priority": (_spec(priorityClassName="system-node-critical"), "may not use priority classes"),
+    "a node by name": (_spec(nodeName="cnai-node"), "bypasses the scheduler"),
+    "any taint": (_spec(tolerations=[{"operator": "Exists"}]), "tolerations must name a key"),
     "control plane": (
         _spec(tolerations=[{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]),
-        "tolerations name their key",
+        "tolerations must name a key",
     ),
-    "foreign image": (_container(image="evil.example/miner"), "images come from"),
+    "foreign image": (_container(image="evil.example/miner"), "images must come from"),
     "foreign init container": (
         lambda pod: pod["spec"].update(initContainers=[{**pod["spec"]["containers"][0], "name": "i", "image": "evil"}]),
-        "images come from",
+        "images must come from",
     ),
     "part of a GPU": (
         _container(resources={"limits": {"memory": "1Mi", "nvidia.com/mig-1g.10gb": "1"}}),
-        "containers may ask for cpu",
+        "containers may request only cpu",
     ),
     "GPUs unasked": (_container(env=[{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]), "may only be void"),
     "GPUs unasked, indirectly": (
@@ -234,7 +234,7 @@ POD_DENIED = {
 def test_a_pod_is_refused(house, attack):
     change, sentence = POD_DENIED[attack]
     plain = pod(f"p{secrets.token_hex(3)}", house.image, SLEEP)
-    # By the hub, who may make pods there; a tenant can't even ask.
+    # The hub sends the requests, because it may create pods there; a tenant has no right to.
     with pytest.raises(Refused, match=sentence):
         house.hub.create(_edited(plain, change), house.ada, "--dry-run=server")
     house.hub.create(plain, house.ada, "--dry-run=server")
@@ -280,7 +280,7 @@ DASK_DENIED = {
     "another's name": (_service(externalName="hub.cnai"), "must be of type ClusterIP"),
     "scheduler with a token": (_scheduler(automountServiceAccountToken=True), "automountServiceAccountToken"),
     "worker with a token": (_worker(automountServiceAccountToken=True), "automountServiceAccountToken"),
-    "another account": (_worker(serviceAccountName="notebook"), "no service account of their own"),
+    "another account": (_worker(serviceAccountName="notebook"), "must use the service account default"),
     "looks like a server": (
         lambda manifest: manifest["spec"]["worker"].update(metadata={"labels": {"component": "singleuser-server"}}),
         "may not set the labels component",
@@ -291,18 +291,18 @@ DASK_DENIED = {
     ),
     "foreign image": (
         lambda manifest: manifest["spec"]["worker"]["spec"]["containers"][0].update(image="evil.example/miner"),
-        "images come from",
+        "images must come from",
     ),
-    "system's priority": (_worker(priorityClassName="system-cluster-critical"), "priority classes of the system"),
-    "a node by name": (_scheduler(nodeName="cnai-node"), "goes around the scheduler"),
-    "GPUs of its image": (_without_env("scheduler"), "set NVIDIA_VISIBLE_DEVICES to void"),
-    "none and those of its image": (_without_env("worker", gpus="0"), "set NVIDIA_VISIBLE_DEVICES to void"),
+    "system's priority": (_worker(priorityClassName="system-cluster-critical"), "may not use priority classes"),
+    "a node by name": (_scheduler(nodeName="cnai-node"), "bypasses the scheduler"),
+    "GPUs of its image": (_without_env("scheduler"), "must set NVIDIA_VISIBLE_DEVICES to void"),
+    "none and those of its image": (_without_env("worker", gpus="0"), "must set NVIDIA_VISIBLE_DEVICES to void"),
     "more workers than pods": (
         lambda manifest: manifest["spec"]["worker"].update(replicas=64, spec=manifest["spec"]["scheduler"]["spec"]),
         "fewer than 64 workers",
     ),
-    "idle for a day": (_idle(86400), "idleTimeout may be 0 to 3600 seconds"),
-    "idle for less than nothing": (_idle(-1), "idleTimeout may be 0 to 3600 seconds"),
+    "idle for a day": (_idle(86400), "idleTimeout must be 0 to 3600 seconds"),
+    "idle for less than nothing": (_idle(-1), "idleTimeout must be 0 to 3600 seconds"),
 }
 
 
@@ -344,9 +344,9 @@ def test_the_hub_gives_only_its_two_roles_and_only_to_whom_they_are_meant_for(ho
         ("cnai-tenant", hub),
         ("cnai-tenant", ("ServiceAccount", "notebook", house.bob)),
     ):
-        with pytest.raises(Refused, match="the hub binds its own role to itself"):
+        with pytest.raises(Refused, match="the hub may bind only its own role to itself"):
             house.hub.create(_binding(role, *subject), house.ada, "--dry-run=server")
-    with pytest.raises(Refused, match="work in tenants' namespaces only"):
+    with pytest.raises(Refused, match="may work only in tenants' namespaces"):
         house.hub.create(_binding("cnai-hub-tenant", *hub), "kube-system", "--dry-run=server")
     house.hub.create(_binding("cnai-hub-tenant", *hub), house.ada, "--dry-run=server")
     house.hub.create(_binding("cnai-tenant", *own), house.ada, "--dry-run=server")
@@ -384,7 +384,7 @@ def test_the_hub_makes_only_labeled_restricted_namespaces(house):
         lambda namespace: namespace["metadata"]["labels"].pop("cnai.dev/tenant"),
         lambda namespace: namespace["metadata"]["labels"].update({"pod-security.kubernetes.io/enforce": "privileged"}),
     ):
-        with pytest.raises(Refused, match="the hub makes only namespaces cnai-"):
+        with pytest.raises(Refused, match="the hub may create only namespaces cnai-"):
             house.hub.create(_edited(good, change), None, "--dry-run=server")
 
 
@@ -401,7 +401,7 @@ def test_the_operator_stays_in_tenants_namespaces(house):
     deployment["spec"]["template"]["spec"]["restartPolicy"] = "Always"
     house.operator.create(deployment, house.ada, "--dry-run=server")
     for namespace in ("kube-system", "default", house.hub_namespace):
-        with pytest.raises(Refused, match="work in tenants' namespaces only"):
+        with pytest.raises(Refused, match="may work only in tenants' namespaces"):
             house.operator.create(deployment, namespace, "--dry-run=server")
     for words in (
         f"get secrets -n {house.ada}",
@@ -440,7 +440,7 @@ def test_a_dask_cluster_starts_scales_and_ends_with_the_least_rights(house, runn
     scale = ("scale", "daskworkergroup/good-default", "-n", house.ada)
     house.notebook.kubectl(*scale, "--replicas=3")
     until(lambda: len(_workers(house, house.ada, "good")) == 3)
-    # Its scheduler answers nothing, so the newest end.
+    # The scheduler doesn't answer, so the operator stops the newest workers.
     before = _workers(house, house.ada, "good")
     house.notebook.kubectl(*scale, "--replicas=1")
     until(lambda: len(_workers(house, house.ada, "good")) == 1)
@@ -483,7 +483,7 @@ def test_scaling_up_makes_no_more_deployments_than_the_quota(house, running_oper
     deployments = "count/deployments.apps"
     quota = ("resourcequota", "tenant", "-n", house.ada)
     assert house.admin.get(*quota)["spec"]["hard"][deployments] == "64"
-    # With its scheduler there are two; a third is allowed, and no fourth.
+    # The scheduler and a worker are two deployments; the quota allows a third, but no fourth.
     most = json.dumps({"spec": {"hard": {deployments: "3"}}})
     house.admin.kubectl("patch", *quota, "--type=merge", "-p", most)
     until(lambda: house.admin.get(*quota)["status"]["hard"][deployments] == "3")
@@ -511,7 +511,7 @@ def test_a_tenant_is_removed_with_a_dask_cluster_that_runs(house, running_operat
 
 
 class _Rogue(ThreadingHTTPServer):
-    """A scheduler that answers with what it is given, and remembers what it was asked."""
+    """A scheduler that gives prepared answers, and records the requests."""
 
     def __init__(self):
         self.asked: list[str] = []
@@ -542,7 +542,7 @@ class _Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def rogue(own_cluster, house, running_operator):
-    """A tenant's scheduler as a process of this machine, behind the Service that the operator makes."""
+    """A tenant's scheduler as a process of this machine, behind the Service that the operator creates."""
     server = _Rogue()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
@@ -572,7 +572,7 @@ def rogue(own_cluster, house, running_operator):
 
 
 def _is_reached(url):
-    """Whether kube-proxy knows the way already."""
+    """Tell whether kube-proxy already has the route."""
     try:
         httpx.get(url, timeout=5, trust_env=False)
     except httpx.HTTPError:
@@ -604,24 +604,24 @@ def test_a_rogue_scheduler_can_not_use_the_operator(house, rogue):
     }
     victim["spec"]["template"]["spec"]["restartPolicy"] = "Always"
     house.admin.create(victim, house.bob)
-    # The path of another tenant's object in place of a worker's name.
+    # The scheduler answers with the path of another tenant's object instead of a worker's name.
     path = f"../../../namespaces/{house.bob}/deployments/victim"
     rogue.answer = (200, {}, {"tcp://a": {"name": path}, "tcp://b": {"name": "rogue-scheduler"}})
     _scale(house, 2)
     assert rogue.asked == ["/api/v1/retire_workers"]
     assert [each["metadata"]["name"] for each in house.admin.get("deployments", "-n", house.bob)["items"]] == ["victim"]
     house.admin.kubectl("get", "deployment", "rogue-scheduler", "-n", house.ada)
-    # Somewhere else to ask, from where the operator stands.
+    # The scheduler redirects the operator to another address.
     rogue.answer = (307, {"Location": f"http://127.0.0.1:{rogue.server_address[1]}/stolen"}, {})
     _scale(house, 1)
     assert rogue.asked == ["/api/v1/retire_workers"] * 2
-    # No answer: nothing but the JSON API is tried; Dask's RPC would be another connection, to the same process here.
+    # Without an answer, the operator tries only the JSON API; Dask's RPC would be another connection to this process.
     _scale(house, 2)
     rogue.answer = (404, {}, {})
     _scale(house, 1)
     assert rogue.asked == ["/api/v1/retire_workers"] * 3
     assert rogue.connections == 3
-    # An honest answer is followed: the operator did ask this scheduler, and would have done its bidding.
+    # Control: the operator follows a valid answer, so it really asks this scheduler.
     _scale(house, 3)
     (first, *_) = _workers(house, house.ada, "rogue")
     rogue.answer = (200, {}, {"tcp://a": {"name": first}})

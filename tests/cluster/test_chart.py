@@ -1,4 +1,4 @@
-"""The stock chart with our values, where the chart is at hand: what helm makes of them is what the API server takes."""
+"""The stock chart with our values, if the chart is available: the API server accepts the manifests from helm."""
 
 from __future__ import annotations
 

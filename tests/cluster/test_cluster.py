@@ -1,4 +1,4 @@
-"""The cluster is a real one: it runs, names, pulls, counts and refuses."""
+"""The cluster is a real one: it runs pods, resolves names, pulls images, enforces quotas and refuses pods."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_image_is_built_pushed_and_pulled(cluster, namespace, tmp_path):
 
 
 def test_a_pod_gets_gpus(cluster, namespace, gpu_count):
-    """Others may hold GPUs beside us, so only those that no node can have are sure to be lacking."""
+    """Other tests may use GPUs at the same time, so request more than any node has."""
     cluster.create(pod("fits", cluster.base, SLEEP, resources=gpus(1)), namespace)
     cluster.wait("pod/fits", "condition=Ready", namespace)
     cluster.create(pod("waits", cluster.base, SLEEP, resources=gpus(gpu_count)), namespace)
@@ -92,7 +92,7 @@ def test_the_restricted_standard_refuses_a_privileged_pod(cluster, namespace):
     path["spec"]["volumes"] = [{"name": "root", "hostPath": {"path": "/"}}]
     with pytest.raises(Refused, match='volume "root" uses restricted volume type "hostPath"'):
         cluster.create(path, namespace)
-    # The same pods without what was refused: the namespace takes pods, and the manifest was right in all else.
+    # Control: the same pods without the refused field are accepted.
     del path["spec"]["volumes"]
     cluster.create(path, namespace)
     cluster.wait("pod/privileged", "condition=Ready", namespace)
@@ -131,7 +131,7 @@ def test_pods_have_no_way_out(own_cluster, namespace):
     own_cluster.wait("pod/knocks", "condition=Ready", namespace)
     knock = ("exec", "-n", namespace, "knocks", "--", "bash", "-c")
     with pytest.raises(Refused, match="Connection refused"):
-        own_cluster.kubectl(*knock, "echo > /dev/tcp/192.0.2.1/80")  # an address that belongs to nobody
+        own_cluster.kubectl(*knock, "echo > /dev/tcp/192.0.2.1/80")  # an address for documentation, which nobody uses
     own_cluster.kubectl(*knock, "echo > /dev/tcp/10.96.0.1/443")
 
 

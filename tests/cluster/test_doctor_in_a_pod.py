@@ -1,4 +1,4 @@
-"""`cnai doctor` where it matters: in a notebook's pod of a tenant, with a notebook's rights, on a real cluster."""
+"""`cnai doctor` in a notebook's pod of a tenant, with a notebook's rights, on a real cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def proxy(cluster, images):
-    """A namespace with two services: one that notebooks may reach, and one that they may not."""
+    """A namespace with two services, of which notebooks may reach only one."""
     namespace = f"cnai-test-{secrets.token_hex(4)}"
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     main = pod("proxy", images["notebook"], ["python", "-c", LISTENS.format(8000)])
@@ -40,7 +40,7 @@ def proxy(cluster, images):
 
 @pytest.fixture(scope="module")
 def patient(cluster, images, proxy, tmp_path_factory):
-    """A notebook's pod that knows a hub, and an operator."""
+    """A notebook's pod with the address of a hub, and with an operator."""
     hub = {"CNAI_HUB_URL": f"http://proxy-public.{proxy}:8000/"}
     folder = tmp_path_factory.mktemp("accounts")
     with workplace.notebook(cluster, images["notebook"], folder, hub) as found, found.operator():

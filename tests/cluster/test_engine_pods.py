@@ -1,4 +1,4 @@
-"""An engine in pods: trained, lost in parts, asked to leave, taken away when idle; the operator is a pod too."""
+"""An engine in pods: it trains, loses pods, is evicted, and is deleted when idle; the operator is a pod, too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDLE_SECONDS = 40
 LOST_SECONDS = 150
 PATIENCE_SECONDS = 300.0
 KILL = "kill -9 $(cat /proc/1/task/1/children)"
-"""What the container's init has started."""
+"""The process that the container's init has started."""
 
 WRITE = """
 from cnai.backends import credentials
@@ -62,7 +62,7 @@ EngineClient(found.address, found.security()).wish(run, Wish(verb, value))
 
 @pytest.fixture(scope="module")
 def desk(cluster, images, tmp_path_factory):
-    """A tenant with a home, and the training in it."""
+    """A tenant with a home that contains the training."""
     with workplace.notebook(cluster, images["notebook"], tmp_path_factory.mktemp("desk")) as found:
         found.run("sh", "-c", f"cat > {workplace.HOME}/training.py", given=TRAINING.read_text())
         yield found
@@ -70,7 +70,7 @@ def desk(cluster, images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def operator(cluster, images, desk):
-    """The operator as an administrator deploys it, for one namespace only: others test beside us."""
+    """The operator as an administrator deploys it, but for one namespace, because other tests run at the same time."""
     made = operators.deployment(replace(desk.installation.settings, hub_image=images["hub"]))
     name = f"{made['metadata']['name']}-{secrets.token_hex(2)}"
     labels = {**made["metadata"]["labels"], "app.kubernetes.io/instance": name}
@@ -87,14 +87,14 @@ def operator(cluster, images, desk):
         said = cluster.kubectl("logs", f"deployment/{name}", "-n", where)
         assert "is forbidden" not in said, said
     finally:
-        # What the operator has marked goes only while it is there.
+        # Objects with the operator's finalizer can be deleted only while the operator runs.
         cluster.kubectl("delete", "daskclusters", "--all", "-n", desk.namespace, "--timeout=300s")
         cluster.kubectl("delete", "deployment", name, "-n", where)
 
 
 @pytest.fixture(scope="module")
 def lost(desk, operator):
-    """A cluster whose scheduler fits on no machine."""
+    """A Dask cluster whose scheduler fits on no node."""
     made = tenancy.dask_cluster("lost", desk.cluster.base, workers=1, gpus=1)
     made["spec"]["scheduler"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "nowhere"}
     desk.cluster.create(made, desk.namespace)
@@ -104,7 +104,7 @@ def lost(desk, operator):
 
 @pytest.fixture(scope="module")
 def first(desk, operator, lost):
-    """A short run that was in the store before its engine of two nodes was asked for."""
+    """A short run that was in the store before its engine of two nodes was requested."""
     run = write(desk, "first", 2, 0)
     place = manifests.Place(
         namespace=desk.namespace,
@@ -120,7 +120,7 @@ def first(desk, operator, lost):
 
 @pytest.fixture(scope="module")
 def endless(desk, first):
-    """A run that goes on until it is stopped, on the same engine."""
+    """A run on the same engine that continues until it is stopped."""
     wait_for(desk, first, lambda events: events and states(events) and states(events)[-1][0].final)
     return write(desk, "endless", 10**6, 0.2)
 
@@ -160,7 +160,7 @@ def wait_for(desk, run, condition):
 
 
 def trains(after=-1):
-    """Tell whether a generation later than one has done some steps."""
+    """Tell whether a later generation than this one has done some steps."""
 
     def look(events):
         steps = [e.step for e in events if e.kind is Kind.METRIC and e.generation > after]
@@ -170,14 +170,14 @@ def trains(after=-1):
 
 
 def pods(desk, component):
-    """Return the pods that aren't going away, by name."""
+    """Return the pods that are not being deleted, by name."""
     labels = f"dask.org/cluster-name={NAME},dask.org/component={component}"
     found = desk.get("pods", "-l", labels)
     return {each["metadata"]["name"]: each for each in found if "deletionTimestamp" not in each["metadata"]}
 
 
 def disturbed(desk, run, disturb):
-    """Disturb a training that goes on; return what its journal says when it goes on again."""
+    """Disturb a running training; return its journal once it has resumed."""
     before = wait_for(desk, run, trains())
     disturb()
     events = wait_for(desk, run, trains(after=before[-1].generation))
@@ -279,7 +279,7 @@ def test_an_operator_that_is_killed_in_a_resize_ends_it(desk, operator):
         label = f"app.kubernetes.io/instance={operator.name}"
         desk.cluster.kubectl("delete", "pod", "-n", operator.namespace, "-l", label, "--grace-period=0", "--force")
         until(lambda replicas=replicas: len(desk.get("deployments", *group)) == replicas)
-        time.sleep(5)  # nobody adds more, or takes more away
+        time.sleep(5)  # no more pods are added or deleted
         assert len(desk.get("deployments", *group)) == replicas
     desk.cluster.kubectl("delete", "daskcluster", "wide", "-n", desk.namespace)
     until(lambda: not desk.get("pods", "-l", "dask.org/cluster-name=wide"))

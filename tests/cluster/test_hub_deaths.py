@@ -1,4 +1,4 @@
-"""The hub dies on a real cluster, at any moment: no server is lost, and none is doubled."""
+"""The hub dies on a real cluster, at any moment: no server is lost, and none is started twice."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_twenty_spawns_at_once_survive_a_hub_that_dies_twice(hub, crowd):
         hub.wait_until_it_answers()
     for name in crowd:
         hub.wait_ready(name)
-    # None lost: each has its server, which answers; none doubled: no pod without a server.
+    # No server is lost: everybody's server answers. None was started twice: every pod belongs to a server.
     assert [len(hub.pods(name)) for name in crowd] == [1] * CROWD
     for name in crowd:
         until(lambda name=name: hub.leads_to(name), f"{name} is reached")
@@ -75,7 +75,7 @@ def test_the_hub_dies_during_a_spawn(hub, ada, how, moment):
     kill(hub, how)
     hub.wait_until_it_answers()
     assert is_logged_in(session, ada)
-    # Nobody asks again: what was accepted comes.
+    # Nobody repeats the request: the accepted start finishes.
     hub.wait_ready(ada)
     assert len(hub.pods(ada)) == 1
     until(lambda: hub.leads_to(ada), "the proxy knows the way")
@@ -83,7 +83,7 @@ def test_the_hub_dies_during_a_spawn(hub, ada, how, moment):
 
 @pytest.mark.parametrize("ways", [("pod", "process", "pod"), ("process", "pod", "process")], ids="-".join)
 def test_the_hub_dies_before_and_after_a_spawn_and_in_its_stop(hub, ada, ways):
-    """In turns: a process that ends three times within a minute is not started again for most of the next."""
+    """Kill them in turns: kubelet delays the restart of a container that ends three times within a minute."""
     before, after, stop = ways
     session = hub.login(ada)
     kill(hub, before)
@@ -93,7 +93,7 @@ def test_the_hub_dies_before_and_after_a_spawn_and_in_its_stop(hub, ada, ways):
     hub.wait_ready(ada)
     (pod,) = hub.pods(ada)
     kill(hub, after)
-    # The proxy knows the way without the hub.
+    # The proxy keeps its routes without the hub.
     assert hub.leads_to(ada)
     hub.wait_until_it_answers()
     hub.wait_ready(ada)
@@ -101,7 +101,7 @@ def test_the_hub_dies_before_and_after_a_spawn_and_in_its_stop(hub, ada, ways):
     assert same["metadata"]["uid"] == pod["metadata"]["uid"]
     assert hub.leads_to(ada)
     with ThreadPoolExecutor(1) as aside, held(hub.cluster, pod):
-        aside.submit(hub.api.delete, f"/users/{ada}/server", timeout=10)  # answers when the pod is gone; not this time
+        aside.submit(hub.api.delete, f"/users/{ada}/server", timeout=10)  # the hub dies before it answers
         until(lambda: ["deletionTimestamp" in each["metadata"] for each in hub.pods(ada)] == [True], "the pod is to go")
         kill(hub, stop)
         hub.wait_until_it_answers()
@@ -110,7 +110,7 @@ def test_the_hub_dies_before_and_after_a_spawn_and_in_its_stop(hub, ada, ways):
 
 @contextmanager
 def held(cluster, pod):
-    """A pod that is deleted stays until the end."""
+    """A deleted pod exists until its termination has finished."""
     where = ("pod", pod["metadata"]["name"], "-n", pod["metadata"]["namespace"], "--type=merge", "-p")
     cluster.kubectl("patch", *where, json.dumps({"metadata": {"finalizers": ["cnai.dev/held-by-a-test"]}}))
     try:

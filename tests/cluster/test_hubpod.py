@@ -1,4 +1,4 @@
-"""The hub in its pod on a real cluster: who may start what, and what its account may do."""
+"""The hub in its pod on a real cluster: the servers that users may start, and the rights of its account."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def grace(hub):
 
 
 def in_pod(hub, pod, code, container="notebook"):
-    """What a program prints in a pod."""
+    """Run a program in a pod, and return its output."""
     place = ("-n", pod["metadata"]["namespace"], pod["metadata"]["name"], "-c", container)
     return hub.cluster.kubectl("exec", *place, "--", "python", "-c", code).strip()
 
@@ -89,7 +89,7 @@ def test_the_pods_are_nobody_and_can_change_nothing_of_their_image(hub):
                 hub.cluster.kubectl(*words, *token)
 
 
-# Who gets what
+# Rights of users
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -120,7 +120,7 @@ def test_what_is_for_others_is_refused_with_a_sentence_and_leaves_nothing(hub, g
         refused = hub.start(grace, **options)
         assert refused.status_code == 400 and sentence in refused.json()["message"], refused.text
     assert hub.server(grace) is None
-    # The same person, with what is theirs.
+    # Control: the same person may start this one.
     assert hub.start(grace, flavor="tiny").status_code in {201, 202}
     hub.wait_ready(grace)
 
@@ -154,7 +154,7 @@ def test_somebody_logs_in_with_a_browser_and_starts_a_server(hub, ada):
     assert pod["metadata"]["labels"]["cnai.dev/flavor"] == "wide"
 
 
-# What a server's tokens open
+# Rights of a server's tokens
 
 _ASK = """
 import json, os, urllib.error, urllib.request

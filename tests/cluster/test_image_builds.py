@@ -1,4 +1,4 @@
-"""Images as the registry has them: layers that are shared, a small one of code; and what a build can be told."""
+"""Images in the registry: shared layers, and a small layer of code; and the options of a build."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_command_writes_what_it_pushed(own_cluster, images, tmp_path):
     catalog.write_text('[[image]]\nname = "apps"\ndockerfile = "app/Dockerfile"\n')
     words = ["app", "--engine=buildah", f"--base={own_cluster.base}", "--tag=test", f"--registry={REGISTRY}/cnai",
              f"--push-to={REGISTRY_ADDRESS}/cnai", f"--catalog={catalog}", f"--sbom={tmp_path}"]  # fmt: skip
-    with alone("images"):  # both write the wheel
+    with alone("images"):  # two builds at once would write the same wheel
         done = subprocess.run(
             [sys.executable, "-m", "images", *words],
             cwd=chain.ROOT,
@@ -84,7 +84,7 @@ def test_the_command_writes_what_it_pushed(own_cluster, images, tmp_path):
 
 @pytest.fixture
 def torch_index(tmp_path):
-    """An index with a PyTorch of the lock's version that is built without CUDA, and empty."""
+    """An index with an empty package of PyTorch, in the lock's version, built without CUDA."""
     lock = (chain.ROOT / "locks" / "image-torch.lock").read_text()
     version = next(line for line in lock.splitlines() if line.startswith("torch==")).split()[0].partition("==")[2]
     folder = tmp_path / "index" / "torch"

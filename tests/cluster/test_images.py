@@ -1,4 +1,4 @@
-"""What an image promises holds in it and in all that inherit it: in pods that pulled them, by digest."""
+"""The guarantees of an image hold for it and all images that inherit from it, in pods that pulled them by digest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from importlib.metadata import distributions
 print(json.dumps([[found.metadata["Name"], found.version] for found in distributions()]))
 """
 MARKERS = "import json; from pip._vendor.packaging.markers import default_environment as e; print(json.dumps(e()))"
-# What would be left by the tools that make an image, or by the machine that it is made on.
+# Files that build tools, or the machine that builds an image, would leave behind.
 LEFT = "/var/lib/apt/lists /var/cache/apt /var/log /tmp /root /run/secrets /wheel /sbom.py /etc/pip.conf"
 
 
@@ -40,11 +40,11 @@ class Inside:
         return self.cluster.kubectl("exec", "-n", self.namespace, self.image, "--", *command)
 
     def python(self, code: str) -> Any:
-        """Return what a program prints, which is JSON."""
+        """Return a program's output, parsed as JSON."""
         return json.loads(self.run("python", "-c", code))
 
     def finds(self, *programs: str) -> list[str]:
-        """Return where programs are, those that are there."""
+        """Return the paths of those programs that exist."""
         return self.run("sh", "-c", f"for name in {' '.join(programs)}; do command -v $name; done; true").split()
 
 
@@ -69,7 +69,7 @@ def inside(request, cluster, images, place):
 
 
 def manifest(name: str, reference: str) -> dict[str, Any]:
-    """A pod that the restricted standard admits, in which the image alone says who runs it."""
+    """A pod that the restricted standard admits, whose user is only set by the image."""
     main = {
         "name": "main",
         "image": reference,
@@ -82,7 +82,7 @@ def manifest(name: str, reference: str) -> dict[str, Any]:
 
 
 def promised_by(name: str) -> pytest.MarkDecorator:
-    """A promise of an image is one of all that inherit it."""
+    """Run a test for an image and for all images that inherit from it."""
     heirs = [heir for heir in KNOWN if KNOWN[name] in chain.lineage(heir, KNOWN)]
     return pytest.mark.parametrize("inside", heirs, indirect=True)
 

@@ -1,4 +1,4 @@
-"""The main road on a real cluster, in a real browser: a server with a GPU, nodes, a kill, an app for a guest."""
+"""The main workflow on a real cluster, in a real browser: a GPU server, a run, a killed pod, an app for a guest."""
 
 from __future__ import annotations
 
@@ -67,24 +67,24 @@ def browser():
 
 
 def visit(hub, browser):
-    """A browser window with the patience that pods need."""
+    """A browser page with timeouts that are long enough for pods."""
     visitor = Visitor(browser, hub.url)
     visitor.context.set_default_timeout(1000 * hubpod.PATIENCE_SECONDS)
-    # A port that is forwarded is away for a moment when a connection breaks off, and JupyterLab asks about its server.
+    # A forwarded port is unavailable for a moment when a connection breaks, and JupyterLab then shows a dialog.
     lost = visitor.page.get_by_role("dialog", name=re.compile("^Server unavailable"))
     visitor.page.add_locator_handler(lost, lambda dialog: dialog.get_by_role("button", name="Dismiss").click())
     return visitor
 
 
 def picture(page, name):
-    """Keep a picture for the docs where CNAI_PICTURES says."""
+    """Save a picture for the docs in the folder that CNAI_PICTURES names."""
     if folder := os.environ.get("CNAI_PICTURES"):
         page.screenshot(path=Path(folder, f"{name}.png"))
 
 
 @pytest.fixture(scope="module")
 def ada(hub, browser):
-    """Somebody who may have GPUs, with a server that was chosen on the spawn page."""
+    """A user who may have GPUs, with a server chosen on the spawn page."""
     name = hub.person("ada")
     visitor = visit(hub, browser)
     page = visitor.login(name, hub.password(name), "/hub/spawn")

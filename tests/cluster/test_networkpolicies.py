@@ -1,6 +1,6 @@
-"""Who may reach whom, by an independent reading of the policies that tenants get: cyclonus evaluates, nothing is sent.
+"""Allowed connections under the policies of tenants: cyclonus, an independent program, evaluates them; nothing is sent.
 
-Every line of the table can fail: what is allowed needs its policy, and without any policy nothing is forbidden.
+Every line of the tables can fail: allowed connections need a policy, and without any policy nothing is forbidden.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PODS = {
     "dns": ("kube-system", {"k8s-app": "kube-dns"}),
     "no dns": ("kube-system", {"k8s-app": "metrics-server"}),
     "stranger": ("default", {}),
-    # What a pod calls itself counts in its own namespace only.
+    # A pod's own labels count only in its own namespace.
     "false hub": ("default", {"component": "hub"}),
     "false dns": ("default", {"k8s-app": "kube-dns"}),
     "false operator": ("cnai-bob", {ROLE: "operator"}),
@@ -168,7 +168,7 @@ def lines(table: str) -> list[str]:
 
 
 def evaluate(asked: list[str], policies: list[dict], folder) -> dict[str, bool]:
-    """Ask cyclonus which of these connections the policies let through."""
+    """Return which of these connections the policies allow, according to cyclonus."""
     listed = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicyList", "items": policies}
     (folder / "policies.json").write_text(json.dumps(listed))
     (folder / "traffic.json").write_text(json.dumps([traffic(line) for line in asked]))
@@ -194,12 +194,12 @@ def peer(name: str) -> dict:
     if name in ADDRESSES:
         return {"IP": ADDRESSES[name]}
     where, labels = PODS[name]
-    # A pod's own address is private too, as on every cluster: no block of addresses may open the way to it.
+    # A pod's own address is private, too, as on every cluster: no block of addresses may allow connections to it.
     address = f"10.244.0.{list(PODS).index(name) + 2}"
     of_namespace = {"kubernetes.io/metadata.name": where}
     if where in ("cnai-ada", "cnai-bob"):
         of_namespace |= namespace(where.removeprefix("cnai-"))["metadata"]["labels"]
-    # cyclonus takes NotIn to need the key, where Kubernetes doesn't (the test below); an empty value means the same.
+    # For cyclonus, NotIn requires the key, but not for Kubernetes (see the test below); an empty value means the same.
     inside = {"Namespace": where, "NamespaceLabels": of_namespace, "PodLabels": {ROLE: "", **labels}}
     return {"Internal": inside, "IP": address}
 

@@ -1,4 +1,4 @@
-"""What the cluster's own parts compute; none of it needs a cluster."""
+"""Pure functions of our one-node cluster; the tests need no cluster."""
 
 from __future__ import annotations
 

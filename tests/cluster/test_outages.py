@@ -1,4 +1,4 @@
-"""What happens when a part of the cluster is away: runs go on, and everybody comes back by themselves."""
+"""Outages of a part of the cluster: runs continue, and all parts recover by themselves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AWAY_SECONDS = 60
-"""More than the 50 s in which KubeSpawner gives up."""
+"""More than the 50 s after which KubeSpawner gives up."""
 TRAIN = """
 import os
 import cnai, torch
@@ -45,12 +45,12 @@ def fit(steps):
 
 run = cnai.train(fit, ({steps},), ranks={ranks}, flavor="gpu", checkpoint_every=10, name="outage")
 print(run.id, flush=True)
-os._exit(0)  # as a kernel that is killed: the run is not its own any more
+os._exit(0)  # like a killed kernel, which no longer owns the run
 """
 
 
 class Watched:
-    """A run, read from the volume of its store: that works while no API server answers."""
+    """A run, read from the volume of its store, which works while the API server is down."""
 
     def __init__(self, notebook, steps: int, ranks: int) -> None:
         self.id = notebook.python(TRAIN.format(steps=steps, ranks=ranks)).split()[-1]
@@ -60,7 +60,7 @@ class Watched:
 
     @property
     def events(self) -> list[dict]:
-        """What is on disk so far, without a line that is being written."""
+        """Return the text on disk so far, without an unfinished line."""
         lines = (self.folder / "events.jsonl").read_text().rpartition("\n")[0].splitlines()
         return [json.loads(line) for line in lines]
 
@@ -82,7 +82,7 @@ class Watched:
         return told[-1] if told else "PENDING"
 
     def reaches(self, step: int) -> None:
-        """Wait until the run is so far; one that has ended never will be."""
+        """Wait until the run has reached this point; fail if it ends before."""
         wait(lambda: self.step >= step or self.state in ("SUCCEEDED", "FAILED", "CANCELLED"), str(self.id))
         assert self.step >= step, self.events[-3:]
 
@@ -115,7 +115,7 @@ def hub(cluster, images, notebook):
 
 @pytest.fixture(scope="module")
 def before(hub):
-    """A server, and which hub started it."""
+    """A server, and the hub that started it."""
     ada = hub.person("ada")
     hub.start(ada)
     hub.wait_ready(ada)
@@ -125,7 +125,7 @@ def before(hub):
 
 @pytest.fixture(scope="module")
 def run(notebook):
-    """A run on two nodes that outlives everything here; its operator, of this namespace only, has gone."""
+    """A run on two nodes that outlives all tests here; the operator of its namespace has been stopped."""
     with notebook.operator():
         run = Watched(notebook, 100_000, ranks=2)
         run.reaches(20)
@@ -134,7 +134,7 @@ def run(notebook):
 
 @pytest.fixture(scope="module", autouse=True)
 def alone(before, run):
-    """Wait until nobody else uses the API server; what is installed for the tests comes before that."""
+    """Install everything for the tests, then wait until no other test uses the API server."""
     with realcluster.alone("cluster"):
         yield
 
@@ -148,7 +148,7 @@ def operator(notebook, alone):
 
 @pytest.fixture
 def stopped(own_cluster):
-    """Kill a component; it is started again whatever happens."""
+    """Kill a component, and start it again at the end in any case."""
     gone: list[str] = []
 
     def stop(name: str) -> None:
@@ -157,8 +157,8 @@ def stopped(own_cluster):
 
     def back(name: str) -> None:
         gone.remove(name)
-        # Ours elect no leader, so they don't end without an API server as others do, and go on with what they remember.
-        # Kubelet would look for new pods only a minute later.
+        # Our components elect no leader, so unlike others they don't exit without an API server, and continue with
+        # stale state. Kubelet would look for new pods only a minute later.
         others = ("controller-manager", "scheduler", "proxy", "storage", "kubelet") if name == "apiserver" else ()
         for each in others:
             processes.stop(own_cluster.place, each)
@@ -187,7 +187,7 @@ def test_runs_and_the_hub_go_on_while_the_api_server_is_away(hub, before, operat
     hub.wait_until_it_answers()
 
     def asked():
-        """Ask, and ask again: the hub's next answer may still be of the time without an API server."""
+        """Request a server again if necessary: the hub's first answer may still be about the outage."""
         if hub.server(grace) is None:
             hub.start(grace)
         return hub.pods(grace)
@@ -199,7 +199,7 @@ def test_runs_and_the_hub_go_on_while_the_api_server_is_away(hub, before, operat
 
 
 def what_is_said_of_a_start(hub, name: str, address: str) -> str:
-    """Ask for a server at the proxy's own address: whoever forwards a port needs the API server."""
+    """Request a server at the proxy's own address, because port forwarding needs the API server."""
     url = f"http://{address}:8000/hub/api/users/{name}"
     with httpx.Client(base_url=url, headers=hub.api.headers, timeout=120) as near:
         said = near.post("/server", json={}).text
@@ -211,10 +211,10 @@ def test_etcd_comes_back(notebook, operator, run, stopped):
     time.sleep(5)
     stopped.back("etcd")
     began = run.generation
-    # `kubectl exec` has its own way back to a node whose API server was away.
+    # `kubectl exec` needs time of its own to reach a node again after an outage of the API server.
     until(lambda: notebook.run("cnai", "scale", run.id, "1")[0] == 0)
     wait(lambda: run.generation > began and run.state == "RUNNING", "the run has one rank")
-    # The operator still hears what is wanted of it, and has never died.
+    # The operator still receives requests, and has never died.
     until(lambda: len(notebook.get("pods", "-l", "dask.org/component=worker")) == 1)
     assert operator.poll() is None
 
@@ -226,7 +226,7 @@ def test_an_operator_that_dies_during_a_resize(notebook, operator, run):
         operator.kill()
         operator.wait()
         assert not answer.done()
-        # Nothing is lost of what was wanted: whoever comes next finds it with the API server.
+        # No request is lost: the next operator finds it at the API server.
         with notebook.operator(everywhere=True) as second:
             code, said = answer.result()
             assert code == 0, said
@@ -249,7 +249,7 @@ def test_the_hub_is_the_same_and_starts_servers(hub, before):
 
 @pytest.fixture
 def undefined(notebook):
-    """Nobody has told the API server what a Dask cluster is, or somebody removed that."""
+    """The definition of Dask clusters was never installed, or was deleted."""
     made = tenants.cluster_manifests(notebook.installation.settings)
     definitions = [each for each in made if each["kind"] == "CustomResourceDefinition"]
     names = [f"crd/{each['metadata']['name']}" for each in definitions]
@@ -266,7 +266,7 @@ def test_without_resource_definitions_doctor_and_runs_say_whom_to_ask(notebook, 
     assert "wrong    resource definitions: " in said, said
     code, said = notebook.run("sh", "-c", "cd && touch nothing.py && cnai train nothing.py --flavor gpu")
     assert code == 1
-    (line,) = [line for line in said.splitlines() if "exit code" not in line]  # which kubectl adds
+    (line,) = [line for line in said.splitlines() if "exit code" not in line]  # kubectl adds this line
     assert (
         line == "this cluster doesn't know these objects; ask your administrator to apply `python -m cnai_hub.tenants`"
     )

@@ -1,4 +1,4 @@
-"""Servers on a real cluster: a hub with the rights of its account only, and every way in which a start can go wrong."""
+"""Servers on a real cluster: a hub with only its account's rights, and all ways in which a start can fail."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def product(cluster):
 
 @pytest.fixture
 def stopped(house):
-    """Nobody's server runs afterwards."""
+    """Stop everybody's server after the test."""
     yield
     stop_all(house)
 
@@ -139,7 +139,7 @@ def pods_of(house, user):
 
 
 def failure(house, user, server="", **options):
-    """Return all that a start said, at whose end it must have failed."""
+    """Return all messages of a start that must fail."""
     answer = house.hub.start_server(house.apis[user], user, server, **options)
     if answer.status_code >= 400:
         assert answer.status_code in (400, 503), answer.text
@@ -200,7 +200,7 @@ class TestAServer:
             "CNAI_HUB_URL": f"http://proxy-public.{house.given['cluster']['hub_namespace']}/",
         }
         assert {key: found.get(key) for key in expected} == expected
-        # It is nobody, has a token of its account, may not become root, and shares memory.
+        # It isn't root and can't become root, has a token of its account, and has shared memory.
         assert execute(house, house.ada, "id", "-u", "-n").strip() == "cnai"
         assert execute(house, house.ada, "cat", "/var/run/secrets/kubernetes.io/serviceaccount/namespace") == (
             names.namespace_name(house.ada)
@@ -318,7 +318,8 @@ def test_a_namespace_of_somebody_else_is_refused_and_left_alone(house):
     house.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     (said,) = failure(house, house.zoe, flavor="cpu")
     assert said == (
-        f"namespace '{name}' was not made by cnai, so '{house.zoe}' can't have it; ask your administrator to remove it"
+        f"namespace '{name}' was not created by cnai, so '{house.zoe}' can't use it;"
+        " ask your administrator to delete it"
     )
     for kind in ("pods", "resourcequotas", "networkpolicies", "rolebindings", "persistentvolumeclaims"):
         assert house.cluster.get(kind, "-n", name)["items"] == []
@@ -340,7 +341,7 @@ def test_max_hours_end_a_server(house, stopped):
     ],
 )
 def test_a_hub_that_may_not_says_so(house, tmp_path, token, sentence):
-    """Without a valid token, or as an account that nobody gave a right."""
+    """A hub without a valid token, or with an account that has no rights."""
     where = house.given["cluster"]["hub_namespace"]
     kubeconfig = tmp_path / "kubeconfig.json"
     config = json.loads(Path(house.account.kubeconfig).read_text())
@@ -364,7 +365,7 @@ def test_a_hub_that_may_not_says_so(house, tmp_path, token, sentence):
 
 @pytest.fixture
 def tiny_home(house, own_cluster, tmp_path):
-    """The home of a user is a volume of 4 MiB, and full."""
+    """A user's home is a full volume of 4 MiB."""
     folder = tmp_path / "volume"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,uid=1000,gid=100", "tmpfs", str(folder)], check=True)
@@ -403,7 +404,7 @@ def test_a_full_home_lets_its_owner_in_to_tidy_up(house, stopped, tiny_home):
     assert page.status_code == 200
     assert "YOUR%20HOME%20IS%20FULL.md" in str(page.url)
     assert "No space left on device" in execute(house, house.bob, "cat", "/tmp/jupyter/root/YOUR HOME IS FULL.md")
-    # A kernel starts, and what is in the way can be deleted as people do.
+    # A kernel starts, and people can delete files as usual.
     api = {"headers": {"X-XSRFToken": client.cookies.get("_xsrf", path=f"/user/{house.bob}/") or ""}}
     made = client.post(f"/user/{house.bob}/api/kernels", json={}, **api)
     assert made.status_code == 201, made.text
@@ -419,7 +420,7 @@ def test_without_a_class_of_storage_the_administrator_is_asked(house, stopped):
     where = names.namespace_name(house.bob)
     failure(house, house.bob, image="gone", flavor="cpu")  # makes the namespace
     house.cluster.kubectl("delete", "pvc", "home", "-n", where, "--wait=true")
-    # What a cluster without a default class leaves: a claim that names none, which nobody fills.
+    # On a cluster without a default storage class, a claim that names no class stays unbound.
     spec = {
         "accessModes": ["ReadWriteMany"],
         "storageClassName": "",
@@ -430,7 +431,7 @@ def test_without_a_class_of_storage_the_administrator_is_asked(house, stopped):
     )
     try:
         said = failure(house, house.bob, flavor="cpu")
-        assert "the cluster has no default class of storage for home folders" in said[-1]
+        assert "the cluster has no default storage class for home folders" in said[-1]
         assert not pods_of(house, house.bob)
     finally:
         house.cluster.kubectl("delete", "pvc", "home", "-n", where, "--wait=true")

@@ -1,4 +1,4 @@
-"""`%cnai train` from a notebook's pod: over worker pods, through what happens to them, and back to nothing."""
+"""`%cnai train` from a notebook's pod: it trains on worker pods, survives their failures, and releases them."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def _products(cluster):
 
 @pytest.fixture
 def notebook(house):
-    """The notebook's pod as it is: whoever comes next may find the engine of the test before."""
+    """The notebook's pod in its current state: it may have the engine of an earlier test."""
     return house.notebook
 
 
 @pytest.fixture
 def emptied(house):
-    """No engine is there when the test begins."""
+    """Remove all engines before the test."""
     _empty(house)
 
 
@@ -164,7 +164,7 @@ def _kill(house, label):
 
 
 def _until_step(notebook, name, step, generation=0):
-    """Wait for a run in a pod of its own processes: what it reports is in the store."""
+    """Wait for a run with a new process in the pod, which reads the store."""
     notebook.python(
         _program(f"""
 def there():
@@ -247,7 +247,7 @@ print(json.dumps({"told": told, "state": state, "engines": [first, again.record[
     wanted = {"cpu": 1, "gpus": 1, "nodes": 2, "ranks_per_node": 1, "flavor": "gpu-h100"}
     assert {key: told["record"][key] for key in wanted} == wanted
     assert told["record"]["image_reference"] == house.notebook.image
-    until(lambda: _nothing_left(house))  # idle: the operator gives the GPUs back
+    until(lambda: _nothing_left(house))  # idle: the operator releases the GPUs
     assert "no engines running" in notebook.cnai("cluster")
 
 

@@ -1,4 +1,4 @@
-"""A notebook's pod of a tenant, as the hub makes them, with an operator at its service: for tests without a hub."""
+"""A tenant's notebook pod as the hub creates it, with an operator, for tests without a hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUIET = {"OMP_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook's pod of a namespace, and what its person may do."""
+    """A namespace with a notebook's pod, and the actions of its user."""
 
     cluster: Cluster
     namespace: str
@@ -53,16 +53,16 @@ class Notebook:
         return replace(self, pod=name)
 
     def python(self, source: str) -> str:
-        """Run a program as a file of the person's, and return what it printed."""
+        """Write a program to a file of the user, run it, and return its output."""
         code, said = self.run("sh", "-c", f"cat > {HOME}/program.py && cd {HOME} && python program.py", given=source)
         assert code == 0, said
         return said
 
     @contextmanager
     def operator(self, *, everywhere: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the operator for this namespace, or for all as administrators do where nobody tests beside us.
+        """Run the operator for this namespace, or for all as administrators do, if no other tests run at the same time.
 
-        Where it finds clusters in the namespace, it has looked after them before anything else happens.
+        If the namespace has Dask clusters, wait until the operator has handled them.
         """
         log = self.folder / f"operator-{secrets.token_hex(2)}.log"
         options = [] if everywhere else ["--namespace", self.namespace]
@@ -95,7 +95,7 @@ def notebook(
 
 
 def let_go(cluster: Cluster, namespace: str) -> None:
-    """Take over from an operator that has ended: what waits for it would hold the namespace forever."""
+    """Remove the finalizers of a stopped operator, which would block the deletion of the namespace forever."""
     for each in cluster.get("daskclusters", "-n", namespace)["items"]:
         name = each["metadata"]["name"]
         cluster.kubectl("delete", "daskcluster", name, "-n", namespace, "--wait=false")

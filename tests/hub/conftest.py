@@ -9,7 +9,7 @@ from hub.realhub import RealHub
 
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory, starts_processes):
-    """A hub that runs; its person is `ada`."""
+    """A running hub; its person is `ada`."""
     hub = RealHub(tmp_path_factory.mktemp("hub") / "cnai")
     try:
         yield hub.start()

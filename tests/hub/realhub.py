@@ -22,7 +22,7 @@ PERSON = "ada"
 GUEST = "guest"
 PATIENCE_SECONDS = 180.0
 
-# What a browser sends when somebody follows a link; JupyterHub looks at it.
+# The headers that a browser sends when a user follows a link; JupyterHub checks them.
 _NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
 
 
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 def until(found: Any, what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Call `found` until it returns something true, and return that."""
+    """Call `found` until it returns a true value, and return the value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := found():
@@ -107,7 +107,7 @@ class RealHub:
         return self.secrets["person_password" if name == self.person else "guest_password"]
 
     def visitor(self) -> httpx.Client:
-        """Return a browser's session in which nobody is logged in."""
+        """Return a new browser session, not logged in."""
         return httpx.Client(base_url=self.url, headers=_NAVIGATION, follow_redirects=True, timeout=PATIENCE_SECONDS)
 
     def try_login(self, name: str, password: str, next_url: str = "") -> tuple[httpx.Client, httpx.Response]:
@@ -118,7 +118,7 @@ class RealHub:
         return client, client.post("/hub/login", params={"next": next_url} if next_url else None, data=form)
 
     def login(self, name: str) -> httpx.Client:
-        """Return the session of somebody who has logged in by password."""
+        """Return a session that is logged in by password."""
         client, page = self.try_login(name, self.password(name))
         assert page.status_code == 200, (page.status_code, page.url, page.text[:500])
         assert "/hub/login" not in str(page.url), page.text[:500]
@@ -140,7 +140,7 @@ class RealHub:
         )
 
     def spawn(self, api: httpx.Client, server: str = "", **options: str) -> httpx.Response:
-        """Start a server through the API and wait until it is ready, or return the refusal."""
+        """Start a server through the API and wait until it is ready; return the response if the start is refused."""
         path = f"users/{self.person}/servers/{server}" if server else f"users/{self.person}/server"
         answer = api.post(path, json={"user_options": options})
         if answer.status_code < 400:
@@ -148,7 +148,7 @@ class RealHub:
         return answer
 
     def server(self, api: httpx.Client, server: str = "") -> dict[str, Any]:
-        """Return what the hub says about a server of the person."""
+        """Return the hub's model of a server of the person."""
         model: dict[str, Any] = api.get(f"users/{self.person}").json()["servers"].get(server, {})
         return model
 
@@ -159,5 +159,5 @@ class RealHub:
 
 
 def xsrf(client: httpx.Client) -> str:
-    """Return the token that JupyterHub wants back with a form."""
+    """Return the XSRF token that JupyterHub requires in a form."""
     return client.cookies.get("_xsrf", path="/hub/") or ""

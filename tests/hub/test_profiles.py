@@ -1,4 +1,4 @@
-"""What the catalog offers on a machine, and what comes of a choice."""
+"""Offers of the catalog on a machine, and the profiles that result from choices."""
 
 from __future__ import annotations
 

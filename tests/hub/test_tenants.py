@@ -1,4 +1,4 @@
-"""What is made for a tenant, compared whole; and the laws of names and of what the operator ends."""
+"""The manifests of a tenant, compared whole; the laws of names, and of the workers that the operator stops."""
 
 from __future__ import annotations
 
@@ -279,7 +279,9 @@ def test_every_admission_policy_denies_and_fails_closed():
 
 
 @pytest.mark.usefixtures("starts_children")
-@pytest.mark.parametrize(("image", "said"), [("", "left out: no --hub-image"), ("r.example/hub@sha256:0", "")])
+@pytest.mark.parametrize(
+    ("image", "said"), [("", "left out because --hub-image is not given"), ("r.example/hub@sha256:0", "")]
+)
 def test_an_administrator_gets_one_list(image, said):
     command = [sys.executable, "-m", "cnai_hub.tenants", "--hub-namespace", "lab", "--registries", "r.example/"]
     done = subprocess.run([*command, "--hub-image", image], capture_output=True, check=True, text=True)
@@ -346,10 +348,10 @@ def test_the_operators_pod():
 def test_a_namespace_of_somebody_else_is_refused_with_a_sentence():
     assert tenants.refusal(tenants.namespace("ada"), "ada") == ""
     assert tenants.refusal(tenants.namespace("bob"), "ada") == (
-        "namespace 'cnai-bob' belongs to 'bob', so 'ada' can't have it; ask your administrator to remove it"
+        "namespace 'cnai-bob' belongs to 'bob', so 'ada' can't use it; ask your administrator to delete it"
     )
     assert tenants.refusal({"metadata": {"name": "cnai-ada"}}, "ada") == (
-        "namespace 'cnai-ada' was not made by cnai, so 'ada' can't have it; ask your administrator to remove it"
+        "namespace 'cnai-ada' was not created by cnai, so 'ada' can't use it; ask your administrator to delete it"
     )
 
 

@@ -1,4 +1,4 @@
 """Apps: published notebooks, each served by a named server `app-<slug>` of its author.
 
-What such a server starts is fixed by its name and the store of releases (`$CNAI_HOME/apps`), never by user options.
+The server's name and the store of releases (`$CNAI_HOME/apps`) determine what it runs, never user options.
 """

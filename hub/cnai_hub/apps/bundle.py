@@ -1,4 +1,4 @@
-"""Bundles: files on their way to the apps service and from there to app pods, as a plain tar."""
+"""Bundles: plain tar archives that carry files to the apps service, and from there to app pods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def inside(path: str) -> str:
-    """Return a path in its normal form; it must stay inside its folder."""
+    """Return a path in its normal form; UsageError if it leads out of its folder."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in path or "\0" in path:
         raise UsageError(f"{path!r} can't be included; only files in the notebook's folder can")
@@ -21,25 +21,25 @@ def inside(path: str) -> str:
 
 
 def members(file: IO[bytes], most_files: int, most_bytes: int) -> Iterator[tuple[str, bytes]]:
-    """Return names and contents of a bundle's files; anything else in it, or too much of it, is a UsageError."""
+    """Yield names and contents of a bundle's files; UsageError if it holds anything else, or too much."""
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
             for count, member in enumerate(tar, 1):
                 most_bytes -= member.size
                 if count > most_files or most_bytes < 0:
-                    raise UsageError("there is more in it than an app may have")
+                    raise UsageError("the bundle holds more files or bytes than an app may have; include less")
                 content = tar.extractfile(member) if member.isreg() else None
                 if content is None:
-                    raise UsageError(f"{member.name!r} is no file")
+                    raise UsageError(f"{member.name!r} is not a regular file; an app can include only files")
                 yield inside(member.name), content.read()
     except (tarfile.TarError, EOFError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"this is not a bundle of files ({error})") from None
+        raise UsageError(f"the upload is not a bundle of files ({error})") from None
 
 
 def pack(file: IO[bytes], folder: Path, names: list[str]) -> None:
-    """Write files of a folder, or all files of folders in it, into a bundle; nobody's name or rights travel."""
+    """Write files of a folder, or all files of its subfolders, into a bundle, without their owners and modes."""
     with tarfile.open(fileobj=file, mode="w") as tar:
         for path in sorted(found for name in names for found in _files(folder / name)):
             member = tarfile.TarInfo(path.relative_to(folder).as_posix())

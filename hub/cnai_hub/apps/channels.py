@@ -1,9 +1,9 @@
-"""A kernel client that doesn't sleep through a reply.
+"""A kernel client that doesn't miss replies.
 
-Who waits on a ZeroMQ socket in asyncio is woken by a change of the socket's file descriptor. jupyter_client sends past
-the asyncio socket (`Session.send` makes a shadow of it), which may use up that change without telling who waits.
-It happens when a cell prints into an ipywidgets Output while it runs: nbclient then sends on the channel on which it
-waits for the cell's reply, and in one of some dozens of times waits forever.
+A coroutine that waits on a ZeroMQ socket is woken by a change of the socket's file descriptor. jupyter_client bypasses
+the asyncio socket when it sends (`Session.send` creates a shadow of it), which may consume that change without waking
+the coroutine. This happens when a cell prints into an ipywidgets Output while it runs: nbclient then sends on the
+channel on which it waits for the cell's reply, and once in a few dozen times it waits forever.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class WakingChannel(AsyncZMQSocketChannel):
-    """Channel that looks after each send whether something has arrived."""
+    """Channel that checks for new messages after each send."""
 
     def send(self, msg: Message) -> None:
         """Send a message."""
         super().send(msg)
-        self.socket.get(zmq.EVENTS)  # asking an asyncio socket also wakes who waits on it
+        self.socket.get(zmq.EVENTS)  # this also wakes coroutines that wait on the socket
 
 
 class WakingClient(AsyncKernelClient):
-    """Kernel client with such a channel for requests and replies."""
+    """Kernel client with a WakingChannel for requests and replies."""
 
     shell_channel_class = Type(WakingChannel)
 
 
 def waking() -> Config:
-    """Return the configuration that makes kernel managers use this client."""
+    """Return the configuration that makes kernel managers use WakingClient."""
     return Config({"AsyncKernelManager": {"client_factory": WakingClient}})

@@ -1,4 +1,4 @@
-"""The part of a hub's configuration that apps add: their service, its rights, and the terminal that publishes."""
+"""The part of a hub's configuration for apps: their service, its rights, and a terminal's token for publishing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cnai_hub.roles import APPS, TERMINAL
 if TYPE_CHECKING:
     from pathlib import Path
 
-_HANDED_ON = ("HOME", "TMPDIR", "TZ", variables.CATALOG.name)
+_PASSED_ON = ("HOME", "TMPDIR", "TZ", variables.CATALOG.name)
 
 _ACCESS = f"access:services!service={APPS}"
 
@@ -31,13 +31,13 @@ def install(
     service: str = "",
     catalog: str = "",
 ) -> str:
-    """Add the apps service and its rights to a hub's configuration; return the address that people open.
+    """Add the apps service and its rights to a hub's configuration; return the hub's public address.
 
     `state` is $CNAI_HOME. Members of the group `creators` may publish. With `owner`, a terminal on this machine may
-    publish for them: url and token are written to `hub/client.json`, readable by this user only. People open `url`
-    (default: the address that the hub listens on), the proxy reaches the service under `service` (default: loopback).
-    With a `catalog` (JSON text), apps are pods: each release has an image and a flavor that its author may start, and
-    brings the runs that it shows.
+    publish for that user: url and token are written to `hub/client.json`, readable only by this account. People open
+    `url` (default: the address that the hub listens on), and the proxy reaches the service at `service` (default:
+    loopback). With a `catalog` (JSON text), apps are pods: each release has an image and a flavor that its author may
+    start, and contains the runs that it shows.
     """
     hub_url = _with_slash(url) if url else _hub_url(c)
     environment = {
@@ -45,8 +45,8 @@ def install(
         variables.HUB_URL.name: hub_url,
         variables.APPS_CREATORS.name: creators,
     }
-    # The hub's own environment holds secrets, and nothing that the service needs but this.
-    environment |= {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    # Pass on only these variables: the hub's environment also holds secrets.
+    environment |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     if catalog:
         environment |= {variables.APPS_IN_PODS.name: "1", variables.CATALOG.name: catalog}
     if owner:
@@ -57,7 +57,7 @@ def install(
         {
             "name": APPS,
             "url": service or f"http://127.0.0.1:{_free_port()}",
-            # On a cluster the hub asks through its own Service, which leads there once it is ready itself.
+            # On a cluster the hub checks it through its own Service, which routes here only once the hub is ready.
             "timeout": 120,
             "command": [sys.executable, "-m", programs.APPS_SERVICE],
             "environment": environment,
@@ -100,7 +100,7 @@ def _let_terminal_in(c: Any, state: Path, hub_url: str) -> None:
 
 
 def _hub_url(c: Any) -> str:
-    """Return the address people open, with a slash at its end."""
+    """Return the hub's public address, with a trailing slash."""
     given = c.JupyterHub.get("public_url") or c.JupyterHub.get("bind_url") or "http://127.0.0.1:8000"
     url = str(given).replace("//:", "//127.0.0.1:").replace("//0.0.0.0", "//127.0.0.1")
     return _with_slash(url)

@@ -1,11 +1,11 @@
 """Releases: frozen versions of published notebooks, on disk.
 
-    apps/<owner>/<slug>/app.json                   the app: title, dates, which release is current, who may open it
-    apps/<owner>/<slug>/releases/<n>/release.json  what release n is made of: notebook, files, Python, packages
-    apps/<owner>/<slug>/releases/<n>/files/        the snapshot that is served, read-only
-    apps/<owner>/<slug>/releases/<n>/runs/         runs whose results it shows, where apps can't reach the author's
+    apps/<owner>/<slug>/app.json                   the app: title, dates, number of the current release, viewers
+    apps/<owner>/<slug>/releases/<n>/release.json  the contents of release n: notebook, files, Python, packages
+    apps/<owner>/<slug>/releases/<n>/files/        the published files, read-only
+    apps/<owner>/<slug>/releases/<n>/runs/         runs whose results the app shows, if it can't reach the author's runs
 
-A release is written to a new folder; replacing `app.json` by rename makes it current. Whatever happens before that
+A release is written to a new folder; replacing `app.json` by a rename makes it current. A failure before the rename
 leaves the old release current.
 """
 
@@ -39,17 +39,17 @@ KEPT_RELEASES = 4
 
 
 def slug_of(server_name: str) -> str | None:
-    """Return the app that a server's name stands for, None if it's not an app's name."""
+    """Return the slug of the app that a server's name denotes, None if it's not an app's name."""
     slug = server_name.removeprefix(SERVER_PREFIX)
     return slug if server_name.startswith(SERVER_PREFIX) and valid_slug(slug) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release(Record):
-    """One frozen version of what `kind` says.
+    """One frozen version of a published notebook; `kind` is the only kind of app so far.
 
-    `files` are all paths of the snapshot, `packages` the versions it was tried with. `image` and `flavor` are names in
-    the catalog, `reference` is what Kubernetes pulls; `runs` came along.
+    `files` lists the paths of all published files, `packages` the versions of the trial run. `image` and `flavor` are
+    names in the catalog, and Kubernetes pulls `reference`. `runs` are the names of the included runs.
     """
 
     number: int
@@ -68,7 +68,7 @@ class Release(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App(Record):
-    """A published notebook. `share` is whom the author named, `viewers` are the users it meant when last looked up."""
+    """A published notebook; `share` has the names that the author gave, `viewers` the users they last resolved to."""
 
     owner: str
     slug: str
@@ -81,7 +81,7 @@ class App(Record):
 
     @property
     def server_name(self) -> str:
-        """Name of the server that serves it."""
+        """Name of the server that serves this app."""
         return SERVER_PREFIX + self.slug
 
     def may_open(self, user: str) -> bool:
@@ -100,11 +100,11 @@ class Store:
         return self.root / quote(owner, safe="@").replace(".", "%2E") / slug
 
     def incoming(self) -> Path:
-        """Return the folder for what is on its way in or out; made if need be."""
+        """Return the folder for temporary files of uploads and downloads; create it if necessary."""
         return private(self.root)
 
     def get(self, owner: str, slug: str) -> App | None:
-        """Return an app, None if nothing of that name is published."""
+        """Return an app, None if it is not published."""
         return read_app(self.folder(owner, slug)) if valid_slug(slug) else None
 
     def has(self, owner: str, slug: str) -> bool:
@@ -112,16 +112,16 @@ class Store:
         return valid_slug(slug) and (self.folder(owner, slug) / "app.json").exists()
 
     def apps(self) -> list[App]:
-        """Return all apps, the latest published first; damaged ones are left out, so that they hide no others."""
+        """Return all apps, the latest published first; leave out damaged ones, so that the others remain usable."""
         found = [_whole(file.parent) for file in self.root.glob("*/*/app.json")]
         return sorted((app for app in found if app), key=lambda app: app.published, reverse=True)
 
     @contextmanager
     def staging(self, owner: str, slug: str) -> Iterator[Path]:
-        """Give an empty folder for a release that is being made; what is left there at the end is discarded."""
+        """Yield an empty folder for a new release; delete it at the end unless it was committed."""
         self.incoming()
         releases = private(self.folder(owner, slug) / "releases")
-        for left_over in releases.glob(".new-*"):  # its publisher was killed
+        for left_over in releases.glob(".new-*"):  # of a publisher that was killed
             remove_tree(left_over)
         stage = releases / f".new-{os.getpid()}-{time.monotonic_ns()}"
         stage.mkdir(mode=0o700)
@@ -157,7 +157,7 @@ class Store:
     def remove(self, owner: str, slug: str) -> None:
         """Delete an app with all its releases."""
         folder = self.folder(owner, slug)
-        (folder / "app.json").unlink(missing_ok=True)  # first, so that what is half deleted is not served
+        (folder / "app.json").unlink(missing_ok=True)  # first, so that a partly deleted app is not served
         remove_tree(folder)
 
 
@@ -172,7 +172,7 @@ def read_release(folder: Path, number: int) -> Release | None:
 
 
 def owner_of(folder: Path) -> str:
-    """Return whose app a folder holds."""
+    """Return the owner of the app in `folder`."""
     return unquote(folder.parent.name)
 
 
@@ -199,13 +199,13 @@ def _read(record: type[_Read], file: Path) -> _Read | None:
 
 
 def freeze(folder: Path) -> None:
-    """Take away everybody's right to write (root keeps it)."""
+    """Make a folder read-only for everybody except root."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.chmod(0o500 if path.is_dir() else 0o400)
 
 
 def remove_tree(folder: Path) -> None:
-    """Delete a folder, also one that is frozen."""
+    """Delete a folder, even a frozen one."""
     for path in [folder, *folder.rglob("*")] if folder.exists() else []:
         if path.is_dir():
             path.chmod(stat.S_IRWXU)

@@ -1,4 +1,4 @@
-"""Snapshots: what an author sends, checked, and written to a folder without outputs."""
+"""Snapshots: the notebook and files that an author uploads, checked, and written to a folder without outputs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _MARGIN_BYTES = 2**20
 
 MOST_MEMBERS = MOST_FILES + 5 * MOST_RUNS + 10
 LONGEST = MOST_BYTES + MOST_RUN_BYTES + _NOTEBOOK_BYTES + MOST_MEMBERS * 2048 + _MARGIN_BYTES
-"""Files and bytes of the largest bundle."""
+"""The limits of a bundle: MOST_MEMBERS files and LONGEST bytes."""
 
 _RUN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What an author asks for, before anything is sent: name, viewers, and what the app runs on."""
+    """The request that an author sends before the upload: name, viewers, and the app's image and flavor."""
 
     slug: str
     title: str
@@ -45,8 +45,8 @@ class Wanted:
 class Snapshot(Wanted):
     """A notebook with the files it needs; `files` are relative to the notebook's folder.
 
-    `python` and `packages` are what its author says it ran with, `runs` the files of runs that it shows
-    (`<run>/<file>`).
+    `python` and `packages` are the versions of the trial run as the author's client reports them; `runs` has the files
+    of the runs that the app shows (`<run>/<file>`).
     """
 
     notebook: Any
@@ -61,7 +61,7 @@ class Snapshot(Wanted):
         return tuple(dict.fromkeys(path.partition("/")[0] for path in self.runs))
 
     def write(self, stage: Path) -> None:
-        """Write `files/` and `runs/` to a new folder, and let go of them: a publication may go on for minutes."""
+        """Write `files/` and `runs/` to a new folder, and free their memory, since publishing may take minutes more."""
         import nbformat
 
         for relative, content in [*_below("files", self.files), *_below("runs", self.runs)]:
@@ -75,7 +75,7 @@ class Snapshot(Wanted):
 
 
 def read(body: IO[bytes]) -> Snapshot:
-    """Return what a publish request asks for; UsageError says what is wrong with it."""
+    """Read an uploaded bundle; UsageError if it is invalid."""
     found = dict(bundle.members(body, MOST_MEMBERS, LONGEST))
     request = request_of(found.pop("request.json", b""))
     asked = wanted(request)
@@ -101,7 +101,7 @@ def read(body: IO[bytes]) -> Snapshot:
 
 
 def request_of(text: bytes) -> Request:
-    """Return a request as it was sent; UsageError says why it is none."""
+    """Parse a request; UsageError if it is not one."""
     try:
         return Request.from_json(text)
     except Mistake as mistake:
@@ -109,13 +109,13 @@ def request_of(text: bytes) -> Request:
 
 
 def wanted(request: Request) -> Wanted:
-    """Return what a request asks for; UsageError says what can't be."""
+    """Check a request; UsageError if a value is invalid."""
     slug, name = request.slug, request.name
     checked_slug(slug)
     if PurePosixPath(name).name != name or not name.endswith(".ipynb"):
         raise UsageError(f"{name!r} is not a notebook's file name; it must end in .ipynb")
     if "" in request.share:
-        raise UsageError("share must be a list of names of users or groups; one of those given is empty")
+        raise UsageError("share must be a list of names of users or groups; one of the given names is empty")
     return Wanted(
         slug=slug,
         title=(" ".join(request.title.split()) or slug)[:LONGEST_TITLE],
@@ -146,10 +146,10 @@ def _check_runs(snapshot: Snapshot) -> None:
     for path in snapshot.runs:
         run, _, file = path.partition("/")
         if not _RUN.fullmatch(run) or file not in RUN_FILES:
-            raise UsageError(f"{path!r} is no file of a run that an app needs; those are {', '.join(RUN_FILES)}")
+            raise UsageError(f"{path!r} can't be included; the allowed files of a run are {', '.join(RUN_FILES)}")
     for run in snapshot.run_names:
         if missing := [file for file in RUN_FILES[:2] if f"{run}/{file}" not in snapshot.runs]:
-            raise UsageError(f"of run {run!r} {missing[0]} is missing")
+            raise UsageError(f"run {run!r} lacks {missing[0]}; publish the notebook again")
 
 
 def _check_size(what: str, files: dict[str, bytes], most: int, most_bytes: int) -> None:
@@ -162,14 +162,14 @@ def _check_size(what: str, files: dict[str, bytes], most: int, most_bytes: int) 
 
 
 def clean(content: Any, name: str, title: str) -> Any:
-    """Return a notebook without outputs and without what only its author's machine knows."""
-    import nbformat  # takes a second, and the hub waits for this service to start
+    """Return a notebook without outputs and without metadata of the author's machine."""
+    import nbformat  # importing it takes a second, and the hub waits for this service to start
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # cells without ids get some
+        with warnings.catch_warnings(action="ignore"):  # nbformat adds missing ids of cells, with a warning
             notebook = nbformat.reads(json.dumps(content), as_version=4)
             nbformat.validate(notebook)
-    except Exception as error:  # noqa: BLE001 - what nbformat raises for a stranger's JSON is not documented
+    except Exception as error:  # noqa: BLE001 - nbformat doesn't document its exceptions for invalid JSON
         raise UsageError(f"{name} is not a notebook: {str(error).splitlines()[0]}") from None
     language = notebook.metadata.get("kernelspec", {}).get("language") or "python"
     if language != "python":

@@ -1,7 +1,7 @@
 """Trial: a program that executes a notebook once, in its folder, before it is published.
 
-Its author's own server (or terminal) starts it, so that the hub never runs people's code: `python -m
-cnai_hub.apps.trial NOTEBOOK`. It tells its progress as JSON lines, and ends when its standard input does.
+The author's own server (or terminal) runs `python -m cnai_hub.apps.trial NOTEBOOK`, so the hub never runs users' code.
+The program writes its progress as JSON lines, and ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ def main() -> None:
 
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_start=started, config=waking())
     try:
-        # The kernel's own output would come between our lines.
+        # The kernel's own output would be mixed with our lines.
         client.execute(cwd=str(Path.cwd()), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except CellExecutionError:
         _tell(_failure(notebook))
-    except (DeadKernelError, AssertionError):  # the latter is nbclient's own, when it is ended while a cell runs
+    except (DeadKernelError, AssertionError):  # nbclient raises the latter if it is stopped while a cell runs
         sys.exit(1)
     else:
         _tell(RanThrough(python=".".join(map(str, sys.version_info[:3])), packages=_packages()))
 
 
 def _end_with_parent() -> None:
-    """End when the parent closes our input, or dies; on SIGTERM nbclient takes its kernel with it."""
+    """Terminate this process when the parent closes our input or dies; on SIGTERM nbclient also stops its kernel."""
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,7 +1,7 @@
-"""The hub on a cluster: a pod for every server, in a namespace of its user's own.
+"""The hub on a cluster: each server is a pod in the namespace of its user.
 
-`configure(c, settings)` is everything that the values of the chart call; `settings` are its tables `custom.cnai`.
-Nothing else is imported before: what starts a notebook server in its pod lives here too.
+The values of the chart only call `configure(c, settings)`, where `settings` is the table `custom.cnai`. Other modules
+are imported only then, because the program that starts a notebook server in its pod is in this package, too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def configure(c: Any, settings: Any) -> None:
-    """Fill in the configuration `c` of a hub; what can't be ends the process with one line that names its key."""
+    """Fill in the configuration `c` of a hub; an invalid setting ends the process with one line that names its key."""
     from cnai_hub.kubernetes.configuration import configure as fill
 
     fill(c, settings)

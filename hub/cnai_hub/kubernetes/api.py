@@ -1,7 +1,7 @@
-"""The API server, asked as the hub: plain objects in and out, and refusals in plain words.
+"""The hub's client of the API server: it takes and returns plain objects, and explains refusals in plain words.
 
-Over the client that KubeSpawner has in this process anyway. A second one, such as kr8s, would take 20 MiB and read its
-own tokens; that of `cnai.backends.kubernetes.api` blocks, and lies on a floor that the hub doesn't import.
+It uses KubeSpawner's client, which this process has anyway. A second client, such as kr8s, would take 20 MiB and read
+its own tokens; the client in `cnai.backends.kubernetes.api` blocks, and is on a floor that the hub doesn't import.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NOT_FOUND, _CONFLICT, _UNAUTHORIZED = 404, 409, 401
 
 
 class Refused(HubError):
-    """What the API server said no to; `status` is that of HTTP, 0 when it didn't answer."""
+    """A request that the API server refused; `status` is the HTTP status, 0 if the server didn't answer."""
 
     def __init__(self, sentence: str, status: int) -> None:
         self.status = status
@@ -35,13 +35,13 @@ class Refused(HubError):
 
 
 class Api:
-    """The API server through a client of kubernetes_asyncio, which knows address and token."""
+    """Sends requests to the API server through a client of kubernetes_asyncio, which has the address and token."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
     async def get(self, path: str, **query: str) -> Manifest | None:
-        """Return an object or a list; None when there is no such object."""
+        """Return an object or a list; None if it doesn't exist."""
         try:
             return await self._ask("GET", path, query=query)
         except Refused as refused:
@@ -50,7 +50,7 @@ class Api:
             raise
 
     async def create(self, manifest: Manifest) -> bool:
-        """Create an object; False when one of its name is there already."""
+        """Create an object; return False if one with its name exists already."""
         try:
             await self._ask("POST", _collection(manifest), manifest)
         except Refused as refused:
@@ -60,7 +60,7 @@ class Api:
         return True
 
     async def apply(self, manifest: Manifest) -> None:
-        """Make an object what the manifest says, whoever changed it before."""
+        """Create an object or change it to match the manifest, also in fields that others manage."""
         query = {"fieldManager": _FIELD_MANAGER, "force": "true"}
         await self._ask("PATCH", path_of(manifest), manifest, query=query, kind="application/apply-patch+yaml")
 
@@ -89,13 +89,13 @@ class Api:
             raise Refused(f"Kubernetes doesn't answer ({type(error).__name__}); try again in a minute", 0) from None
         if answer.status >= 400:
             raise refused(answer.status, content.decode(errors="replace"))
-        # A list of all pods of a large cluster takes half a second, in which nobody else would be served.
+        # Parsing a list of all pods of a large cluster takes half a second, which would block the hub's event loop.
         found: Manifest = await asyncio.to_thread(json.loads, content)
         return found
 
 
 def refused(status: int, body: str) -> Refused:
-    """Return what an answer of the API server means."""
+    """Return the exception for an error response of the API server."""
     if status == _UNAUTHORIZED:
         sentence = "Kubernetes doesn't accept the hub's token (expired?); ask your administrator to restart the hub"
         return Refused(sentence, status)

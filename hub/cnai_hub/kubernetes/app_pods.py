@@ -1,6 +1,6 @@
-"""App pods: what an app's server starts on Kubernetes, fixed by its name and its release, never by options.
+"""App pods: the pod of an app's server on Kubernetes, determined by name and release, never by options.
 
-An app pod has neither its author's home nor a service account's token. It fetches its release into an empty home
+An app pod has neither its author's home nor the token of a service account. It fetches its release into an empty home
 (`cnai_hub.apps.server.fetch`) and serves it.
 """
 
@@ -25,9 +25,9 @@ SHARED_MEMORY_SIZE = "256Mi"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppPod:
-    """What is an app's own about its pod; its limits are those of `flavor` in the catalog ("": the default one).
+    """The settings of a pod that differ between apps; `flavor` sets its limits ("" for the default flavor).
 
-    `image` is what is pulled, `image_name` its name in the catalog when it was published.
+    `image` is the reference to pull, `image_name` the image's name in the catalog when the app was published.
     """
 
     image: str
@@ -38,11 +38,11 @@ class AppPod:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Return the labels that decide which network policies hold for the pod."""
+        """Return the labels that decide which network policies apply to the pod."""
         return {ROLE: APP}
 
     def traits(self) -> Traits:
-        """Return the traits of KubeSpawner that make a pod this app's; each replaces what notebook servers have."""
+        """Return the traits of KubeSpawner for this app's pod; each replaces that of notebook servers."""
         volume, mount = podspec.shared_memory(SHARED_MEMORY_SIZE)
         return {
             "image": self.image,
@@ -71,15 +71,15 @@ class AppPod:
             "allow_privilege_escalation": False,
             "pod_security_context": podspec.security(),
             "container_security_context": {**podspec.container_security(), "readOnlyRootFilesystem": True},
-            # The addresses of the author's schedulers are nothing for it; what ends says why once.
+            # Service links would reveal the addresses of the author's schedulers; a restart would hide why a pod ended.
             "extra_pod_config": {"enableServiceLinks": False, "restartPolicy": "Never"},
-            # What an app says last when it ends by itself is the reason.
+            # When an app exits by itself, the last lines of its log are the reason.
             "extra_container_config": {"terminationMessagePolicy": "FallbackToLogsOnError"},
         }
 
 
 def app_pod(server_name: str, owner: str) -> AppPod | None:
-    """Return the pod of an app's current release, None for a server that is no published app."""
+    """Return the pod of an app's current release, None if the server is not a published app."""
     slug = slug_of(server_name)
     store = Store(paths.home() / "apps")
     app = store.get(owner, slug) if slug else None
@@ -95,7 +95,7 @@ def app_pod(server_name: str, owner: str) -> AppPod | None:
         environment={
             "HOME": HOME,
             environment.HOME.name: f"{HOME}/cnai",
-            environment.BACKEND.name: "local",  # an app trains in its own pod if at all: it may not ask for others
+            environment.BACKEND.name: "local",  # an app may not create pods, so it can only train in its own
             environment.IMAGE.name: release.image,
             environment.IMAGE_REFERENCE.name: release.reference,
             "JUPYTERHUB_ACTIVITY_INTERVAL": "60",

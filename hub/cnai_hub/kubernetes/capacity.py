@@ -1,4 +1,4 @@
-"""Capacity: what is free on a cluster's nodes, and what of it a flavor would find.
+"""Capacity: the free resources of a cluster's nodes, and whether a flavor fits.
 
 Pure functions of nodes and pods as the API server lists them.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What is free on a node that takes pods; `gpus` counts all of it, `free` what no pod asked for."""
+    """A node that accepts pods; `gpus` counts all of its GPUs, `free_…` are the resources that no pod has requested."""
 
     name: str
     gpu_product: str
@@ -32,7 +32,7 @@ class Node:
     free_memory: float
 
     def takes(self, flavor: Flavor, settings: Settings) -> bool:
-        """Tell whether a server of this flavor finds its place here now."""
+        """Tell whether a server of this flavor fits on this node now."""
         return (
             self._is_of(flavor)
             and flavor.gpus <= self.free_gpus
@@ -46,7 +46,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """CPUs, bytes of memory and GPUs: what a node has, or a pod keeps from others."""
+    """CPUs, bytes of memory and GPUs that a node has, or that a pod reserves."""
 
     cpu: float = 0
     memory: float = 0
@@ -62,33 +62,33 @@ class Resources:
         return Resources(cpu=self.cpu + other.cpu, memory=self.memory + other.memory, gpus=self.gpus + other.gpus)
 
     def at_least(self, other: Resources) -> Resources:
-        """Return the larger number of each."""
+        """Return the maximum of each resource."""
         return Resources(
             cpu=max(self.cpu, other.cpu), memory=max(self.memory, other.memory), gpus=max(self.gpus, other.gpus)
         )
 
 
 def free(nodes: Iterable[Manifest], pods: Iterable[Manifest]) -> tuple[Node, ...]:
-    """Return what is free on each node that is ready and takes pods of ours."""
+    """Return the free resources of each node that is ready and accepts our pods."""
     held: defaultdict[str, Resources] = defaultdict(Resources)
     for pod in pods:
         if (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}:
-            held[(pod.get("spec") or {}).get("nodeName") or ""] += _asked(pod)
+            held[(pod.get("spec") or {}).get("nodeName") or ""] += _reserved(pod)
     return tuple(_node(node, held[node["metadata"]["name"]]) for node in nodes if _open(node))
 
 
 def note(flavor: Flavor, nodes: Iterable[Node]) -> str:
-    """Say how many GPUs of a flavor's kind are free; empty for flavors without."""
+    """Say how many GPUs of a flavor's kind are free; empty for flavors without GPUs."""
     if not flavor.gpus:
         return ""
     kind = [node for node in nodes if node.gpus and (not flavor.gpu_product or node.gpu_product == flavor.gpu_product)]
     if not kind:
-        return "no node with such GPUs now"
+        return "no node has such GPUs now"
     return f"{sum(node.free_gpus for node in kind)} of {sum(node.gpus for node in kind)} GPUs free now"
 
 
 def shortage(flavor: Flavor, nodes: Iterable[Node]) -> str:
-    """Say in one sentence why a flavor finds no node; empty when GPUs aren't what is missing."""
+    """Say in one sentence why no node has enough GPUs for a flavor; empty if GPUs are not the problem."""
     if not flavor.gpus:
         return ""
     kind = [node for node in nodes if node.gpus and (not flavor.gpu_product or node.gpu_product == flavor.gpu_product)]
@@ -108,7 +108,7 @@ def shortage(flavor: Flavor, nodes: Iterable[Node]) -> str:
 
 
 def largest(shelf: Catalog, instead_of: Flavor, nodes: Iterable[Node], settings: Settings) -> Flavor | None:
-    """Return the largest flavor below another one that a node takes now, of the same GPUs if there is one."""
+    """Return the largest smaller flavor that fits on a node now, preferably with the same kind of GPUs."""
     free_nodes = tuple(nodes)
     smaller = [
         flavor
@@ -148,8 +148,8 @@ def _node(node: Manifest, held: Resources) -> Node:
     )
 
 
-def _asked(pod: Manifest) -> Resources:
-    """Return what a pod keeps from others: the sum of its containers, or more while an init container needs it."""
+def _reserved(pod: Manifest) -> Resources:
+    """Return the resources that a pod reserves: the sum of its containers, or those of a larger init container."""
     spec = pod.get("spec") or {}
     total = sum((_requests(container) for container in spec.get("containers") or ()), Resources())
     for container in spec.get("initContainers") or ():

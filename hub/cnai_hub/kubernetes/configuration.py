@@ -1,4 +1,4 @@
-"""Configure JupyterHub as cnai's hub on a cluster, on top of what the chart has set."""
+"""Configure JupyterHub as cnai's hub on a cluster, in addition to the chart's configuration."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 APPS_PORT = 8082
 STATE = "/srv/cnai"
-"""Where the hub's pod keeps releases of apps ($CNAI_HOME)."""
+"""The folder in the hub's pod for releases of apps ($CNAI_HOME)."""
 
 START_SECONDS = 600
 """A start may take at least this long: pulling an image with CUDA onto a fresh node takes minutes."""
 
 
 def configure(c: Any, settings: Any, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Fill in the configuration `c` of a hub; what can't be ends the process with one line that names its key."""
+    """Fill in the configuration `c` of a hub; an invalid setting ends the process with one line that names its key."""
     try:
         given = parse(settings)
     except CnaiError as error:
@@ -51,28 +51,28 @@ def _servers(c: Any, settings: Settings) -> None:
     # Everything about a pod comes from the catalog.
     c.KubeSpawner.profile_list = []
     c.KubeSpawner.events_enabled = True
-    # A home outlives its servers, and its user in the hub.
+    # A home outlives its servers, and the deletion of its user in the hub.
     c.KubeSpawner.delete_pvc = False
     c.KubeSpawner.k8s_api_request_timeout = 10
-    # By default all pods and events of the cluster are listed anew every ten seconds.
+    # By default KubeSpawner lists all pods and events of the cluster again every ten seconds.
     c.ResourceReflector.timeout_seconds = 300
     c.ResourceReflector.restart_seconds = 600
-    # The chart sets it for KubeSpawner, too, which a value for its base class would not override.
+    # Set it on KubeSpawner, as the chart does: a value for the base class would not override the chart's.
     chosen = int(c.KubeSpawner.get("start_timeout") or 0)
     c.KubeSpawner.start_timeout = max(START_SECONDS, chosen, int(settings.patience_seconds) + 60)
     c.KubeSpawner.http_timeout = 120
 
 
 def _own_address() -> str:
-    # Not the Service's: it leads to a hub that is ready, which this one is when it has reached the apps service.
+    # Use the pod IP: the Service routes only to a ready hub, and readiness needs the apps service.
     return f"http://{socket.gethostbyname(socket.gethostname())}:{APPS_PORT}"
 
 
 def _connected(c: Any, settings: Settings) -> Settings:
-    """Let servers find hub and proxy from their own namespaces, where the chart's names lack that of the hub's."""
+    """Add the hub's namespace to the names of hub and proxy, so that servers in other namespaces can resolve them."""
     namespace = settings.cluster.hub_namespace
     address = urlparse(str(c.JupyterHub.get("hub_connect_url") or ""))
-    # The chart's `fullnameOverride` comes before the names of all its Services.
+    # The chart prefixes the names of all its Services with `fullnameOverride`.
     service = re.fullmatch("(.*-)?hub", address.hostname or "")
     if service:
         c.JupyterHub.hub_connect_url = f"http://{service[0]}.{namespace}:{address.port}"

@@ -1,7 +1,7 @@
-"""What runs first in a notebook server's pod: it prepares the home folder and becomes JupyterLab.
+"""The first program in a notebook server's pod: it prepares the home folder and then executes JupyterLab.
 
-A home that takes no more files still lets its owner in: JupyterLab then keeps its own files in the pod and opens with a
-page that says so, beside a link to the home, where things can be deleted.
+If no files can be written to the home, JupyterLab still starts: it keeps its own files in the pod and opens a page that
+explains the problem, next to a link to the home, where its owner can delete files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cnai_hub.seeding import JUPYTER_CONFIG, seed
 _NEEDED_BYTES = 1 << 20
 _NOTICE = "YOUR HOME IS FULL.md"
 
-# Where JupyterLab, IPython and others write without being asked; by default below the home folder.
+# Variables for the folders where JupyterLab, IPython and others write unasked; by default they are below the home.
 _OWN_FOLDERS = {
     "JUPYTERLAB_SETTINGS_DIR": "settings",
     "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
@@ -29,20 +29,20 @@ _OWN_FOLDERS = {
 
 
 def main() -> None:
-    """Become the server, in an environment that works even with a full home."""
+    """Replace this process by the server, in an environment that works even with a full home."""
     own = Path(tempfile.gettempdir()) / "jupyter"
     environment = {**os.environ, **plain(own)}
     if why := unwritable(Path.home()):
         environment |= rescued(Path.home(), own, why)
     else:
         seed(Path.home() / "notebooks", paths.private(paths.home()))
-    # What is thrown away would stay on the same volume.
+    # Trash would take up space on the same volume.
     command = ["jupyterhub-singleuser", "--FileContentsManager.delete_to_trash=False", *sys.argv[1:]]
-    os.execvpe(command[0], command, environment)  # noqa: S606 - it takes our place
+    os.execvpe(command[0], command, environment)  # noqa: S606 - replaces this process
 
 
 def unwritable(home: Path) -> str:
-    """Say why nothing can be written into a home folder; empty when it can."""
+    """Return why a home folder is not writable; empty if it is."""
     try:
         with tempfile.NamedTemporaryFile(dir=home, prefix=".cnai-") as probe:
             probe.write(b"\0" * _NEEDED_BYTES)
@@ -54,7 +54,7 @@ def unwritable(home: Path) -> str:
 
 
 def plain(own: Path) -> dict[str, str]:
-    """Return what every server has: sockets and locks off the shared volume, and no questions to the outside."""
+    """Return variables for every server: no sockets or locks on the shared volume, and no requests to the internet."""
     quiet = str(JUPYTER_CONFIG)
     given = os.environ.get("JUPYTER_CONFIG_PATH")
     return {
@@ -64,14 +64,14 @@ def plain(own: Path) -> dict[str, str]:
 
 
 def rescued(home: Path, own: Path, why: str) -> dict[str, str]:
-    """Return what makes a server start beside a home that takes no files, and write the page that it opens with."""
+    """Return variables with which a server starts without writing to the home; write the page that it opens."""
     root = paths.private(own / "root")
     link = root / "home"
     if not link.is_symlink():
         link.symlink_to(home)
     (root / _NOTICE).write_text(
-        f"# Your home folder takes no more files\n\n{why}: `{home}`.\n\n"
-        "Notebooks can't be saved and runs can't write checkpoints until there is room again.\n\n"
+        f"# No more files can be written to your home folder\n\n{why}: `{home}`.\n\n"
+        "Notebooks can't be saved and runs can't write checkpoints until you free some space.\n\n"
         "1. Open the folder `home` on the left, or a terminal, and delete what you don't need;\n"
         "   `du -h -d 3 ~ | sort -h | tail -20` shows what is large. Old runs are in `home/cnai/runs`.\n"
         "2. Stop this server (File, Hub Control Panel) and start it again.\n\n"

@@ -1,15 +1,15 @@
 """The Dask operator, hardened: `python -m cnai_hub.kubernetes.operator`.
 
-It runs the handlers of dask-kubernetes with rights in all tenants' namespaces, and asks schedulers that tenants
-control. Whoever controls a scheduler must not control the operator, so three things differ from the original:
-- never Dask's RPC, which unpickles whatever comes back; only the JSON API of the scheduler's dashboard port
+It runs the handlers of dask-kubernetes with rights in all tenants' namespaces, and queries schedulers that tenants
+control. A tenant who controls a scheduler must not gain control of the operator, so it differs from the original:
+- it never uses Dask's RPC, which unpickles responses, but only the JSON API on the scheduler's dashboard port
   (`distributed.http.scheduler.api`, which our schedulers serve);
-- no redirect is followed, and the address is the one that Kubernetes gave to the cluster's own Service;
-- only workers that exist are deleted: a name that a scheduler answers becomes part of a path at the API server.
+- it follows no redirect, and connects only to the address that Kubernetes gave to the cluster's own Service;
+- it deletes only workers that exist, because a name in a scheduler's response becomes part of a path at the API server.
 
-And two things are added: a cluster without a scheduler doesn't keep its nodes, with their GPUs, for ever; and what the
-API server refused for a moment is tried again soon. All of it asks the API server as dask-kubernetes does, by kr8s:
-in this process that is logged in already.
+It also adds two features: it deletes a cluster that has no scheduler, which would otherwise hold its nodes and their
+GPUs forever; and it soon retries requests that the API server refused temporarily. Like dask-kubernetes, it uses kr8s
+for the API server, which is already authenticated in this process.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
 API_PORT = "http-dashboard"
 
 LOST_SECONDS = 900.0
-"""How long a cluster may be without a scheduler that is ready; longer than the slowest image takes to be pulled."""
+"""How long a cluster may be without a ready scheduler; longer than it takes to pull the slowest image."""
 _LOOK_SECONDS = 30.0
 _AGAIN_SECONDS = 5.0
-"""kopf waits for a minute, in which nobody's run begins or gives its GPUs back."""
+"""Delay before a failed handler is retried. kopf's default is a minute, which delays starts and the release of GPUs."""
 _ENDED_SECONDS = 2.0
-"""How often it looks whether the timers of a removed cluster have ended, before which its pods stay. kopf: a minute."""
+"""Interval of checks whether a deleted cluster's timers have ended; its pods stay until then. kopf's is a minute."""
 _PATIENCE_SECONDS = 10
 _LONGEST_ANSWER = 2**20
 
 
 class SchedulerRefused(Exception):
-    """The scheduler gave no usable answer; the operator goes on without."""
+    """The scheduler gave no usable answer; the operator continues without it."""
 
 
 class NoRPC:
-    """Takes the place of `distributed.core.rpc`."""
+    """Replaces `distributed.core.rpc` and refuses every connection."""
 
     def __init__(self, address: Any, *_args: Any, **_kwargs: Any) -> None:
         raise SchedulerRefused(f"no RPC to {address}: a scheduler could answer with code")
 
 
 def harden() -> None:
-    """Replace what dask-kubernetes asks schedulers with; importing it has registered its handlers with kopf."""
+    """Replace dask-kubernetes' functions that query schedulers; importing it registers its handlers with kopf."""
     from dask_kubernetes.operator import networking
     from dask_kubernetes.operator.controller import controller
 
@@ -65,7 +65,7 @@ def harden() -> None:
 
 
 def watch_schedulers(lost_seconds: float) -> None:
-    """Have the operator look after schedulers that don't come, or don't come back."""
+    """Register a timer that deletes clusters whose scheduler doesn't start, or doesn't restart, in time."""
     import kopf
     import kr8s
     from kr8s.asyncio.objects import Deployment
@@ -76,17 +76,17 @@ def watch_schedulers(lost_seconds: float) -> None:
 
         try:
             found = (await Deployment.get(f"{name}-scheduler", namespace=namespace)).raw
-        except kr8s.NotFoundError:  # it is being made, or removed; or it was made before, and nobody makes it again
+        except kr8s.NotFoundError:  # it isn't created yet, is being deleted, or was deleted and nothing recreates it
             found = None
         if (seconds := without_scheduler(found, meta["creationTimestamp"], time.time())) <= lost_seconds:
             return
-        logger.warning(f"{namespace}/{name} has had no scheduler for {seconds:.0f} s and is removed")
+        logger.warning(f"{namespace}/{name} has had no scheduler for {seconds:.0f} s; deleting it")
         cluster = await DaskCluster.get(name, namespace=namespace)
         await cluster.delete()
 
 
 def without_scheduler(deployment: Manifest | None, created: str, now: float) -> float:
-    """Return for how many seconds a cluster has had no scheduler that is ready, by its deployment; 0 if it has one."""
+    """Return for how many seconds a cluster has had no ready scheduler, by its deployment; 0 if it has one."""
     if deployment is None:
         return now - reasons.seconds(created)
     for condition in deployment.get("status", {}).get("conditions", []):
@@ -98,7 +98,7 @@ def without_scheduler(deployment: Manifest | None, created: str, now: float) -> 
 async def retire_workers(
     n_workers: int, scheduler_service_name: str, worker_group_name: str, namespace: str | None, logger: Any
 ) -> list[str]:
-    """Ask the scheduler which workers to end, and return that many of those that exist."""
+    """Ask the scheduler which workers to stop, and return the names of `n_workers` existing ones."""
     import kr8s
 
     group = {DASK_WORKER_GROUP: worker_group_name}
@@ -107,7 +107,7 @@ async def retire_workers(
         answer = await ask(scheduler_service_name, namespace, "retire_workers", {"n": n_workers})
         named = [worker for worker in answer.values() if isinstance(worker, dict)]
     except SchedulerRefused as refused:
-        logger.warning(f"{worker_group_name} ends its newest workers: {refused}")
+        logger.warning(f"{worker_group_name} stops its newest workers: {refused}")
         named = []
     busy = [worker.get("name") for worker in named if worker.get("busy") is True]
     free = [worker.get("name") for worker in named if worker.get("busy") is not True]
@@ -115,7 +115,7 @@ async def retire_workers(
 
 
 def to_end(exist: list[str], free: Iterable[object], busy: Iterable[object], number: int) -> list[str]:
-    """Return `number` of the workers that exist: free ones, then those the scheduler doesn't know, then busy ones."""
+    """Return `number` existing workers: first free ones, then those that the scheduler doesn't know, then busy ones."""
     first = _of(exist, free)
     last = [name for name in _of(exist, busy) if name not in first]
     unknown = [name for name in reversed(exist) if name not in first and name not in last]
@@ -127,13 +127,13 @@ def _of(exist: list[str], named: Iterable[object]) -> list[str]:
 
 
 async def check_scheduler_idle(scheduler_service_name: str, namespace: str | None, logger: Any) -> float:  # noqa: ARG001
-    """Return since when a scheduler has been idle, 0 when it is busy."""
+    """Return the time since which a scheduler has been idle, 0 if it is busy."""
     answer = await ask(scheduler_service_name, namespace, "check_idle")
     return float(_number(answer.get("idle_since") or 0))
 
 
 async def get_desired_workers(scheduler_service_name: str, namespace: str | None) -> int:
-    """Return how many workers a scheduler would like to have."""
+    """Return how many workers a scheduler requests."""
     from dask_kubernetes.operator.controller.controller import SchedulerCommError
 
     try:
@@ -146,7 +146,7 @@ async def get_desired_workers(scheduler_service_name: str, namespace: str | None
 async def ask(
     service_name: str, namespace: str | None, question: str, parameters: dict[str, int] | None = None
 ) -> dict[str, object]:
-    """Return what a scheduler's JSON API answers; every bad answer is the same error."""
+    """Return the answer of a scheduler's JSON API; SchedulerRefused for every failure."""
     import aiohttp
     import kr8s
     from kr8s.asyncio.objects import Service
@@ -161,13 +161,11 @@ async def ask(
         ):
             return await _read(response)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError, kr8s.NotFoundError) as error:
-        raise SchedulerRefused(
-            f"scheduler {namespace}/{service_name} gave no answer to {question}: {error!r}"
-        ) from None
+        raise SchedulerRefused(f"scheduler {namespace}/{service_name} did not answer {question}: {error!r}") from None
 
 
 def api_address(service: Manifest) -> str:
-    """Return where a scheduler's API is: an address out of the cluster's own range, never a name."""
+    """Return the address of a scheduler's API: an IP address from the cluster's Service range, never a name."""
     spec = service["spec"]
     address = spec.get("clusterIP") or "None"
     ports = [port["port"] for port in spec.get("ports", []) if port.get("name") == API_PORT]
@@ -186,23 +184,26 @@ async def _read(response: Any) -> dict[str, object]:
             raise ValueError(f"answer longer than {_LONGEST_ANSWER} bytes")
     answer = json.loads(body)
     if not isinstance(answer, dict):
-        raise SchedulerRefused("its answer is no JSON object")
+        raise SchedulerRefused("its answer is not a JSON object")
     return answer
 
 
 def _number(value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SchedulerRefused("its answer is no number")
+        raise SchedulerRefused("its answer is not a number")
     return value
 
 
 def main() -> None:
-    """Run until ended, for all namespaces or for those given."""
+    """Run until stopped, for all namespaces or for the given ones."""
     parser = argparse.ArgumentParser(prog=f"python -m {OPERATOR}", description="The hardened Dask operator.")
-    parser.add_argument("--namespace", action="append", default=[], help="only this one; may be repeated")
-    parser.add_argument("--liveness", default="", help="where to answer probes, such as http://0.0.0.0:8080/healthz")
+    parser.add_argument("--namespace", action="append", default=[], help="watch only this one; may be repeated")
+    parser.add_argument("--liveness", default="", help="answer probes here, such as http://0.0.0.0:8080/healthz")
     parser.add_argument(
-        "--lost-seconds", type=float, default=LOST_SECONDS, help="how long a cluster may be without a ready scheduler"
+        "--lost-seconds",
+        type=float,
+        default=LOST_SECONDS,
+        help="delete a cluster that has had no ready scheduler for this long",
     )
     options = parser.parse_args()
     import kopf
@@ -213,7 +214,7 @@ def main() -> None:
     settings.execution.default_backoff = _AGAIN_SECONDS
     settings.background.cancellation_polling = _ENDED_SECONDS
     kopf.configure(verbose=False)
-    # Standalone: one replica, so there is nobody to agree with.
+    # Standalone: there is one replica, so there are no peers to coordinate with.
     kopf.run(
         settings=settings,
         standalone=True,

@@ -1,4 +1,4 @@
-"""A hub that outlives its API server: KubeSpawner's own ends when that was away for most of a minute."""
+"""A spawner that survives an outage of the API server; KubeSpawner ends the hub after most of a minute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SERVER_ERROR = 500
 
 
 class PatientSpawner(KubeSpawner):
-    """A spawner whose view of the cluster waits for the API server as long as it takes."""
+    """A spawner whose reflectors wait for the API server without a time limit."""
 
     async def _start_reflector(
         self, kind: str, reflector_class: type[ResourceReflector], replace: bool = False, **more: Any
@@ -28,7 +28,7 @@ class PatientSpawner(KubeSpawner):
 
 def _patient(reflector: type[ResourceReflector]) -> type[ResourceReflector]:
     class Patient(reflector):
-        """Lists again until it is answered; each watch begins with a list."""
+        """Repeats a list request until it succeeds; each watch begins with a list request."""
 
         async def _list_and_update(self, resource_version: str | None = None) -> str:
             away = False

@@ -1,6 +1,6 @@
-"""Pods of notebook servers: what a profile means for one, as traits of KubeSpawner.
+"""Pods of notebook servers: the traits of KubeSpawner for a profile.
 
-Pure functions, compared whole in tests. Apps' own traits (`cnai_hub.kubernetes.app_pods`) replace those of notebooks.
+Pure functions; tests compare their whole results. The traits of apps (`cnai_hub.kubernetes.app_pods`) replace them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLAIM = "home"
 
 
 def hardware(flavor: Flavor, settings: Settings) -> Traits:
-    """Return the traits by which a pod, of a notebook or an app, gets what its flavor says and no more."""
+    """Return the traits that give the pod of a notebook or app its flavor's resources, and no more."""
     memory = int(flavor.memory_gib * 2**30)
     return {
         "cpu_limit": flavor.cpu,
@@ -50,7 +50,7 @@ def notebook(profile: Profile, settings: Settings) -> Traits:
         "default_url": "/lab/tree/notebooks",
         "notebook_dir": HOME,
         "working_dir": HOME,
-        # Pods of runs, and apps, have no token.
+        # Only notebooks have a token; pods of runs and apps have none.
         "service_account": NOTEBOOK,
         "automount_service_account_token": True,
         "storage_pvc_ensure": True,
@@ -71,14 +71,14 @@ def notebook(profile: Profile, settings: Settings) -> Traits:
         "allow_privilege_escalation": False,
         "pod_security_context": podspec.security(),
         "container_security_context": podspec.container_security(),
-        # Else the address of every Dask scheduler becomes seven variables.
+        # Otherwise each Dask scheduler's Service adds seven environment variables.
         "extra_pod_config": {"enableServiceLinks": False},
         "extra_container_config": {"terminationMessagePolicy": "FallbackToLogsOnError"},
     }
 
 
 def is_overdue(pod: Manifest, now: datetime) -> bool:
-    """Tell whether a pod has run for all the hours that its flavor has."""
+    """Tell whether a pod has run for its flavor's max_hours."""
     hours = (pod["metadata"].get("annotations") or {}).get(MAX_HOURS)
     started = (pod.get("status") or {}).get("startTime")
     if not hours or not started:
@@ -87,7 +87,7 @@ def is_overdue(pod: Manifest, now: datetime) -> bool:
 
 
 def environment(profile: Profile, shelf: Catalog, namespace: str) -> dict[str, str]:
-    """Return what a notebook finds in its environment; `shelf` is what its user may start."""
+    """Return the environment variables of a notebook; `shelf` is the part of the catalog that its user may start."""
     return {
         "HOME": HOME,
         variables.BACKEND.name: "kubernetes",
@@ -97,6 +97,6 @@ def environment(profile: Profile, shelf: Catalog, namespace: str) -> dict[str, s
         variables.IMAGE_REFERENCE.name: profile.image.reference,
         variables.FLAVOR.name: profile.flavor.name,
         variables.HOME_CLAIM.name: HOME_CLAIM,
-        # Else every rank thinks that it has the whole node.
+        # Otherwise every rank uses as many threads as the node has CPUs.
         "OMP_NUM_THREADS": str(max(1, int(profile.flavor.cpu))),
     }

@@ -1,6 +1,7 @@
-"""What becomes of a start that its hub did not live to see: the next hub finishes it, so that what was accepted comes.
+"""Recovery of server starts that a hub did not live to finish: the next hub finishes them.
 
-JupyterHub itself looks for such a server where the start would have said that it is, finds nothing, and removes it.
+JupyterHub itself looks for such a server at the address that the start would have returned, doesn't find it, and
+removes the server.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _LOOK_SECONDS = 0.2
 
 
 class Recovery(KubeSpawner):
-    """A spawner that goes on with what an earlier hub began, once, when JupyterHub asks whether its server runs."""
+    """A spawner that finishes a start of an earlier hub, once, when JupyterHub polls its server."""
 
     _recovering = False
 
@@ -26,14 +27,14 @@ class Recovery(KubeSpawner):
         raise NotImplementedError
 
     async def _watch(self) -> str:
-        """Raise as soon as the pod can't start any more."""
+        """Raise as soon as the pod can no longer start."""
         raise NotImplementedError
 
     async def poll(self) -> int | None:
-        """Return None while the server runs or starts, also if an earlier hub started it."""
+        """Return None while the server runs or starts, even if an earlier hub started it."""
         status: int | None = await super().poll()
         if self._check_pending:
-            # A server that begins while there is no hub gives up, and is begun anew, before it answers.
+            # A server that starts while no hub is running exits and is restarted, so it needs longer to answer.
             self.set_trait("http_timeout", self.start_timeout)
         if not self._was_starting:
             return status
@@ -41,13 +42,13 @@ class Recovery(KubeSpawner):
         try:
             return await (self._adopt() if status is None else self._begin_again())
         except SpawnException as error:
-            self.log.error("%s, which an earlier hub began to start, can't: %s", self._log_name, error)
+            self.log.error("%s, whose start an earlier hub began, can't start: %s", self._log_name, error)
             return 1
         finally:
             self._recovering = False
 
     async def get_url(self) -> str:
-        """Return where the server is; one that an earlier hub started is where its pod is."""
+        """Return the server's address; use the pod's if an earlier hub started the server."""
         pod = self._pod()
         if self._is_nowhere and pod:
             address: str = self._get_pod_url(pod)
@@ -57,16 +58,16 @@ class Recovery(KubeSpawner):
 
     @property
     def _was_starting(self) -> bool:
-        # At no other time has JupyterHub this check pending.
+        # JupyterHub has this check pending only while it starts up.
         return bool(self._check_pending and self._is_nowhere and not self._recovering)
 
     @property
     def _is_nowhere(self) -> bool:
-        """Tell whether there is a server without an address: JupyterHub writes that down when a start has ended."""
+        """Tell whether the server has no address: JupyterHub stores the address when a start has finished."""
         return self.server is not None and not self.server.ip
 
     async def _adopt(self) -> None:
-        """Wait for a pod that an earlier hub made."""
+        """Wait for a pod that an earlier hub created."""
         self.log.info("%s was starting when the hub ended; waiting for its pod", self._log_name)
         await self._run_apply_user_options(self.orm_spawner.user_options or {})
         watch = asyncio.ensure_future(self._watch())
@@ -80,7 +81,7 @@ class Recovery(KubeSpawner):
             await asyncio.gather(watch, return_exceptions=True)
 
     async def _begin_again(self) -> int | None:
-        """Start what was asked for, with new tokens: those of the earlier start were known to that hub only."""
+        """Start the requested server with new tokens: only the earlier hub knew those of its own start."""
         self.log.info("%s was about to start when the hub ended; starting it", self._log_name)
         forgotten = self.orm_spawner.server
         await self.user.spawn(self.name)

@@ -1,4 +1,4 @@
-"""What an administrator says below `custom.cnai`, read strictly: a mistake is one line with the key's path."""
+"""The administrator's settings below `custom.cnai`, read strictly: a mistake is one line with the key's path."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHERE = "custom.cnai"
 class Home:
     """The home folder of each user: one claim, for all of their servers and training nodes.
 
-    `access_mode` is ReadWriteMany where the class of storage can do it; runs over several machines need it.
+    `access_mode` should be ReadWriteMany if the storage class supports it; runs on several machines need it.
     """
 
     storage_gib: float = 20
@@ -36,12 +36,12 @@ class Home:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything of ours about a cluster's hub.
+    """Our settings of a cluster's hub.
 
-    `url` is what people open, `inside` how pods reach the same (`configure` fills in the chart's proxy),
-    `apps_service` how the proxy reaches the apps service (default: port 8082 of the hub's pod). Members of the group
-    `creators` have servers and publish; everybody else opens apps. `cpu_share` and `memory_share` are what a pod is
-    sure to get of what its flavor allows at most. A server that finds no node waits `patience_seconds` for one.
+    People open `url`, and pods reach the same pages at `inside` (`configure` fills in the chart's proxy). The proxy
+    reaches the apps service at `apps_service` (default: port 8082 of the hub's pod). Members of the group `creators`
+    have servers and publish; everybody else opens apps. A pod requests the shares `cpu_share` and `memory_share` of its
+    flavor's limits. A server that finds no node waits `patience_seconds` for one.
     """
 
     catalog: Catalog
@@ -80,12 +80,12 @@ def parse(tables: Any, where: str = WHERE) -> Settings:
             given["catalog"] = shelf
         return build(Settings, given)
     except Mistake as mistake:
-        inside = str(mistake).startswith(where)  # the catalog's mistakes say where already
+        inside = str(mistake).startswith(where)  # mistakes in the catalog already have the full path
         raise mistake if inside else Mistake(mistake.path, mistake.why, under=where) from None
 
 
 def _with_references(tables: Any, references: Any) -> Any:
-    """Write what the build of the images found into the tables of images."""
+    """Add the references, which the build of the images wrote, to the tables of images."""
     if not isinstance(references, dict):
         raise Mistake(("references",), f"must be a table from image to reference; given: {references!r}")
     images = tables.get("image") if isinstance(tables, dict) else None
@@ -94,7 +94,7 @@ def _with_references(tables: Any, references: Any) -> Any:
     names = [image.get("name") for image in images if isinstance(image, dict)]
     for name in references:
         if name not in names:
-            raise Mistake(("references", name), f"is no image of the catalog; images: {', '.join(map(str, names))}")
+            raise Mistake(("references", name), f"is not in the catalog; images: {', '.join(map(str, names))}")
     return {**tables, "image": [_with_reference(image, references) for image in images]}
 
 
@@ -109,7 +109,7 @@ def _check_references(shelf: Catalog, cluster: Any) -> None:
     for number, image in enumerate(shelf.images):
         path = ("catalog", "image", number, "reference")
         if not image.reference:
-            raise Mistake(path, f"is missing: what is pulled for {image.name!r}; `make images` writes it")
+            raise Mistake(path, f"is missing: what nodes pull for {image.name!r}; `make images` writes it")
         if isinstance(prefixes, list) and prefixes and not image.reference.startswith(tuple(map(str, prefixes))):
             allowed = " or ".join(map(str, prefixes))
             raise Mistake(path, f"must start with {allowed} (cluster.registries); given: {image.reference!r}")

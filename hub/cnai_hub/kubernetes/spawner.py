@@ -1,4 +1,4 @@
-"""The spawner of a cluster: a notebook server of the catalog or a published app, as a pod of its user's namespace."""
+"""The spawner of a cluster: a notebook server from the catalog or a published app, as a pod in its user's namespace."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.5
 _KNOCK_SECONDS = 0.1
-# A claim finds a volume that was made for it a moment after it is there.
+# A claim is bound only some moments after its volume exists.
 _BINDING_SECONDS = 5.0
-# JupyterHub's own sentence about a start that took too long says nothing.
+# Give up before JupyterHub does: its own message about a timeout doesn't say why.
 _BEFORE_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
-    """A choice that would start now: the fields of the spawn page's form, and its title."""
+    """A choice that would start now: the values for the spawn page's form, and the flavor's title."""
 
     image: str
     flavor: str
@@ -49,7 +49,7 @@ class Alternative:
 
 
 class NoPlace(NotStarted):
-    """No node has room for what was asked; the page offers the alternative."""
+    """No node has room for the chosen flavor; the page offers the alternative."""
 
     def __init__(self, sentence: str, alternative: Alternative | None = None) -> None:
         super().__init__(sentence, reason="capacity", status_code=503)
@@ -59,14 +59,14 @@ class NoPlace(NotStarted):
 class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
     """Starts a notebook server of a chosen image and flavor, or a published app, as a pod."""
 
-    settings = Instance(Settings, help="What the administrator says below `custom.cnai`.", config=True)
+    settings = Instance(Settings, help="The administrator's settings below `custom.cnai`.", config=True)
 
     # One for all spawners of the hub.
     _survey = Survey()
     _may_watch = False
 
     @property
-    def _asked(self) -> Api:
+    def _cluster_api(self) -> Api:
         return Api(self.api.api_client)
 
     @property
@@ -85,59 +85,59 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         if self.is_app:
             return ""
         try:
-            free = await self._survey.nodes(self._asked)
+            free = await self._survey.nodes(self._cluster_api)
             notes = {flavor.name: capacity.note(flavor, free) for flavor in self._shelf.flavors}
         except Refused as refusal:
-            self.log.warning("Free GPUs are not shown: %s", refusal)
+            self.log.warning("the spawn page can't show free GPUs: %s", refusal)
             notes = {}
         return pages.options(profiles.offer(self._shelf, None, Choice.last(self.orm_spawner.user_options), notes))
 
     def settle(self, choice: Choice) -> None:
-        """Make a notebook server what was chosen."""
+        """Configure this notebook server as chosen."""
         groups = tenancy.groups_of(self.user)
         profile = profiles.choose_for(choice, self.settings.catalog, groups)
-        self._become(pods.notebook(profile, self.settings))
+        self._set_traits(pods.notebook(profile, self.settings))
         self._flavor, self._image = profile.flavor, profile.image.name
         self._chosen = pods.environment(profile, self._shelf, self.namespace)
 
     def settle_app(self) -> None:
-        """Make this server the app that its name says."""
+        """Configure this server as the app that its name denotes."""
         app = app_pod(self.name, self.user.name)
         if app is None:
             raise self.no_such_app()
         groups = tenancy.groups_of(self.user)
         flavor = profiles.choose_for(Choice(flavor=app.flavor), self.settings.catalog, groups).flavor
         traits = {**pods.hardware(flavor, self.settings), **app.traits()}
-        # What an app says when it ends at its start is its last word.
+        # Don't restart an app that exits during its start: its message is the reason that the hub shows.
         traits["extra_pod_config"] = {**traits["extra_pod_config"], "restartPolicy": "Never"}
-        self._become(traits)
+        self._set_traits(traits)
         self.extra_labels = {**app.labels, FLAVOR: flavor.name}
         self._flavor, self._image = flavor, app.image_name
         self._chosen = {**app.environment, environment.FLAVOR.name: flavor.name}
 
-    def _become(self, traits: Traits) -> None:
+    def _set_traits(self, traits: Traits) -> None:
         for name, value in traits.items():
             setattr(self, name, value)
         self.pvc_name = self._expand_user_properties(self.pvc_name_template)
-        # KubeSpawner remembers that it made the claim once; an administrator may have removed it since.
+        # KubeSpawner remembers that it created the claim, but an administrator may have deleted it since.
         self._pvc_exists = False
 
     async def load_user_options(self) -> None:
-        """Do nothing: options were applied before, strictly."""
+        """Do nothing: the options have already been applied, strictly."""
 
     def get_env(self) -> dict[str, str]:
-        """Return the environment of the server; nothing in ours is a template.
+        """Return the environment of the server; our own variables are not templates.
 
-        The trait `environment` is the administrator's: the chart sets it from `singleuser.extraEnv`.
+        The trait `environment` belongs to the administrator: the chart sets it from `singleuser.extraEnv`.
         """
         ours = {environment.HUB_URL.name: self.settings.inside, **podspec.without_gpus(self._flavor), **self._chosen}
         return {**super().get_env(), **ours}
 
     async def _ensure_namespace(self) -> None:
-        await tenancy.ensure(self._asked, self.user.name, tenancy.groups_of(self.user), self.settings)
+        await tenancy.ensure(self._cluster_api, self.user.name, tenancy.groups_of(self.user), self.settings)
 
     async def _start(self) -> str:
-        """Start the pod, until it answers or until it is known that it never will."""
+        """Start the pod, and wait until it answers or can no longer start."""
         work = asyncio.ensure_future(self._work())
         watch = asyncio.ensure_future(self._watch())
         try:
@@ -154,13 +154,13 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         return url
 
     async def _work(self) -> str:
-        # KubeSpawner ends the hub when it may not watch; a sentence for who asked is better.
+        # KubeSpawner ends the hub if it has no right to watch; test that first, and tell the user instead.
         if not CatalogKubeSpawner._may_watch:
-            await self._asked.get("/api/v1/pods", limit="1")
-            await self._asked.get("/api/v1/events", limit="1")
+            await self._cluster_api.get("/api/v1/pods", limit="1")
+            await self._cluster_api.get("/api/v1/events", limit="1")
             CatalogKubeSpawner._may_watch = True
         url: str = await super()._start()
-        # JupyterHub waits for two minutes for a pod that has ended, and then doesn't know why.
+        # Wait here, beside the watch: JupyterHub would wait two minutes for a pod that has ended, and not know why.
         address = urlparse(url)
         deadline = time.monotonic() + self.http_timeout
         while not await listens(address.hostname or "", address.port or 0) and time.monotonic() < deadline:
@@ -168,7 +168,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         return url
 
     async def _watch(self) -> str:
-        """Raise as soon as the pod can't start any more, with the reason as a sentence."""
+        """Raise as soon as the pod can no longer start, with the reason as a sentence."""
         begin = time.monotonic()
         unplaced_since: float | None = None
         while True:
@@ -185,7 +185,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
             if waited > self.settings.patience_seconds:
                 raise await self._no_place(str(reason))
             if time.monotonic() - begin > self.start_timeout - _BEFORE_TIMEOUT_SECONDS:
-                why = reason or "its pod says no reason"
+                why = reason or "its pod gives no reason"
                 sentence = f"the server did not start within {self.start_timeout} s: {why}"
                 raise NotStarted(sentence, reason="timeout", status_code=503)
 
@@ -196,11 +196,11 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
     async def _check_home(self) -> None:
         if self.storage_pvc_ensure:
             path = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/{self.pvc_name}"
-            if why := tenancy.why_without_volume(await self._asked.get(path)):
+            if why := tenancy.why_without_volume(await self._cluster_api.get(path)):
                 raise NotStarted(why, reason="storage", status_code=503)
 
     async def _no_place(self, reason: str) -> NoPlace:
-        free = await self._survey.nodes(self._asked, now=True)
+        free = await self._survey.nodes(self._cluster_api, now=True)
         sentence = capacity.shortage(self._flavor, free) or reason
         fit = capacity.largest(self._shelf, self._flavor, free, self.settings)
         if fit is None or self.is_app:
@@ -209,43 +209,43 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         return NoPlace(f"{sentence}; the largest flavor that fits is {fit.title} ({fit})", alternative)
 
     async def progress(self) -> AsyncIterator[dict[str, int | str]]:
-        """Say in plain words what the pod does while it starts, each thing once."""
+        """Yield each stage of the pod's start once, in plain words."""
         said: progress.Stage | None = None
         while self._start_future is None or not self._start_future.done():
             now = progress.stage(self._pod(), self.events)
             if now != said:
                 percent = max(now.percent, said.percent if said else 0)
-                yield {"progress": percent, "message": await self._in_detail(now.sentence)}
+                yield {"progress": percent, "message": await self._with_free_gpus(now.sentence)}
                 said = now
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _in_detail(self, sentence: str) -> str:
-        """Add what is free to a sentence about GPUs that aren't."""
+    async def _with_free_gpus(self, sentence: str) -> str:
+        """Replace a sentence about missing GPUs by one that also says how many are free."""
         if not sentence.startswith("No node has"):
             return sentence
         try:
-            short = capacity.shortage(self._flavor, await self._survey.nodes(self._asked))
+            short = capacity.shortage(self._flavor, await self._survey.nodes(self._cluster_api))
         except Refused:
             return sentence
         return f"N{short[1:]}; waiting for one" if short else sentence
 
     async def poll(self) -> int | None:
-        """Return None while the pod runs or starts; one that ran for its flavor's hours is stopped."""
+        """Return None while the pod runs or starts; stop it after its flavor's max_hours."""
         if self._start_future is not None and not CatalogKubeSpawner._may_watch:
-            return 1  # the start that is cleaned up after made nothing
+            return 1  # JupyterHub is cleaning up after a start that created nothing
         status: int | None = await super().poll()
         pod = self._pod()
         if status is None and pod and pods.is_overdue(pod, datetime.now(UTC)):
-            self.log.info("%s ran for the hours of its flavor and is stopped", self._log_name)
+            self.log.info("%s has run for its flavor's max_hours; stopping it", self._log_name)
             await self.stop()
             return 0
         if status is not None and pod and (pod.get("status") or {}).get("phase") == "Failed":
-            # Refused by its node or evicted: KubeSpawner keeps it, and the next start would take it for its own.
+            # The node refused or evicted the pod. KubeSpawner keeps it, and the next start would take it for its own.
             await self.stop(now=True)
         return status
 
 
 def _refusal(refusal: Refused) -> NotStarted:
-    # 4xx: what was asked for can't be; otherwise the cluster is at fault.
+    # These statuses mean that the request is invalid; otherwise the cluster is at fault.
     asked = refusal.status in {400, 403, 409, 422}
     return NotStarted(str(refusal), reason="cluster", status_code=400 if asked else 503)

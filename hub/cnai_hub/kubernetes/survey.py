@@ -1,4 +1,4 @@
-"""A look at all nodes and pods, at most every few seconds however many people open the spawn page."""
+"""A cached view of all nodes and pods, renewed at most every few seconds, however many people open the spawn page."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _FRESH_SECONDS = 3.0
 
 
 class Survey:
-    """What is free on the nodes, as it was a few seconds ago at most."""
+    """The free resources of the nodes, at most a few seconds old."""
 
     def __init__(self) -> None:
         self._nodes: tuple[capacity.Node, ...] = ()
         self._until = 0.0
 
     async def nodes(self, api: Api, *, now: bool = False) -> tuple[capacity.Node, ...]:
-        """Return what is free on each node; with `now`, as it is now."""
+        """Return the free resources of each node; with `now`, don't use the cache."""
         if now or time.monotonic() > self._until:
-            # resourceVersion 0: from the API server's memory, not from etcd.
+            # resourceVersion 0: the API server answers from its cache, not from etcd.
             nodes = await api.get("/api/v1/nodes", resourceVersion="0")
             pods = await api.get("/api/v1/pods", resourceVersion="0")
             self._nodes = capacity.free((nodes or {}).get("items") or (), (pods or {}).get("items") or ())

@@ -1,4 +1,4 @@
-"""A user's namespace, made or brought up to date by the hub as itself, before each of their servers starts."""
+"""A user's namespace: before each start of their servers, the hub creates or updates it with its own rights."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from cnai_hub.kubernetes.settings import Settings
 
 _RIGHTS_SECONDS = 20.0
-"""How long the API server may take to see a role binding."""
+"""How long the API server may take to apply a new role binding."""
 
 _FORBIDDEN, _BAD_REQUEST = 403, 400
 
 
 async def ensure(api: Api, user: str, groups: Collection[str], settings: Settings) -> None:
-    """Make the namespace of a user what their groups and the settings say.
+    """Create or update the namespace of a user, for their groups and the settings.
 
-    One that exists and isn't theirs is refused before anything is made.
+    If a namespace of that name belongs to somebody else, raise Refused and create nothing.
     """
     namespace, binding, *inside = tenants.manifests(user, groups, settings.catalog, settings.cluster)
     await _claim(api, namespace, user)
@@ -34,15 +34,15 @@ async def ensure(api: Api, user: str, groups: Collection[str], settings: Setting
 
 
 def why_without_volume(claim: Manifest | None) -> str:
-    """Say why a home folder's claim can't get a volume; empty while it only takes its time."""
+    """Return why a home folder's claim can't get a volume; empty if it has one or may still get one."""
     if claim is None:
-        return "the home folder's claim is gone; start the server again"
+        return "the home folder's claim no longer exists; start the server again"
     spec = claim.get("spec") or {}
-    # With a volume's name it is an administrator's own doing.
+    # An administrator has set up a claim that names a volume.
     if (claim.get("status") or {}).get("phase") == "Bound" or spec.get("storageClassName") or spec.get("volumeName"):
         return ""
     return (
-        "the cluster has no default class of storage for home folders;"
+        "the cluster has no default storage class for home folders;"
         " ask your administrator to set custom.cnai.home.storage_class"
     )
 
@@ -56,7 +56,7 @@ async def _claim(api: Api, namespace: Manifest, user: str) -> None:
     if why := tenants.refusal(found, user):
         raise Refused(why, _BAD_REQUEST)
     if found["metadata"].get("deletionTimestamp"):
-        raise Refused(f"namespace {found['metadata']['name']!r} is being removed; try again in a minute", _BAD_REQUEST)
+        raise Refused(f"namespace {found['metadata']['name']!r} is being deleted; try again in a minute", _BAD_REQUEST)
 
 
 async def _apply(api: Api, manifest: Manifest) -> None:
@@ -65,7 +65,7 @@ async def _apply(api: Api, manifest: Manifest) -> None:
         try:
             return await api.apply(manifest)
         except Refused as refused:
-            # The hub's own role inside was bound a moment ago.
+            # The hub's own role was bound in this namespace only a moment ago.
             if refused.status != _FORBIDDEN or time.monotonic() > deadline:
                 raise
         await asyncio.sleep(0.1)

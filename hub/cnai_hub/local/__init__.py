@@ -1,1 +1,1 @@
-"""The hub of one machine: its login, ports, processes and servers, and the command that starts all of it."""
+"""The hub of one machine: its login, ports, processes and servers, and the command that starts them."""

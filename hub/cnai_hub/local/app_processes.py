@@ -1,4 +1,4 @@
-"""App processes: what an app's server starts on one machine, fixed by its name and its release, never by options."""
+"""App processes: the process of an app's server on one machine, determined by name and release, never by options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cnai_hub.apps.releases import Store, read_release, slug_of
 
 
 def app_command(server_name: str, owner: str) -> list[str] | None:
-    """Return the command that serves the current release, None for a server that is no published app."""
+    """Return the command that serves the current release, None if the server is not a published app."""
     slug = slug_of(server_name)
     store = Store(paths.home() / "apps")
     if slug is None or store.get(owner, slug) is None:
@@ -26,7 +26,7 @@ def is_published(server_name: str, owner: str) -> bool:
 
 
 def app_environment(server_name: str, owner: str) -> dict[str, str]:
-    """Return what an app server needs in its environment, on top of what every server gets."""
+    """Return the environment variables of an app server, besides those of every server."""
     slug = slug_of(server_name)
     store = Store(paths.home() / "apps")
     app = store.get(owner, slug) if slug else None
@@ -37,7 +37,7 @@ def app_environment(server_name: str, owner: str) -> dict[str, str]:
 
 
 def _share(flavor: str) -> dict[str, str]:
-    """Return what holds an app to its share of the machine; one without a flavor of its own may take what there is."""
+    """Return the variables that limit an app to its flavor; an app without a flavor may use the whole machine."""
     if not flavor:
         return {}
     chosen = profiles.choose(profiles.Choice(flavor=flavor), catalog.load(), catalog.this_machine())

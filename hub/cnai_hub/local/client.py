@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from cnai_hub.profiles import Choice
 
 _PATIENCE_SECONDS = 180.0
-# What a browser sends when somebody follows a link; JupyterHub looks at it.
+# The headers that a browser sends when a user follows a link; JupyterHub checks them.
 _NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
 
 
 class HubClient:
-    """The hub's REST API as the launcher may use it: the person's servers, and what is in them."""
+    """The part of the hub's REST API that the launcher may use: the person's servers and their contents."""
 
     def __init__(self, url: str, person: str, token: str) -> None:
         self.url, self.person, self.token = url, person, token
         self.headers = {"Authorization": f"token {token}"}
-        # trust_env: a proxy from the environment has no business between two processes of one machine.
+        # trust_env: don't send requests between two processes of one machine through a proxy from the environment.
         self._http = httpx.Client(base_url=url, headers=self.headers, timeout=_PATIENCE_SECONDS, trust_env=False)
 
     def answers(self) -> bool:
-        """Tell whether the hub is there, with its services."""
+        """Tell whether the hub answers."""
         with suppress(httpx.HTTPError):
             return self._http.get("/hub/health").status_code == 200
         return False
 
     def start(self, server: str = "", choice: Choice | None = None) -> None:
-        """Begin to start a server of the person; nothing happens if it runs or starts already."""
+        """Request the start of a server of the person, without waiting, unless it is running or pending."""
         path = f"servers/{server}" if server else "server"
         known = self.server(server)
         if not known.pending and not known.ready:
@@ -46,7 +46,7 @@ class HubClient:
             self._ask("POST", f"/hub/api/users/{self._person}/{path}", {"user_options": options})
 
     def server(self, server: str = "") -> models.Server:
-        """Return what the hub says about a server of the person; one that doesn't run is neither ready nor pending."""
+        """Return the state of a server of the person; a stopped server is neither ready nor pending."""
         answer = self._ask("GET", f"/hub/api/users/{self._person}")
         return models.read(models.User, answer.content).servers.get(server) or models.Server()
 
@@ -79,13 +79,13 @@ class HubClient:
 
 
 def follow(link: str) -> httpx.Response:
-    """Open a link in a browser that nobody has used."""
+    """Open a link with a fresh browser session."""
     with _browser() as browser:
         return browser.get(link)
 
 
 def visit(url: str, path: str, name: str, password: str) -> httpx.Response:
-    """Open a page as somebody does who has to log in first."""
+    """Log in, then open a page."""
     with _browser() as browser:
         browser.get(f"{url}/hub/login")
         form = {"username": name, "password": password, "_xsrf": browser.cookies.get("_xsrf", path="/hub/") or ""}
@@ -97,7 +97,7 @@ def _browser() -> httpx.Client:
 
 
 def wait_until(found: Callable[[], Any], otherwise: str) -> Any:
-    """Call `found` until it returns something true, and return that."""
+    """Call `found` until it returns a true value, and return the value; HubError after 180 s."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not (value := found()):
         if time.monotonic() > deadline:

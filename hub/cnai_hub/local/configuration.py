@@ -1,4 +1,4 @@
-"""Configure JupyterHub as cnai's hub on one machine: everything that `jupyterhub_config.py` needs."""
+"""Configure JupyterHub as cnai's hub on one machine; `jupyterhub_config.py` only needs to call `configure`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 def configure(c: Any, *, home: str | Path | None = None, port: int | None = None, person: str | None = None) -> None:
     """Fill in the configuration `c` of a hub for one trusted person and `guest`, on loopback.
 
-    `home` is `$CNAI_HOME` (default `~/cnai`), `port` `$CNAI_PORT` (default 8000), `person` `$CNAI_PERSON` (default the
-    account that the hub runs as). What can't be ends the process with one line.
+    `home` defaults to `$CNAI_HOME` (`~/cnai`), `port` to `$CNAI_PORT` (8000), `person` to `$CNAI_PERSON` (the account
+    that runs the hub). An invalid value ends the process with a one-line message.
     """
     try:
         if home is not None:
@@ -39,23 +39,24 @@ def configure(c: Any, *, home: str | Path | None = None, port: int | None = None
 
 
 def explain(error: CnaiError | OSError) -> str:
-    """Return what went wrong as one line, with what to do about a disk that takes no more."""
+    """Return the error as one line, with what to do if the disk is full."""
     if not isinstance(error, OSError):
         return str(error)
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return (
-            f"{error.strerror} below {paths.home()}; make room there, or choose another folder with {environment.HOME}"
+            f"{error.strerror} below {paths.home()}; free space there, or choose another folder with {environment.HOME}"
         )
     return f"{error.strerror}: {error.filename}" if error.filename else str(error)
 
 
 def state_dir() -> Path:
-    """Return the folder with the hub's state and secrets; nobody else may look into it."""
+    """Return the folder with the hub's state and secrets, which only its owner can open."""
     folder = paths.home() / "hub"
-    # They mean something else in the address of a database (%, ?) and in JupyterHub's folder names ({, }).
+    # These characters are special in database URLs (%, ?) and in JupyterHub's folder names ({, }).
     if wrong := sorted(set(str(folder)) & set("%?{}")):
         raise HubError(
-            f"{folder.parent} can't be cnai's folder, because of {' '.join(wrong)}; choose one with {environment.HOME}"
+            f"{folder.parent} can't be cnai's folder because its path contains {' '.join(wrong)};"
+            f" choose another one with {environment.HOME}"
         )
     return paths.private(folder)
 
@@ -73,7 +74,7 @@ def _configure(c: Any, port: int, person: str) -> None:
     _servers(c)
     pages.install(c, roles.CREATORS)
     _people(c, person, secrets)
-    # Servers publish there; on this machine they reach the hub as people do.
+    # Servers publish at this address; on one machine they reach the hub at the same address as people.
     c.Spawner.environment[environment.HUB_URL.name] = apps.install(
         c, paths.home(), creators=roles.CREATORS, owner=person
     )
@@ -117,12 +118,12 @@ def _servers(c: Any) -> None:
     c.Spawner.notebook_dir = str(paths.home() / "notebooks")
     c.Spawner.default_url = "/lab"
     c.Spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
-    # Else JupyterLab asks its makers for news and updates, and package registries for extensions.
+    # Otherwise JupyterLab contacts its project's site for news and updates, and package registries for extensions.
     quiet = str(JUPYTER_CONFIG)
     given = os.environ.get("JUPYTER_CONFIG_PATH")
     c.Spawner.environment = {
         "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (quiet, given))),
-        # Which tabs are open belongs to these notebooks, not to every JupyterLab of the account.
+        # The layout of open tabs belongs to these notebooks, not to every JupyterLab of the account.
         "JUPYTERLAB_WORKSPACES_DIR": str(paths.home() / "hub" / "workspaces"),
         "TORCHINDUCTOR_CACHE_DIR": paths.compiled_dir(os.environ),
     }
@@ -137,7 +138,7 @@ def _people(c: Any, person: str, secrets: credentials.Credentials) -> None:
 
 
 def _mark(c: Any) -> None:
-    """Let services carry the mark by which the launcher finds what a crashed hub left behind."""
+    """Mark the processes of services, so that the launcher finds those that a crashed hub left behind."""
     if mark := environment.WORKBENCH.get():
         for service in c.JupyterHub.services:
             if "command" in service:

@@ -19,7 +19,7 @@ FILE_NAME = "credentials.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials(Record):
-    """Passwords that people type, and the token that the launcher uses. `repr` shows none of them."""
+    """The passwords of the person and `guest`, and the launcher's token; `repr` hides them."""
 
     person_password: str
     guest_password: str
@@ -30,7 +30,7 @@ class Credentials(Record):
 
 
 def load(state: Path) -> Credentials:
-    """Read the secrets of this hub, made on first use (0600, 43 characters each)."""
+    """Read the secrets of this hub; create them on first use (file mode 0600, 43 characters each)."""
     path = state / FILE_NAME
     if not path.exists():
         _write(path, _fresh())
@@ -38,7 +38,7 @@ def load(state: Path) -> Credentials:
     try:
         return Credentials.from_json(path.read_bytes())
     except Mistake:
-        raise HubError(f"{path} is damaged; delete it, and new passwords are made at the next start") from None
+        raise HubError(f"{path} is damaged; delete it, and the next start generates new passwords") from None
 
 
 def _fresh() -> Credentials:
@@ -47,7 +47,7 @@ def _fresh() -> Credentials:
 
 
 def _write(path: Path, credentials: Credentials) -> None:
-    # Opened with its final mode, then renamed: never readable by others, never half written.
+    # Create the file with its final mode, then rename it, so that it is never readable by others or half written.
     part = path.with_suffix(".part")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123
         file.write(credentials.to_json(indent=1))

@@ -1,6 +1,6 @@
-"""Run a notebook inside a person's server, as their browser would, and save it there with its outputs.
+"""Run a notebook in a person's server, as their browser would, and save it there with its outputs.
 
-Its kernel stays, tied to the notebook: whoever opens it finds variables and live widgets as they are.
+The kernel keeps running and stays connected to the notebook, so people who open it find its variables and live widgets.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _LONGEST_MESSAGE = 256 * 2**20
 
 
 def run_notebook(hub: HubClient, path: str, progress: Callable[[int, int], None]) -> None:
-    """Run all code cells of a notebook and save it; `progress` is called with how many are done, of how many."""
+    """Run all code cells of a notebook and save it; call `progress` with the numbers of finished and of all cells."""
     notebook = hub.in_server("GET", f"contents/{quote(path)}?type=notebook")["content"]
-    wanted = {"path": path, "name": path, "type": "notebook", "kernel": {"name": _kernel_name(notebook)}}
-    session = hub.in_server("POST", "sessions", wanted)
+    request = {"path": path, "name": path, "type": "notebook", "kernel": {"name": _kernel_name(notebook)}}
+    session = hub.in_server("POST", "sessions", request)
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
     problem = asyncio.run(_run_cells(hub, session["kernel"]["id"], cells, progress))
     body = {"type": "notebook", "format": "json", "content": notebook}
@@ -46,7 +46,7 @@ def _kernel_name(notebook: Notebook) -> str:
 async def _run_cells(
     hub: HubClient, kernel: str, cells: list[Notebook], progress: Callable[[int, int], None]
 ) -> HubError | None:
-    """Run cells until one raises, and return that."""
+    """Run cells until one raises, and return the error."""
     request = HTTPRequest(f"{hub.websocket_url}/api/kernels/{kernel}/channels", headers=hub.headers)
     socket = await websocket_connect(request, max_message_size=_LONGEST_MESSAGE)
     outputs = Outputs()
@@ -65,7 +65,7 @@ async def _run_cells(
 async def _run_cell(socket: WebSocketClientConnection, cell: Notebook, outputs: Outputs) -> None:
     source = "".join(cell["source"])
     request = _execute_request(source)
-    # Trusted, as a cell is that its reader ran: otherwise JupyterLab would hide what isn't plain text.
+    # Mark the cell as trusted, as if its reader had run it; otherwise JupyterLab hides all outputs but plain text.
     cell.setdefault("metadata", {})["trusted"] = True
     cell["outputs"], cell["execution_count"] = outputs.begin(), None
     await socket.write_message(json.dumps(request))
@@ -75,9 +75,9 @@ async def _run_cell(socket: WebSocketClientConnection, cell: Notebook, outputs: 
         try:
             text = await asyncio.wait_for(socket.read_message(), CELL_SECONDS)
         except TimeoutError:
-            raise HubError(f"cell {_first_line(source)!r} said nothing for {CELL_SECONDS:g} s") from None
+            raise HubError(f"cell {_first_line(source)!r} sent no message for {CELL_SECONDS:g} s") from None
         if text is None:
-            raise HubError("the notebook's server went away while the notebook ran")
+            raise HubError("the notebook server closed the connection while the notebook was running")
         message = json.loads(text)
         kind, content = message["header"]["msg_type"], message["content"]
         if message["parent_header"].get("msg_id") != request["header"]["msg_id"]:
@@ -108,7 +108,7 @@ def _first_line(source: str) -> str:
 
 
 class Outputs:
-    """Outputs of cells as a notebook stores them, made from a kernel's messages."""
+    """Outputs of cells in the format of notebooks, collected from a kernel's messages."""
 
     def __init__(self) -> None:
         self._current: list[Notebook] = []
@@ -116,12 +116,12 @@ class Outputs:
         self._clear_next = False
 
     def begin(self) -> list[Notebook]:
-        """Return the list that the next cell's outputs go to."""
+        """Return a new list, which collects the next cell's outputs."""
         self._current, self._clear_next = [], False
         return self._current
 
     def take(self, kind: str, content: Message) -> None:
-        """Add what a message says."""
+        """Add the output that a message contains, if any."""
         if kind == "update_display_data":
             for output in self._shown.get(content.get("transient", {}).get("display_id"), []):
                 output.update(data=content["data"], metadata=content["metadata"])

@@ -1,4 +1,4 @@
-"""The product's main job, done once for real: a server from the catalog, a notebook that trains, an app."""
+"""The first run: start a server from the catalog, train in a notebook, and publish it as an app."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from cnai_hub.local.steps import Steps
 
 NOTEBOOK = "01-first-run.ipynb"
-SLUG = "01-first-run"  # what `cnai publish` makes of the name, so that publishing it again replaces it
+SLUG = "01-first-run"  # the slug that `cnai publish` derives from the name, so publishing again replaces the app
 _MARKER = "first-run-done"
 _PUBLISH_SECONDS = 600.0
 
 
 def done(state: Path) -> bool:
-    """Tell whether the first run was done in this home."""
+    """Tell whether the first run has succeeded in this home."""
     return (state / _MARKER).exists()
 
 
 def do(hub: HubClient, secrets: Credentials, state: Path, steps: Steps) -> None:
-    """Do the job, step by step; what fails raises, and the next start tries again."""
+    """Do the first run, step by step; a failed step raises, and the next start tries again."""
     machine, shelf = catalog.this_machine(), catalog.load()
     profile = profiles.choose(profiles.Choice(), shelf, machine)
     with steps.step(f"notebook server: {profile.image.title}, {profile.flavor.title} ({profile.flavor})"):
@@ -50,7 +50,7 @@ def do(hub: HubClient, secrets: Credentials, state: Path, steps: Steps) -> None:
 
 
 def check_app(hub: HubClient, secrets: Credentials) -> None:
-    """Open the app as guest does, by password."""
+    """Open the app as guest, with guest's password."""
     hub.start(f"app-{SLUG}")
     hub.wait_ready(f"app-{SLUG}")
     page = visit(hub.url, f"/user/{hub.person}/app-{SLUG}/", GUEST, secrets.guest_password)
@@ -74,7 +74,7 @@ def _publish() -> None:
 
 
 def check_notebook(link: str) -> None:
-    """Open the person's link as a browser does, and find the notebook saved with a picture in it."""
+    """Open the person's link as a browser does, and check that the saved notebook contains a picture."""
     page = follow(link)
     if page.status_code != 200 or not page.url.path.endswith(f"/lab/tree/{NOTEBOOK}"):
         raise HubError(f"the person's link led to {page.status_code} at {page.url.path}")
@@ -85,7 +85,7 @@ def check_notebook(link: str) -> None:
 
 
 def start_again(hub: HubClient, server: str = "") -> str:
-    """Start a server that ran before; return why it can't be."""
+    """Start a server that ran before; return why it failed, or an empty string."""
     try:
         hub.start(server)
         hub.wait_ready(server)

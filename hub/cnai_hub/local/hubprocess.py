@@ -1,4 +1,4 @@
-"""The hub as a child of its launcher: starts with it, ends with it, and takes proxy, servers and apps along."""
+"""The hub as a child process of its launcher, which starts it and stops it together with proxy, servers and apps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def start(state: Path, port: int, client: HubClient) -> subprocess.Popen[bytes]:
 
 
 def stop(hub: subprocess.Popen[bytes]) -> None:
-    """End the hub with proxy, servers and apps, the engine, then whatever else a notebook has started."""
+    """Stop the hub with proxy, servers and apps, the engine, and then all other processes that notebooks started."""
     engine = _stopping_engine()
     hub.terminate()
     for process in filter(None, (hub, engine)):
@@ -57,29 +57,29 @@ def _start(log: Path, port: int) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "jupyterhub", "-f", str(paths.shipped("hub/jupyterhub_config.py"))],
-            # It may itself run in a terminal of a notebook server.
+            # The launcher itself may run in a terminal of a notebook server.
             env={**variables.without_hub(os.environ), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in the terminal is for the launcher, which ends things in order.
+            # Ctrl-C in the terminal must reach only the launcher, which stops the processes in order.
             start_new_session=True,
-            # Else a launcher that was killed would leave a hub that nobody sees (prctl(2), Linux).
+            # Stop the hub if the launcher is killed (prctl(2), Linux); otherwise it would keep running unnoticed.
             preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
         )
 
 
 def _answers(hub: subprocess.Popen[bytes], client: HubClient, log: Path) -> bool:
     if hub.poll() is not None:
-        raise HubError(_last_words(log))
-    # The proxy answers before the hub has started its services; this line is the hub's own word that all is there.
+        raise HubError(_startup_failure(log))
+    # The proxy answers before the hub has started its services; the hub logs this line after it has started them.
     return "JupyterHub is now running" in log.read_text(errors="replace") and client.answers()
 
 
-def _last_words(log: Path) -> str:
+def _startup_failure(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     ours = [line.removeprefix("cnai: ") for line in lines if line.startswith("cnai: ")]
-    return ours[-1] if ours else f"the hub ended while it started; its log says why: {log}"
+    return ours[-1] if ours else f"the hub exited while it was starting; its log says why: {log}"
 
 
 def _stopping_engine() -> subprocess.Popen[bytes] | None:

@@ -1,7 +1,7 @@
-"""One-time links: whoever opens the address is logged in once, as one person, for a short while.
+"""One-time links: a link logs in the first person who opens it, under one name, within 30 minutes.
 
-A link is a file in the hub's state folder: its name is the token's SHA-256, so the folder gives no link away,
-and using a link is deleting its file, so it can't be used twice.
+Each link is a file in the hub's state folder. Its name is the token's SHA-256, so the folder doesn't reveal the link.
+Using a link deletes its file, so it can't be used twice.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _TOKEN = re.compile(r"[\w-]{43}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link(Record):
-    """A link's file: the person whom it logs in, and its end in seconds since 1970 (UTC)."""
+    """The content of a link's file: the person to log in, and the expiry in seconds since 1970 (UTC)."""
 
     person: str
     expires: float
 
 
 def mint(state: Path, person: str, next_url: str, *, lifetime_seconds: float = LIFETIME_SECONDS) -> str:
-    """Return the path of a new link, below the hub's address, that logs `person` in and goes on to `next_url`."""
+    """Create a link that logs `person` in and redirects to `next_url`; return its path below the hub's address."""
     folder = _folder(state)
     _sweep(folder)
     token = secrets.token_urlsafe(32)
@@ -47,13 +47,13 @@ def mint(state: Path, person: str, next_url: str, *, lifetime_seconds: float = L
 
 
 def use(state: Path, token: str) -> str | None:
-    """Return whom the link logs in, and end the link; None when it was used, has expired or never was."""
+    """Use up a link and return its person; None if the link was used, has expired or never existed."""
     if not _TOKEN.fullmatch(token):
         return None
     path = _folder(state) / _digest(token)
     try:
         link = Link.from_json(path.read_bytes())
-        path.unlink()  # of two who open it at once, one is told that it is gone
+        path.unlink()  # if two people open the link at once, this fails for one of them
     except (FileNotFoundError, Mistake):
         return None
     return link.person if time.time() < link.expires else None

@@ -1,4 +1,4 @@
-"""Login: shared-password with one person and `guest`, and one-time links."""
+"""Login: by password for the person and `guest`, and by one-time links."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from traitlets import Unicode
 
 from cnai_hub.local import links
 
-_USED = "This link was used already or is too old. Log in with your password, or make a new link: cnai-hub link"
+_USED = "This link has expired or has already been used. Log in with your password, or create a new link: cnai-hub link"
 
 
 class LocalAuthenticator(SharedPasswordAuthenticator):
-    """Logs in by password, or by a link that works once."""
+    """Authenticates by password, or by a one-time link."""
 
     state = Unicode(config=True, help="The folder with the hub's state.")
 
     def get_handlers(self, app: Any) -> list[tuple[str, type]]:
-        """Return the login pages: the form, and the one that links lead to."""
+        """Return the handlers of the login form and of one-time links."""
         return [*super().get_handlers(app), (r"/link/([^/]*)", LinkHandler)]
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> dict[str, object] | None:
-        """Return who this is: by link, else by name and password."""
+        """Return the user that a link, or a name and password, identifies."""
         if token := data.get("link"):
             person = links.use(Path(self.state), token)
             return {"name": person, "admin": person in self.admin_users} if person else None
@@ -35,10 +35,10 @@ class LocalAuthenticator(SharedPasswordAuthenticator):
 
 
 class LinkHandler(LoginHandler):
-    """Logs in whoever brings a link that nobody has used."""
+    """Logs in a person who opens an unused link."""
 
     async def get(self, token: str) -> None:
-        """Log in and go on, or show the login form with the reason."""
+        """Log in and redirect, or show the login form with the reason."""
         self.set_header("Cache-Control", "no-store")
         self.set_header("Referrer-Policy", "no-referrer")
         if user := await self.login_user({"link": token}) or self.current_user:

@@ -1,4 +1,4 @@
-"""Ports of the hub: the public one that was asked for, and internal ones that stay the same while they are free."""
+"""Ports of the hub: the requested public port, and internal ports that stay the same between starts if possible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports(Record):
-    """The internal ports of the last start, 0 if there was none."""
+    """The internal ports of the last start; 0 if unknown."""
 
     hub: int = 0
     proxy: int = 0
@@ -31,17 +31,17 @@ class Ports(Record):
 def is_free(port: int) -> bool:
     """Tell whether a process could listen on this port of the loopback interface now."""
     with socket.socket() as probe:
-        # Without it, a port whose last connection ended a minute ago counts as taken.
+        # Without this option, a port counts as taken for about a minute after its last connection closed.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
-        except (OSError, OverflowError):  # the latter for a number that is no port
+        except (OSError, OverflowError):  # OverflowError: the number is not a port
             return False
     return True
 
 
 def claim(port: int) -> int:
-    """Return the public port, or raise with what to do."""
+    """Return the public port; HubError if it can't be used."""
     if not 1024 <= port <= 65535:
         raise HubError(f"port {port} can't be used; choose one between 1024 and 65535 with {environment.PORT}")
     if not is_free(port):
@@ -52,9 +52,9 @@ def claim(port: int) -> int:
 
 
 def internal(state: Path, names: tuple[str, ...]) -> dict[str, int]:
-    """Return one free port per name, the same as last time where possible.
+    """Return a free port for each name, the same as last time if possible.
 
-    Notebook servers outlive a hub that crashed and look for it at its old address.
+    Notebook servers outlive a hub that crashed, and look for the hub at its old address.
     """
     path = state / "ports.json"
     known = _last(path)

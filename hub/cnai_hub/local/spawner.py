@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.05
 
-# What a person set for their own programs, beyond what JupyterHub hands on.
+# Variables of the person that their programs need, besides those that JupyterHub passes on.
 _KEPT = (
     environment.CATALOG.name,
     environment.STORE.name,
@@ -51,7 +51,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
 
     _max_hours: float | None = None
     _ends: float | None = None
-    """When its hours are over, in seconds since the epoch."""
+    """The time when the flavor's max_hours are over, in seconds since the epoch."""
 
     @cached_property
     def _catalog(self) -> catalog.Catalog:
@@ -66,12 +66,12 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
         return [*self._env_keep_default(), *_KEPT]
 
     def offer(self) -> profiles.Offer:
-        """Return what the spawn page shows."""
+        """Return the options of the spawn page."""
         last = profiles.Choice.last(self.orm_spawner.user_options)
         return profiles.offer(self._catalog, catalog.this_machine(), last)
 
     def settle(self, choice: profiles.Choice) -> None:
-        """Make a notebook server what was chosen."""
+        """Configure this notebook server as chosen."""
         profile = profiles.choose(choice, self._catalog, catalog.this_machine())
         self.cpu_limit = profile.flavor.cpu
         self.mem_limit = int(profile.flavor.memory_gib * 2**30)
@@ -79,7 +79,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
         self._max_hours = profile.flavor.max_hours
 
     def settle_app(self) -> None:
-        """Make this server the app that its name says."""
+        """Configure this server as the app that its name denotes."""
         command = app_command(self.name, self.user.name)
         if command is None:
             raise self.no_such_app()
@@ -95,32 +95,32 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
         return {**super().get_env(), environment.HOME.name: str(paths.home()), **self._chosen}
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
-        """Add the person's own home folder: on one machine the person is who started the hub."""
+        """Set home folder and account name to those of the account that started the hub, which is the person's."""
         env["USER"] = env["LOGNAME"] = account_name()
         env["HOME"] = account_home()
         env["SHELL"] = os.environ.get("SHELL") or "/bin/sh"
         return env
 
     def make_preexec_fn(self, name: str) -> None:
-        """Run nothing between fork and exec; the working folder is `popen_kwargs['cwd']`."""
+        """Return None: nothing runs between fork and exec. `popen_kwargs['cwd']` sets the working folder."""
 
     async def start(self) -> tuple[str, int]:
         """Start the process in the person's notebooks, and wait until it listens."""
         self.popen_kwargs = {"cwd": self.notebook_dir or str(paths.home())}
         address: tuple[str, int] = await super().start()
-        # JupyterHub would look for it less and less often, and see it seconds after it is there.
+        # JupyterHub polls with growing intervals, and would find the server seconds after it starts to listen.
         while not await listens(*address):
             status = await self.poll()
             if status is not None:
                 what = "the app" if self.is_app else "the server"
-                sentence = f"{what} ended while it started (exit code {status}); the hub's log says why"
+                sentence = f"{what} exited while it was starting (exit code {status}); the hub's log says why"
                 raise NotStarted(sentence, reason="exited", status_code=500)
             await asyncio.sleep(_LOOK_SECONDS)
         self._ends = time.time() + self._max_hours * 3600 if self._max_hours else None
         return address
 
     def get_state(self) -> dict[str, Any]:
-        """Return what the next hub must know of this server."""
+        """Return the state that the next hub needs to take over this server."""
         return {**super().get_state(), **({"ends": self._ends} if self._ends else {})}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -134,17 +134,17 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
         self._ends = None
 
     async def poll(self) -> int | None:
-        """Return None while the process runs; one that ran for its flavor's hours is stopped."""
+        """Return None while the process runs; stop it after its flavor's max_hours."""
         status: int | None = await super().poll()
         if status is not None or not self._ends or time.time() < self._ends:
             return status
-        self._ends = None  # stopping polls, too
-        self.log.info("%s ran for the hours of its flavor and is stopped", self._log_name)
+        self._ends = None  # stop() calls poll(), too
+        self.log.info("%s has run for its flavor's max_hours; stopping it", self._log_name)
         await self.stop()
         return 0
 
     async def wait_for_death(self, timeout: float = 10) -> bool:
-        """Wait until the process has ended, looking as often at the end as at the beginning; tell whether it has."""
+        """Wait until the process has ended, polling at a constant interval; tell whether it has."""
         deadline = time.monotonic() + timeout
         while not (ended := await self.poll() is not None) and time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)

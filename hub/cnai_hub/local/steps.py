@@ -1,4 +1,4 @@
-"""What the terminal shows: each step with its time, as it happens."""
+"""Terminal output: each step with its time, as it happens."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _WIDTH = 66
 
 
 class Steps:
-    """Writes a line per step; on a terminal the line lives while the step goes on."""
+    """Writes a line per step; on a terminal the line is updated while the step runs."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out, self._began = out, time.monotonic()
 
     @contextmanager
     def step(self, what: str) -> Iterator[Callable[[str], None]]:
-        """Time a step; what is yielded shows how far it is."""
+        """Time a step; yield a function that shows its progress."""
         began = time.monotonic()
         self._show(f"  … {what}")
         try:

@@ -1,6 +1,6 @@
 """The workbench on one machine: `cnai-hub run` until Ctrl-C, `cnai-hub demo` once, `cnai-hub link` for another login.
 
-The first time, `run` does the product's main job once for real, so that whoever opens the links finds it done.
+The first `run` starts a server, trains in a notebook and publishes it, so that the printed links open finished work.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
-    """A hub that runs, and how to talk to it."""
+    """A running hub, with its client and secrets."""
 
     state: Path
     client: HubClient
@@ -44,10 +44,10 @@ class Workbench:
 
     def person_link(self, path: str = "") -> str:
         """Return a link that logs the person in once and opens their notebook."""
-        return self.client.url + links.mint(self.state, self.client.person, path or _opens(self.client.person))
+        return self.client.url + links.mint(self.state, self.client.person, path or _notebook_path(self.client.person))
 
     def app_link(self) -> str:
-        """Return where the app opens, started if need be."""
+        """Return the address that opens the app, and starts it if necessary."""
         return f"{self.client.url}/services/apps/open/{self.client.person}/{firstrun.SLUG}"
 
 
@@ -58,15 +58,15 @@ def run() -> int:
         app = f"app-{firstrun.SLUG}"
         published = is_published(app, workbench.client.person)
         _print_links(workbench, app=published)
-        # Nobody need wait for it: its link shows that it starts.
+        # Start the app after printing the links: the app's link shows a page while it starts.
         if published and (problem := firstrun.start_again(workbench.client, app)):
-            workbench.steps.say(f"The app does not start: {problem}")
+            workbench.steps.say(f"The app did not start: {problem}")
         workbench.hub.wait()
-        raise HubError(f"the hub ended; its log says why: {workbench.state / 'hub.log'}")
+        raise HubError(f"the hub exited; its log says why: {workbench.state / 'hub.log'}")
 
 
 def demo() -> int:
-    """Do the main job in a temporary home, say what happened, and leave nothing."""
+    """Do the first run in a temporary home, print the steps, and remove everything."""
     home = Path(tempfile.mkdtemp(prefix="cnai-demo-"))
     os.environ[environment.HOME.name] = str(home)
     os.environ.pop(environment.STORE.name, None)
@@ -86,19 +86,19 @@ def demo() -> int:
 
 
 def link() -> int:
-    """Print a link that logs the person in once, for a workbench that runs."""
+    """Print a link that logs the person in once at the running workbench."""
     state = state_dir()
     known = processes.running(state)
     if known is None:
-        raise HubError(f"no workbench of {paths.home()} runs; start it with `make run`")
+        raise HubError(f"no workbench is running for {paths.home()}; start it with `make run`")
     person = person_name()
-    sys.stdout.write(known.url + links.mint(state, person, _opens(person)) + "\n")
+    sys.stdout.write(known.url + links.mint(state, person, _notebook_path(person)) + "\n")
     return 0
 
 
 @contextmanager
 def _workbench(port: int) -> Iterator[Workbench]:
-    """Start the hub, and end everything on the way out."""
+    """Start the hub, and stop everything at the end."""
     steps = Steps()
     person, state, url = person_name(), state_dir(), f"http://{ports.LOOPBACK}:{port}"
     with processes.only_one(state, url):
@@ -121,7 +121,7 @@ def _first_time(workbench: Workbench) -> None:
     try:
         firstrun.do(workbench.client, workbench.secrets, workbench.state, workbench.steps)
     except CnaiError as error:
-        workbench.steps.say(f"    {error}\n    The workbench runs all the same; the next start tries this again.")
+        workbench.steps.say(f"    {error}\n    The workbench is running anyway; the next start tries this again.")
 
 
 def _next_time(workbench: Workbench) -> None:
@@ -131,7 +131,7 @@ def _next_time(workbench: Workbench) -> None:
         workbench.steps.say(f"    {problem}")
 
 
-def _opens(person: str) -> str:
+def _notebook_path(person: str) -> str:
     notebook = paths.home() / "notebooks" / firstrun.NOTEBOOK
     return f"/user/{person}/lab" + (f"/tree/{notebook.name}" if notebook.exists() else "")
 
@@ -147,26 +147,26 @@ def _print_links(workbench: Workbench, *, app: bool) -> None:
 
 
 def _command() -> str:
-    """Return how this program is called from here: in a checkout it is in no PATH."""
+    """Return the command that runs this program; in a checkout it is usually not in PATH."""
     beside = Path(sys.executable).with_name("cnai-hub")
     return "cnai-hub" if shutil.which("cnai-hub") or not beside.exists() else str(beside)
 
 
 def _interrupted(*_: Any) -> None:
-    # Once: while things are being ended, a second Ctrl-C must not leave half of them.
-    for each in _ENDING:
+    # Ignore further signals: a second Ctrl-C must not interrupt the shutdown and leave processes behind.
+    for each in _STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; what can't be is one line on standard error and exit code 1."""
+    """Run a command; an error becomes one line on standard error and exit code 1."""
     parser = argparse.ArgumentParser(prog="cnai-hub", description=__doc__)
     commands = {"run": run, "demo": demo, "link": link}
     parser.add_argument("command", choices=commands, help="run until Ctrl-C | demo once | link for another login")
     command = commands[parser.parse_args(arguments).command]
-    for each in _ENDING:
-        if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:  # nohup(1) means it
+    for each in _STOP_SIGNALS:
+        if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:  # respect nohup(1)
             signal.signal(each, _interrupted)
     try:
         return command()

@@ -1,7 +1,7 @@
 """Tenants: a namespace for every user, as manifests.
 
-Pure functions of who the user is, what their groups may start, and what the administrator says about the cluster.
-The hub applies `manifests` in their order, as itself; an administrator applies `cluster_manifests` once:
+Pure functions of the user, their groups, the catalog and the administrator's settings for the cluster. The hub applies
+`manifests` in order, with its own rights; an administrator applies `cluster_manifests` once:
 `python -m cnai_hub.tenants | kubectl apply --server-side -f -`.
 """
 
@@ -24,7 +24,7 @@ __all__ = ["Cluster", "cluster_manifests", "manifests", "namespace", "namespace_
 
 
 def namespace(user: str) -> Manifest:
-    """Return the namespace of a user; the labels hold its pods to the restricted Pod Security Standard."""
+    """Return the namespace of a user; its labels enforce the restricted Pod Security Standard for its pods."""
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -37,17 +37,17 @@ def namespace(user: str) -> Manifest:
                 "pod-security.kubernetes.io/warn": "restricted",
                 "pod-security.kubernetes.io/warn-version": "latest",
             },
-            # The exact name: a label can't hold every one.
+            # The annotation has the exact name, because a label can't hold every name.
             "annotations": {USER: user},
         },
     }
 
 
 def manifests(user: str, groups: Collection[str], catalog: Catalog, cluster: Cluster) -> list[Manifest]:
-    """Return what belongs into a user's namespace and the namespace itself, in the order of creation.
+    """Return a user's namespace and the objects in it, in the order of creation.
 
-    The hub may do nothing in there before the second one is applied, which binds its own role;
-    the API server needs a moment to see that.
+    The second manifest binds the hub's own role; the hub has no rights in the namespace before it is applied, and
+    the API server needs a moment to see it.
     """
     name = namespace_name(user)
     return [
@@ -62,9 +62,9 @@ def manifests(user: str, groups: Collection[str], catalog: Catalog, cluster: Clu
 
 
 def cluster_manifests(cluster: Cluster) -> list[Manifest]:
-    """Return what an administrator applies once per cluster: resources, roles and the fences around them, the operator.
+    """Return what an administrator applies once: resource definitions, roles, admission policies and the operator.
 
-    Without a `hub_image` the operator's pod is left out.
+    Without a `hub_image`, the operator's deployment is left out.
     """
     return [
         *operator.definitions(),
@@ -77,10 +77,10 @@ def cluster_manifests(cluster: Cluster) -> list[Manifest]:
 
 
 def refusal(found: Manifest, user: str) -> str:
-    """Say why a namespace that exists already can't be this user's; empty when it is theirs."""
+    """Return why an existing namespace can't be this user's; empty if it is theirs."""
     metadata = found["metadata"]
     owner = (metadata.get("annotations") or {}).get(USER)
     if TENANT in (metadata.get("labels") or {}) and owner == user:
         return ""
-    whose = f"belongs to {owner!r}" if owner else "was not made by cnai"
-    return f"namespace {metadata['name']!r} {whose}, so {user!r} can't have it; ask your administrator to remove it"
+    whose = f"belongs to {owner!r}" if owner else "was not created by cnai"
+    return f"namespace {metadata['name']!r} {whose}, so {user!r} can't use it; ask your administrator to delete it"

@@ -1,4 +1,4 @@
-"""Prints what an administrator applies once per cluster; its options are the fields of `Cluster`."""
+"""Prints the manifests that an administrator applies once per cluster; the options are the fields of `Cluster`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main() -> None:
     except (Mistake, NoResources) as error:
         sys.exit(str(error))
     if not cluster.hub_image:
-        sys.stderr.write("the operator's pod is left out: no --hub-image is given\n")
+        sys.stderr.write("the operator's deployment is left out because --hub-image is not given\n")
     json.dump({"apiVersion": "v1", "kind": "List", "items": items}, sys.stdout, indent=1)
 
 

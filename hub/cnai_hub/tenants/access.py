@@ -1,7 +1,7 @@
-"""Who may ask the API server for what: the hub, the operator, and a tenant's notebook.
+"""Access: the roles of the hub, the operator and a tenant's notebook at the API server.
 
-Nobody here reads secrets. The hub's rights inside a tenant's namespace come from a role that it binds to itself
-there, so it has none elsewhere: admission policies see no reads, only authorization does.
+None of them may read secrets. The hub binds a role to itself in each tenant's namespace and so has no rights in other
+namespaces. Admission policies could not ensure that: they don't see reads, only authorization does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _READ = ("get", "list", "watch")
 
 
 def roles(cluster: Cluster) -> list[Manifest]:  # noqa: ARG001 - as its neighbors
-    """Return the cluster roles; only two of them are bound cluster-wide."""
+    """Return the cluster roles; only those of hub and operator are bound cluster-wide."""
     return [
         _role(
             HUB,
@@ -38,10 +38,10 @@ def roles(cluster: Cluster) -> list[Manifest]:  # noqa: ARG001 - as its neighbor
         _role(
             TENANT_ROLE,
             _rule(DASK_GROUP, DASK_CLUSTERS, *_READ, "create", "patch", "delete"),
-            # The operator makes the worker groups; a tenant only says how many workers they have.
+            # The operator creates the worker groups; a tenant only sets their number of workers.
             _rule(DASK_GROUP, "daskworkergroups", *_READ),
             _rule(DASK_GROUP, "daskclusters/scale daskworkergroups/scale", "get", "patch", "update"),
-            # What the reason of a run that doesn't start is read from, and what its pods are made like.
+            # To find out why a run doesn't start, and to model its pods on the notebook's own.
             _rule("", "pods pods/log services events resourcequotas persistentvolumeclaims", *_READ),
             _rule("apps", "deployments replicasets", *_READ),
         ),
@@ -50,11 +50,11 @@ def roles(cluster: Cluster) -> list[Manifest]:  # noqa: ARG001 - as its neighbor
             _rule("apiextensions.k8s.io", "customresourcedefinitions", "list", "watch"),
             _rule("", "namespaces", "list", "watch"),
             _rule(DASK_GROUP, "daskclusters daskworkergroups", *_READ, "patch"),
-            # An idle Dask cluster is deleted: its GPUs are given back though its notebook is gone.
+            # The operator deletes an idle Dask cluster, which releases its GPUs even if its notebook no longer exists.
             _rule(DASK_GROUP, DASK_CLUSTERS, "delete"),
             _rule(DASK_GROUP, "daskworkergroups", "create"),
             _rule(DASK_GROUP, "daskworkergroups/scale", "get", "patch"),
-            # Tenants may not make these; the operator's handlers watch them nevertheless.
+            # Tenants may not create these, but the operator's handlers watch them.
             _rule(DASK_GROUP, "daskjobs daskautoscalers", *_READ),
             _rule("", "pods", *_READ),
             _rule("", "services", *_READ, "create", "patch"),
@@ -65,7 +65,7 @@ def roles(cluster: Cluster) -> list[Manifest]:  # noqa: ARG001 - as its neighbor
 
 
 def cluster_bindings(cluster: Cluster) -> list[Manifest]:
-    """Return the operator's account, and the bindings of what hub and operator may do everywhere."""
+    """Return the operator's account, and the cluster-wide bindings of hub and operator."""
     return [
         _account(cluster.hub_namespace, cluster.operator_account),
         _binding(HUB, HUB, cluster.hub_namespace, cluster.hub_account),
@@ -74,17 +74,17 @@ def cluster_bindings(cluster: Cluster) -> list[Manifest]:
 
 
 def hub_binding(namespace: str, cluster: Cluster) -> Manifest:
-    """Return the binding by which the hub may work in a tenant's namespace."""
+    """Return the binding that lets the hub work in a tenant's namespace."""
     return _binding("hub", HUB_IN_TENANT, cluster.hub_namespace, cluster.hub_account, inside=namespace)
 
 
 def tenant_binding(namespace: str) -> Manifest:
-    """Return the binding by which a notebook may start Dask clusters in its own namespace."""
+    """Return the binding that lets a notebook start Dask clusters in its own namespace."""
     return _binding(NOTEBOOK, TENANT_ROLE, namespace, NOTEBOOK, inside=namespace)
 
 
 def accounts(namespace: str) -> list[Manifest]:
-    """Return the service accounts of a tenant; a pod that wants a token has to ask for it."""
+    """Return the service accounts of a tenant; a pod gets a token only if it asks for one."""
     return [_account(namespace, NOTEBOOK), _account(namespace, "default")]
 
 
@@ -106,7 +106,7 @@ def _rule(group: str, resources: str, *verbs: str) -> Manifest:
 
 
 def _binding(name: str, role: str, of: str, account: str, *, inside: str = "") -> Manifest:
-    """Bind a cluster role to the account `of`/`account`: inside one namespace, or everywhere."""
+    """Bind a cluster role to the account `account` of namespace `of`: in the namespace `inside`, or cluster-wide."""
     return {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "RoleBinding" if inside else "ClusterRoleBinding",

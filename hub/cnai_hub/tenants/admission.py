@@ -1,7 +1,7 @@
-"""What the API server refuses whoever asks: fences around hub, operator, tenants' pods and their Dask clusters.
+"""Admission policies: requests that the API server refuses, from hub, operator and tenants.
 
-Written in CEL, evaluated by the API server. Pod Security (`restricted`) has refused host paths, host networks,
-privileges and root by the time these are looked at; they add what it doesn't know.
+The API server evaluates them; they are written in CEL. Pod Security (`restricted`) already refuses host paths, host
+networks, privileges and root; these policies add rules that it doesn't have.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _GROUP = "admissionregistration.k8s.io/v1"
 _RESOURCES = ["cpu", "memory", "ephemeral-storage", GPU]
-# What was admitted under other rules, or with a larger quota, can still be removed.
+# Objects that were admitted under other rules, or with a larger quota, can still be deleted.
 _STAYS = {"name": "stays", "expression": "!has(object.metadata.deletionTimestamp)"}
-# What the operator notes about a cluster asks for nothing, also when the quota has become smaller.
+# When the operator updates a cluster's status, it requests nothing, even if the quota is smaller by now.
 _ASKS = {"name": "asks", "expression": "oldObject == null || object.spec != oldObject.spec"}
 _LONGEST_IDLE_SECONDS = 3600
 _TENANTS = {"namespaceSelector": {"matchExpressions": [{"key": TENANT, "operator": "Exists"}]}}
@@ -51,15 +51,15 @@ def policies(cluster: Cluster) -> list[Manifest]:
 
 
 def pod_rules(cluster: Cluster) -> list[Rule]:
-    """Return what every pod spec `s` of a tenant has to fulfill."""
+    """Return the rules for every pod spec `s` of a tenant."""
     known = "!has(c.resources.{0}) || c.resources.{0}.all(r, r in " + repr(_RESOURCES) + ")"
     rules = [
         (
             _containers(f"!has(c.resources) || (({known.format('limits')}) && ({known.format('requests')}))"),
-            f"containers may ask for {', '.join(_RESOURCES)} only",
+            f"containers may request only {', '.join(_RESOURCES)}",
         ),
         (
-            # The NVIDIA runtime may obey this variable even where no GPU was asked for.
+            # The NVIDIA runtime may obey this variable even if the container requests no GPU.
             _containers(
                 "!has(c.env) || c.env.all(v, v.name != 'NVIDIA_VISIBLE_DEVICES' ||"
                 " (has(v.value) && v.value in ['void', 'none']))"
@@ -68,18 +68,18 @@ def pod_rules(cluster: Cluster) -> list[Rule]:
         ),
         (
             "!has(s.priorityClassName) || !s.priorityClassName.startsWith('system-')",
-            "priority classes of the system are not for tenants",
+            "tenants may not use priority classes of the system",
         ),
-        ("!has(s.nodeName) || s.nodeName == ''", "nodeName goes around the scheduler; use nodeSelector"),
+        ("!has(s.nodeName) || s.nodeName == ''", "nodeName bypasses the scheduler; use nodeSelector"),
         (
             "!has(s.tolerations) || s.tolerations.all(t, has(t.key) && t.key != ''"
             " && !t.key.startsWith('node-role.kubernetes.io/'))",
-            "tolerations name their key, which is not a node's role",
+            "tolerations must name a key, and it may not be a node's role",
         ),
     ]
     if cluster.registries:
         prefixes = " || ".join(f"c.image.startsWith({prefix!r})" for prefix in cluster.registries)
-        rules.append((_containers(prefixes), f"images come from {' or '.join(cluster.registries)}"))
+        rules.append((_containers(prefixes), f"images must come from {' or '.join(cluster.registries)}"))
     return rules
 
 
@@ -106,24 +106,24 @@ def _dask_rules(cluster: Cluster) -> list[Rule]:
         (
             f"{pods}.all(s, (!has(s.serviceAccountName) || s.serviceAccountName == 'default')"
             " && (!has(s.serviceAccount) || s.serviceAccount == 'default'))",
-            "pods of Dask clusters have no service account of their own",
+            "pods of Dask clusters must use the service account default",
         ),
         (
             f"!has(object.spec.idleTimeout) || (object.spec.idleTimeout >= 0"
             f" && object.spec.idleTimeout <= {_LONGEST_IDLE_SECONDS})",
-            f"idleTimeout may be 0 to {_LONGEST_IDLE_SECONDS} seconds",
+            f"idleTimeout must be 0 to {_LONGEST_IDLE_SECONDS} seconds",
         ),
         (
-            # Images with CUDA set it to `all`; servers are the hub's, which sets it.
+            # Images with CUDA set the variable to `all`. For servers, the hub sets it.
             f"{pods}.all(s, {_containers(without_gpus)})",
-            f"containers of Dask clusters without the limit {GPU} set NVIDIA_VISIBLE_DEVICES to void",
+            f"containers of Dask clusters without the limit {GPU} must set NVIDIA_VISIBLE_DEVICES to void",
         ),
         (
             f"!has(object.spec.worker.replicas) || object.spec.worker.replicas < {cluster.pods}",
-            f"Dask clusters have fewer than {cluster.pods} workers",
+            f"Dask clusters must have fewer than {cluster.pods} workers",
         ),
         (
-            # They decide which network policies hold, and which pods the hub takes for servers.
+            # These labels decide which network policies apply, and which pods the hub treats as servers.
             " && ".join(f"({own.format(part)})" for part in ("object", "object.spec.scheduler", "object.spec.worker")),
             f"Dask clusters may not set the labels {COMPONENT}, {ROLE}, {TENANT}",
         ),
@@ -131,7 +131,7 @@ def _dask_rules(cluster: Cluster) -> list[Rule]:
 
 
 def _fence(cluster: Cluster) -> list[Manifest]:
-    """Hold hub and operator to tenants' namespaces: a mistake in either must not reach another one."""
+    """Restrict hub and operator to tenants' namespaces, so that a bug in either can't affect other namespaces."""
     hub, operator = (
         f"system:serviceaccount:{cluster.hub_namespace}:{account}"
         for account in (cluster.hub_account, cluster.operator_account)
@@ -143,14 +143,14 @@ def _fence(cluster: Cluster) -> list[Manifest]:
             f" && {TENANT!r} in variables.labels && {USER!r} in variables.annotations"
             " && 'pod-security.kubernetes.io/enforce' in variables.labels"
             " && variables.labels['pod-security.kubernetes.io/enforce'] == 'restricted')",
-            f"the hub makes only namespaces {PREFIX}… that are labeled {TENANT} and restricted",
+            f"the hub may create only namespaces {PREFIX}… that are labeled {TENANT} and restricted",
         ),
         (
             f"{resource} == 'namespaces' || request.namespace == ''"
             f" || (request.namespace == {cluster.hub_namespace!r} && request.userInfo.username == {hub!r})"
             f" || (namespaceObject != null && has(namespaceObject.metadata.labels)"
             f" && {TENANT!r} in namespaceObject.metadata.labels)",
-            "hub and operator work in tenants' namespaces only",
+            "the hub and the operator may work only in tenants' namespaces",
         ),
         (
             f"{resource} != 'rolebindings' || object == null || (has(object.subjects)"
@@ -158,7 +158,7 @@ def _fence(cluster: Cluster) -> list[Manifest]:
             f" && s.name == {cluster.hub_account!r} && s.namespace == {cluster.hub_namespace!r})"
             f" : object.roleRef.name == {TENANT_ROLE!r} && object.subjects.all(s, s.kind == 'ServiceAccount'"
             " && s.namespace == request.namespace))",
-            "the hub binds its own role to itself, and a tenant's to accounts of the tenant",
+            "the hub may bind only its own role to itself, and a tenant's role to accounts of the tenant",
         ),
     ]
     groups = ["", "apps", DASK_GROUP, "networking.k8s.io", "rbac.authorization.k8s.io"]
@@ -175,7 +175,7 @@ def _fence(cluster: Cluster) -> list[Manifest]:
 
 
 def _gpus() -> list[Manifest]:
-    """Compare a Dask cluster with its tenant's quota, so that too many GPUs are refused at once and as a whole."""
+    """Compare a Dask cluster with its tenant's quota, so that one with too many GPUs is refused at once, as a whole."""
     key = f"requests.{GPU}"
     limit = f"has(c.resources) && has(c.resources.limits) && {GPU!r} in c.resources.limits"
     variables = [
@@ -206,7 +206,8 @@ def _gpus() -> list[Manifest]:
         variables=variables,
         validations=[validation],
     )
-    # A namespace that is removed has lost its quota when the operator lets go of its clusters, which is an update.
+    # While a namespace is being deleted, its quota no longer exists when the operator removes the finalizers of its
+    # clusters, which is an update.
     changed = copy.deepcopy(made)
     changed["metadata"]["name"] += "-changed"
     for binding, operation, missing in ((made, "CREATE", "Deny"), (changed, "UPDATE", "Allow")):
@@ -222,7 +223,7 @@ def _containers(condition: str) -> str:
 
 
 def _over(specs: list[str], rules: Iterable[Rule]) -> list[Rule]:
-    # dyn: the types of two specs differ, and the published schema of pods doesn't know the keys of limits.
+    # dyn: the two specs have different types, and the published schema of pods doesn't include the keys of limits.
     return [(f"[{', '.join(f'dyn({spec})' for spec in specs)}].all(s, {rule})", message) for rule, message in rules]
 
 

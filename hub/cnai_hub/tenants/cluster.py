@@ -1,4 +1,4 @@
-"""What the administrator says about a cluster."""
+"""The administrator's settings for a cluster."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cnai.labels import OPERATOR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Where the hub lives, how much a tenant may hold at once, and whom its pods may reach.
+    """The hub's namespace and accounts, the limits of a tenant, and the addresses that its pods may reach.
 
     `machines` counts machines of the largest flavor that a tenant may start: its notebook server and the nodes of its
-    runs. Addresses are CIDRs: `api_servers` as pods see them once a Service's address is resolved to its endpoints,
-    `reachable` what lies in a private network and is needed nevertheless (an object store), `private` what looks
-    public and is not. `registries` are prefixes that every image must start with; none: images are not looked at.
-    `hub_image` is what the operator's pod runs, `releases_gib` the room for published apps, of `storage_class` or the
+    runs. Addresses are CIDRs: `api_servers` are those of the Service's endpoints, not of the Service; `reachable` are
+    private addresses that pods need (such as an object store's); `private` are private addresses in public ranges.
+    Every image must start with one of the prefixes in `registries`; if there are none, images are not checked.
+    The operator's pod runs `hub_image`. Published apps get `releases_gib` of storage, of class `storage_class` or the
     cluster's default.
     """
 

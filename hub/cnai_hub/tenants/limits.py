@@ -1,4 +1,4 @@
-"""How much a tenant may hold: a quota from the flavors of their groups, and defaults for pods that name no limits."""
+"""Limits of a tenant: a quota computed from the flavors of their groups, and defaults for containers without limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 QUOTA = "tenant"
 
-# The scheduler pod of a Dask cluster, and what else is small beside the machines of a tenant.
+# Reserved per Dask cluster, for its scheduler and other small pods of the tenant.
 _SCHEDULER_CPU = 1
 _SCHEDULER_MEMORY_GIB = 4
 
@@ -34,10 +34,10 @@ def quota(namespace: str, groups: Collection[str], catalog: Catalog, cluster: Cl
         "requests.storage": f"{cluster.storage_gib}Gi",
         "services.loadbalancers": "0",
         "services.nodeports": "0",
-        # Devices that are claimed (dynamic resource allocation) would not count as GPUs.
+        # Devices claimed by dynamic resource allocation would not count as GPUs.
         "count/resourceclaims.resource.k8s.io": "0",
         f"count/{DASK_CLUSTERS}.{DASK_GROUP}": str(cluster.dask_clusters),
-        # The operator makes as many as a Dask cluster has workers, and the quota of pods stops only the pods.
+        # The operator creates a deployment for each worker of a Dask cluster, and the quota of pods limits only pods.
         "count/deployments.apps": str(cluster.pods),
     }
     return {
@@ -49,9 +49,9 @@ def quota(namespace: str, groups: Collection[str], catalog: Catalog, cluster: Cl
 
 
 def defaults(namespace: str) -> Manifest:
-    """Return the limits of containers that name none; a quota would refuse them.
+    """Return default limits for containers that set none, which the quota would refuse.
 
-    There is no `max`: Kubernetes takes it as the default of whatever has no other, GPUs included.
+    `max` is not set: Kubernetes uses it as the default for resources that have no other, including GPUs.
     """
     limit = {"type": "Container", "default": {"memory": "1Gi"}, "defaultRequest": {"cpu": "100m", "memory": "256Mi"}}
     return {

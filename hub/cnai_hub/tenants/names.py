@@ -1,12 +1,12 @@
-"""Names that Kubernetes takes, from names that people have.
+"""Kubernetes names, derived from names of users.
 
 Laws, for every user name of at least one character:
-- the namespace is a DNS label: lowercase letters, digits and `-`, at most 63, a letter or digit at both ends;
-- it starts with `cnai-`, and never is `cnai-` alone;
-- two users never share one, as long as no two names share the first 48 bits of their SHA-256;
-- it depends on the name only, so it is the same in every hub and forever;
-- a plain short name stays readable: `ada` lives in `cnai-ada`;
-- what comes after `cnai-` is a label's value too.
+- the namespace is a DNS label: at most 63 lowercase letters, digits and `-`, with a letter or digit at both ends;
+- the namespace starts with `cnai-`, and never is `cnai-` alone;
+- two users never share a namespace unless their names have the same first 48 bits of SHA-256;
+- the namespace depends only on the name, so every hub computes the same one at all times;
+- a plain short name stays readable: the namespace of `ada` is `cnai-ada`;
+- the part after `cnai-` is also a valid value of a label.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def namespace_name(user: str) -> str:
 
 
 def tenant_label(user: str) -> str:
-    """Return a user's name as the value of a label: itself when plain, else what is readable of it and a hash."""
-    # A plain name has no `--`, so it can't be what another one was turned into.
+    """Return a user's name as the value of a label: a plain name as it is, others as their readable part and a hash."""
+    # A plain name has no `--`, so it never equals the label of another name.
     if _PLAIN.fullmatch(user) and len(user) <= _LONGEST:
         return user
     readable = re.sub(r"[^a-z0-9]+", "-", user.lower()).strip("-")[:_LONGEST].rstrip("-") or "user"

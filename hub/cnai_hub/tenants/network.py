@@ -1,8 +1,9 @@
-"""Whom a tenant's pods may talk to: nobody, except what notebooks, runs and apps need.
+"""Network policies of a tenant's pods: deny all traffic except what notebooks, runs and apps need.
 
-Three kinds of pods: notebook servers (KubeSpawner's label `component`), apps (`cnai.dev/role: app`), and the
-schedulers and nodes of Dask clusters (`dask.org/cluster-name`). Policies only add openings, so each names its reason.
-A cluster without a policy controller ignores all of this silently; `cnai doctor` tries a forbidden connection.
+A tenant has three kinds of pods: notebook servers (KubeSpawner's label `component`), apps (`cnai.dev/role: app`), and
+the schedulers and nodes of Dask clusters (`dask.org/cluster-name`). After the first policy, each one only allows more
+traffic and names its reason. A cluster without a policy controller silently ignores policies; `cnai doctor` tests this
+by trying a forbidden connection.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
 HUB_PORT = 8081
 PROXY_PORT = 8000
 DASHBOARD_PORT = 8787
-# By number: KubeSpawner's port has a name, other pods of ours don't.
+# A number, because only KubeSpawner names the port of its pods.
 SERVER_PORT = 8888
 
-# RFC 1918, carrier-grade NAT, link-local with the clouds' metadata servers; loopback is no pod's.
+# RFC 1918, carrier-grade NAT, and link-local with the clouds' metadata servers. No pod has a loopback address.
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 PRIVATE_6 = ("fc00::/7", "fe80::/10")
-# Where NodeLocal DNSCache listens: on the node, so no pod selector finds it.
+# NodeLocal DNSCache listens on the node, so no pod selector matches it.
 _NODE_LOCAL_DNS = "169.254.20.10/32"
 
 _EVERY: Manifest = {}
-_OWN = {"matchExpressions": [{"key": ROLE, "operator": "NotIn", "values": ["app"]}]}
+_EXCEPT_APPS = {"matchExpressions": [{"key": ROLE, "operator": "NotIn", "values": ["app"]}]}
 _SERVERS = {"matchLabels": {"component": "singleuser-server"}}
 _SCHEDULERS = {"matchLabels": {DASK_COMPONENT: SCHEDULER}}
 
@@ -40,17 +41,17 @@ def policies(namespace: str, cluster: Cluster) -> list[Manifest]:
     operator = _pods_of(cluster.hub_namespace, ROLE, OPERATOR_ROLE)
     found = [
         _policy(namespace, "default-deny", _EVERY, ingress=[], egress=[]),
-        # Dask, torch.distributed and the notebook's client of both choose their ports. Apps are not among them:
-        # who finds a way out of an app still has no scheduler to send code to.
+        # Dask, torch.distributed and the notebook's client of both choose their ports. Apps are excluded, so that an
+        # attacker who escapes from an app can't send code to a scheduler.
         _policy(
             namespace,
             "own-pods",
-            _OWN,
-            ingress=[{"from": [{"podSelector": _OWN}]}],
-            egress=[{"to": [{"podSelector": _OWN}]}],
+            _EXCEPT_APPS,
+            ingress=[{"from": [{"podSelector": _EXCEPT_APPS}]}],
+            egress=[{"to": [{"podSelector": _EXCEPT_APPS}]}],
         ),
         _policy(namespace, "dns", _EVERY, egress=[_dns()]),
-        # Servers report to the hub and check who comes; notebooks publish through the proxy.
+        # Servers report to the hub and ask it to authenticate visitors; notebooks publish through the proxy.
         _policy(
             namespace,
             "hub",
@@ -58,21 +59,21 @@ def policies(namespace: str, cluster: Cluster) -> list[Manifest]:
             ingress=[{"from": [hub, proxy], "ports": _tcp(SERVER_PORT)}],
             egress=[{"to": [hub], "ports": _tcp(HUB_PORT)}, {"to": [proxy], "ports": _tcp(PROXY_PORT)}],
         ),
-        # Scaling down asks the scheduler which workers can go.
+        # To scale down, the operator asks the scheduler which workers it can stop.
         _policy(namespace, "operator", _SCHEDULERS, ingress=[{"from": [operator], "ports": _tcp(DASHBOARD_PORT)}]),
-        _policy(namespace, "internet", _OWN, egress=[{"to": _internet(cluster)}]),
+        _policy(namespace, "internet", _EXCEPT_APPS, egress=[{"to": _internet(cluster)}]),
     ]
     if cluster.api_servers:
-        # A notebook asks for Dask clusters; their own pods have no token.
+        # Notebooks create Dask clusters; the pods of Dask clusters have no token.
         to_api = {"to": _blocks(cluster.api_servers), "ports": _tcp(cluster.api_port)}
         found.append(_policy(namespace, "api-server", _notebooks(), egress=[to_api]))
     if cluster.reachable:
-        found.append(_policy(namespace, "reachable", _OWN, egress=[{"to": _blocks(cluster.reachable)}]))
+        found.append(_policy(namespace, "reachable", _EXCEPT_APPS, egress=[{"to": _blocks(cluster.reachable)}]))
     return found
 
 
 def _notebooks() -> Manifest:
-    return {**_SERVERS, **_OWN}
+    return {**_SERVERS, **_EXCEPT_APPS}
 
 
 def _dns() -> Manifest:
@@ -116,7 +117,7 @@ def _policy(
     ingress: list[Manifest] | None = None,
     egress: list[Manifest] | None = None,
 ) -> Manifest:
-    """Return a policy of the directions that are given; an empty list denies, none leaves to other policies."""
+    """Return a policy for the given directions; an empty list denies all, None leaves a direction to other policies."""
     directions = {"Ingress": ingress, "Egress": egress}
     rules = {kind.lower(): rule for kind, rule in directions.items() if rule}
     types = [kind for kind, rule in directions.items() if rule is not None]

@@ -1,4 +1,4 @@
-"""What the administrator applies beside roles and fences: the operator with its resources, and room for releases."""
+"""The operator's deployment and resource definitions, and the claim for releases; the administrator applies them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _RESOURCES = "dask_kubernetes/operator/deployment/helm/dask-kubernetes-operator/
 
 
 class NoResources(Exception):
-    """The package that brings the resource definitions is not installed here."""
+    """The package that contains the resource definitions is not installed here."""
 
 
 def definitions() -> list[Manifest]:
-    """Return the definitions of DaskCluster and its kin, out of the package that the operator runs."""
+    """Return the definitions of DaskCluster and related resources, from the package that the operator runs."""
     import yaml
 
     try:
-        # Located, not imported: the package loads Dask, kopf and clients of Kubernetes.
+        # Don't import the package: it loads Dask, kopf and clients of Kubernetes.
         folder = distribution("dask-kubernetes").locate_file(_RESOURCES)
     except PackageNotFoundError:
         raise NoResources(
@@ -40,7 +40,7 @@ def definitions() -> list[Manifest]:
 
 
 def releases(cluster: Cluster) -> Manifest:
-    """Return the claim that the hub mounts: published notebooks outlive its pod."""
+    """Return the claim that the hub mounts, so that published notebooks outlive its pod."""
     spec: Manifest = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": f"{cluster.releases_gib}Gi"}},
@@ -56,12 +56,12 @@ def releases(cluster: Cluster) -> Manifest:
 
 
 def deployment(cluster: Cluster) -> Manifest:
-    """Return the operator as a pod: one at a time, and nothing but the API server and schedulers to talk to."""
+    """Return the operator's deployment, which never runs more than one pod."""
     container = {
         "name": "operator",
         "image": cluster.hub_image,
         "args": ["python", "-m", programs.OPERATOR, f"--liveness=http://0.0.0.0:{_PROBE_PORT}/healthz"],
-        # Where its libraries keep what they keep; the root is read-only.
+        # Libraries write to the home folder; the root filesystem is read-only.
         "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a volume of its own
         "ports": [{"name": "healthz", "containerPort": _PROBE_PORT}],
         "livenessProbe": {
@@ -98,7 +98,7 @@ def deployment(cluster: Cluster) -> Manifest:
         "metadata": {"name": OPERATOR, "namespace": cluster.hub_namespace, "labels": _LABELS},
         "spec": {
             "replicas": 1,
-            # Two would both answer to what happens, and make twice the nodes.
+            # Two operators would both handle each event and create twice the nodes.
             "strategy": {"type": "Recreate"},
             "revisionHistoryLimit": 1,
             "selector": {"matchLabels": _LABELS},

@@ -1,5 +1,5 @@
-"""A real Kubernetes on this machine: one node, made of Go modules and Debian packages, with GPUs that are not there.
+"""A real Kubernetes on this machine: one node, built from Go modules and Debian packages, with simulated GPUs.
 
-Its processes are host processes of root; everything they write lies in one folder, which `down` removes. What takes
-long to build lies in a cache. No traffic leaves the machine: pods have no way out.
+Its components run as root on the host; they write only to one folder, which `down` deletes. Slow builds are kept in a
+cache. No traffic leaves the machine: pods can't connect to other hosts.
 """

@@ -1,4 +1,4 @@
-"""The cluster's processes: what each is started with, pure, in the order in which they start."""
+"""The cluster's processes: pure functions that return their command lines, in the order of their start."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def commands(place: Place) -> dict[str, list[str]]:
 
 
 def _etcd() -> list[str]:
-    # Nothing of a test cluster must survive a power cut; without fsync it is several times faster.
+    # A test cluster need not survive a power failure; without fsync it is several times faster.
     return (
         f"etcd --name n --data-dir etcd --listen-client-urls {ETCD} --advertise-client-urls {ETCD} "
         f"--listen-peer-urls {ETCD_PEERS} --initial-advertise-peer-urls {ETCD_PEERS} --initial-cluster n={ETCD_PEERS} "

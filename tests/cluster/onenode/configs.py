@@ -1,4 +1,4 @@
-"""The components' configuration files, pure: from a place to texts; what is unusual says why."""
+"""The components' configuration files: pure functions from a place to texts; comments explain unusual settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAUSE = f"{REGISTRY}/cnai/pause:1"
 
 
 def write(place: Place) -> None:
-    """Write what differs: kube-proxy exits when its file is rewritten, even with the same text."""
+    """Write only files that differ: kube-proxy exits when its file is rewritten, even with the same text."""
     for name, text in files(place).items():
         path = place.state / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def _containerd(place: Place) -> str:
     state = place.state
     # oom_score: containers that may not lower their score (no CAP_SYS_RESOURCE) would not start.
     # netns, opt, Root: everything stays below our folder, so that one removal removes it. Only images outlive it: to
-    # unpack PyTorch's takes two minutes. Containers that are gone are to containerd and kubelet those before a reboot.
+    # unpack PyTorch's takes two minutes. containerd and kubelet treat removed containers as if the node had rebooted.
     return f"""version = 2
 root = "{place.pulled}"
 state = "{state}/run/containerd"
@@ -86,7 +86,7 @@ def _pull_hosts() -> str:
 
 
 def _push_hosts() -> str:
-    """Return what lets buildah pull by the name that pods use, and push by the address."""
+    """Return the configuration with which buildah pulls by the name that pods use, and pushes by the address."""
     entry = '[[registry]]\nprefix = "{}"\nlocation = "{}"\ninsecure = true\n'
     return "".join(entry.format(name, REGISTRY_ADDRESS) for name in (REGISTRY, REGISTRY_ADDRESS))
 
@@ -173,7 +173,7 @@ def _kubelet(place: Place) -> dict[str, object]:
         "failSwapOn": False,
         "maxPods": 200,
         "serializeImagePulls": False,
-        # A disk that others fill must not empty the node of pods and images.
+        # Don't evict pods or delete images when other programs fill the disk.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {
             "memory.available": "200Mi",

@@ -1,4 +1,4 @@
-"""Removing what containerd leaves when it is stopped: containers, their shims, mounts and control groups."""
+"""Removal of the leftovers of a stopped containerd: containers, their shims, mounts and control groups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GRACE_SECONDS = 15.0
 
 
 def kill(place: Place) -> None:
-    """Kill every container of this containerd, which must not run any more, and its shims."""
+    """Kill the containers of this containerd and their shims; containerd must have been stopped."""
     bundles = list((place.state / "run" / "containerd" / "io.containerd.runtime.v2.task").glob("*/*"))
     for bundle in bundles:
         _kill_container(bundle)
@@ -44,7 +44,7 @@ def unmount(*folders: Path) -> None:
 
 
 def remove_control_groups() -> None:
-    """Remove the pods' control groups once their last processes are gone."""
+    """Remove the pods' control groups after their last processes have ended."""
     deadline = time.monotonic() + _GRACE_SECONDS
     while (groups := control_groups()) and time.monotonic() < deadline:
         for group in groups:
@@ -68,7 +68,7 @@ def shims(place: Place) -> Iterator[int]:
 
 
 def mounts(folder: Path) -> list[Path]:
-    """Return what is mounted at or below a folder, in the order of mounting."""
+    """Return the mount points at or below a folder, in the order of mounting."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     points = [Path(line.split()[1].encode().decode("unicode_escape")) for line in lines]
     return [point for point in points if point.is_relative_to(folder)]
@@ -77,6 +77,6 @@ def mounts(folder: Path) -> list[Path]:
 def _kill_container(bundle: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         pid = int((bundle / "init.pid").read_text())
-        # Pids are used again; the control group carries the container's name.
+        # Pids are reused, so check the control group, which has the container's name.
         if bundle.name in Path(f"/proc/{pid}/cgroup").read_text():
             os.kill(pid, signal.SIGKILL)

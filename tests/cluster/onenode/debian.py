@@ -1,4 +1,4 @@
-"""The Debian packages that the cluster is made of, installed where they are missing and that can be done."""
+"""The Debian packages of the cluster, which are installed if they are missing and this machine allows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onenode.place import ClusterError
 from onenode.shell import call
 
 _log = logging.getLogger(__name__)
-# A command in PATH or a file, and the package that brings it.
+# A command in PATH or a file, and the package that contains it.
 RUNTIME = {
     "etcd": "etcd-server",
     "containerd": "containerd",
@@ -27,7 +27,7 @@ COMPILER = {"gcc": "gcc", "/usr/include/stdlib.h": "libc6-dev"}
 
 
 def need(table: dict[str, str]) -> None:
-    """Install what is missing, or say in one line what to install."""
+    """Install missing packages; ClusterError names them if that is impossible."""
     missing = sorted({package for command, package in table.items() if not _there(command)})
     if not missing:
         return

@@ -1,6 +1,6 @@
-"""Images for the cluster: a Debian base, builds with buildah, a registry that containerd really pulls from.
+"""Images for the cluster: a Debian base, builds with buildah, and a registry from which containerd really pulls.
 
-`registry.cnai.test/NAME` is the same image in a FROM, for `buildah pull`, and in a pod; a push goes to the address.
+`registry.cnai.test/NAME` is the same image in a FROM, for `buildah pull`, and in a pod; pushes use the address.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CERTIFICATES = Path("/etc/ssl/certs")
 
 
 def build(place: Place, folder: Path, name: str, arguments: Mapping[str, str] | None = None) -> str:
-    """Build a folder's Dockerfile as NAME, push it, and return the name that a pod gives."""
+    """Build a folder's Dockerfile as NAME, push it, and return the reference for pods."""
     image = f"{REGISTRY}/{name}"
     options = [f"--build-arg={key}={value}" for key, value in (arguments or {}).items()]
     call("buildah", "bud", "--layers", *options, *host_trust(place), "--tag", image, folder, env=place.settings())
@@ -39,13 +39,13 @@ def build(place: Place, folder: Path, name: str, arguments: Mapping[str, str] | 
 
 def push(place: Place, image: str) -> None:
     """Push a built image to the registry."""
-    # registries.conf leads pulls to the registry's address, but not pushes.
+    # registries.conf redirects only pulls to the registry's address, not pushes.
     there = image.replace(REGISTRY, REGISTRY_ADDRESS, 1)
     call("buildah", "push", "--quiet", image, f"docker://{there}", env=place.settings())
 
 
 def host_trust(place: Place) -> list[str]:
-    """Return options that lend a build the host's certificate authorities; none of it stays in the image."""
+    """Return options that give a build the host's certificate authorities, without storing them in the image."""
     pip = place.state / "config" / "pip.conf"
     pip.write_text(f"[global]\ncert = {_CERTIFICATES}/ca-certificates.crt\n")
     return [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro", f"--volume={pip}:/etc/pip.conf:ro"]
@@ -57,7 +57,7 @@ def exists(image: str) -> bool:
 
 
 def digest(image: str) -> str | None:
-    """Return the digest of an image in the registry, nothing if it isn't there."""
+    """Return the digest of an image in the registry, nothing if the registry doesn't have it."""
     name, _, tag = image.removeprefix(f"{REGISTRY}/").partition(":")
     kinds = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
     request = urllib.request.Request(
@@ -73,7 +73,7 @@ def digest(image: str) -> str | None:
 
 
 def forget_others(place: Place, reference: str) -> None:
-    """Remove from the node what it pulled of an image's repository before; the newest has most of its layers."""
+    """Remove older images of a repository from the node; the newest image shares most of their layers."""
     control = ("ctr", f"--address={place.containerd}", "--namespace=k8s.io", "images")
     listed = [line.split()[:3] for line in call(*control, "list").splitlines()[1:]]
     repository, _, kept = reference.partition("@")
@@ -93,7 +93,7 @@ def answers() -> bool:
 
 
 def pause(place: Place) -> None:
-    """Put the image into the registry that holds every pod's namespaces."""
+    """Push the pause image, whose program holds every pod's namespaces."""
     if not exists(PAUSE):
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(place.programs / "pause", Path(folder, "pause"))
@@ -105,7 +105,7 @@ def pause(place: Place) -> None:
 
 
 def debian(place: Place) -> str:
-    """Return a small Debian, made from packages unless the registry has it: what `FROM` names in our Dockerfiles."""
+    """Return a small Debian image for `FROM` in our Dockerfiles; build it from packages unless the registry has it."""
     if not exists(DEBIAN):
         archive = place.cache / f"debian-{SUITE}.tar"
         if not archive.exists():
@@ -128,5 +128,5 @@ def _same_disk(archive: Path, folder: str) -> bool:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener that asks no proxy: the registry is on loopback."""
+    """Return a URL opener that uses no proxy, because the registry is on loopback."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -1,4 +1,4 @@
-"""The cluster comes up, says how it is, and goes away completely."""
+"""The life cycle of the cluster: start it, report its state, and remove it completely."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def up(place: Place) -> None:
 
 
 def down(place: Place) -> None:
-    """Remove everything but the caches, also what a crash or a half start has left."""
+    """Remove everything except the caches, even after a crash or an incomplete start."""
     _need_root()
     with _alone(place):
         for name in reversed(components.ORDER):
@@ -49,7 +49,7 @@ def down(place: Place) -> None:
         containers.unmount(place.state, place.pulled, place.cache / "containers")
         network.down()
         containers.remove_control_groups()
-        # Before the folder: removing through a mount would remove somebody's files.
+        # Unmount before deleting the folder: deletion through a mount would delete files outside the cluster.
         if left := leftovers(place):
             raise ClusterError(f"still there: {'; '.join(left)}; end that, then repeat")
         traces.restore(place)
@@ -59,7 +59,7 @@ def down(place: Place) -> None:
 
 
 def leftovers(place: Place) -> list[str]:
-    """Return what of the cluster is on the machine: processes, mounts, bridges, rules, control groups."""
+    """Return the cluster's parts on the machine: processes, mounts, bridges, rules, control groups."""
     return [
         *(f"{name} (process {pid})" for name, pid in status(place).items() if pid),
         *(f"process {pid} of a container" for pid in containers.shims(place)),
@@ -121,7 +121,7 @@ def _node(place: Place) -> None:
 
 
 def _fake_gpus(place: Place) -> None:
-    """Give the node GPUs that are not there; kubelet keeps a resource that it doesn't know."""
+    """Add simulated GPUs to the node; kubelet keeps resources that it doesn't know."""
     patch = [
         {"op": "add", "path": f"/status/{part}/{GPU.replace('/', '~1')}", "value": str(place.gpus)}
         for part in ("capacity", "allocatable")

@@ -14,14 +14,14 @@ _TABLES = ("nat", "filter", "mangle", "raw")
 
 
 def up() -> None:
-    """Make the node's address, and close the ways out."""
+    """Create the bridge with the node's address, and block all traffic that would leave the machine."""
     for name in SWITCHES:
         name.write_text("1")
     if not works("ip", "link", "show", NODE_BRIDGE):
         call("ip", "link", "add", NODE_BRIDGE, "type", "bridge")
     call("ip", "address", "replace", f"{NODE_IP}/32", "dev", NODE_BRIDGE)
     call("ip", "link", "set", NODE_BRIDGE, "up")
-    # A service address without rules yet must not leave by the default route, where anything may answer.
+    # Packets to a Service address without rules must not leave by the default route, where any host may answer.
     call("ip", "route", "replace", SERVICES, "dev", NODE_BRIDGE)
     if not works("iptables", "-w", "-C", *_NO_WAY_OUT):
         call("iptables", "-w", "-I", *_NO_WAY_OUT)
@@ -38,21 +38,21 @@ def down() -> None:
 
 
 def bridges() -> list[str]:
-    """Return which of our bridges are there."""
+    """Return which of our bridges exist."""
     return [bridge for bridge in (POD_BRIDGE, NODE_BRIDGE) if works("ip", "link", "show", bridge)]
 
 
 def removals() -> list[tuple[str, str]]:
-    """Return what must be fed to `iptables-restore` and `ip6tables-restore` to remove our rules."""
+    """Return the input for `iptables-restore` and `ip6tables-restore` that removes our rules."""
     pairs = [(family, table) for family in ("iptables", "ip6tables") for table in _TABLES]
     scripts = [(family, removal(table, call(f"{family}-save", "-t", table))) for family, table in pairs]
     return [(family, script) for family, script in scripts if script]
 
 
 def removal(table: str, saved: str) -> str:
-    """Return what `iptables-restore --noflush` needs to remove Kubernetes' chains and our pods', or nothing.
+    """Return the input for `iptables-restore --noflush` that removes the chains of Kubernetes and our pods, or nothing.
 
-    Chains of other CNI networks, whose names look the same, stay.
+    Chains of other CNI networks, which have similar names, are kept.
     """
     chains = re.findall(r"^:(\S+)", saved, re.MULTILINE)
     rules = re.findall(r"^-A (\S+) (.*)$", saved, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Where the cluster keeps what, and the names and addresses that it uses."""
+"""The folders of the cluster, and the names and addresses that it uses."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ GPU_PRODUCT = "NVIDIA-H100-80GB-HBM3"
 
 
 class ClusterError(Exception):
-    """The cluster can't do this here; one line says why and what to do."""
+    """The cluster can't do this on this machine; the message is one line with the reason and the solution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The folders of one cluster: `cache` outlives it, `state` goes with it."""
+    """The folders of one cluster: `cache` outlives it, `state` is deleted with it."""
 
     cache: Path
     state: Path
@@ -50,7 +50,7 @@ class Place:
 
     @property
     def programs(self) -> Path:
-        """Return where the built programs are."""
+        """Return the folder of the built programs."""
         return self.cache / "bin"
 
     @property
@@ -60,7 +60,7 @@ class Place:
 
     @property
     def pulled(self) -> Path:
-        """Return where containerd keeps the images that it has pulled."""
+        """Return the folder in which containerd stores pulled images."""
         return self.cache / "containerd"
 
     @property

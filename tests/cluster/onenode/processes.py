@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them, known by pid and start time, since pids are used again."""
+"""Processes that outlive the command that started them, identified by pid and start time, because pids are reused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 _SETTINGS = {"GOGC": "400"}
-"""Go collects its garbage when the heap has grown fivefold, not twofold: less of the processors for some memory."""
+"""Go collects garbage when the heap has grown fivefold, not twofold: it uses less CPU time, but more memory."""
 
 
 def start(place: Place, name: str, command: list[str]) -> bool:
@@ -54,7 +54,7 @@ def running(place: Place, name: str) -> int | None:
 
 
 def stop(place: Place, name: str, grace_seconds: float = _GRACE_SECONDS) -> bool:
-    """End a component, at last by force; return whether it ran."""
+    """Stop a component, by force if necessary; return whether it was running."""
     pid = running(place, name)
     if pid is not None:
         end(pid, grace_seconds)
@@ -63,7 +63,7 @@ def stop(place: Place, name: str, grace_seconds: float = _GRACE_SECONDS) -> bool
 
 
 def end(pid: int, grace_seconds: float = _GRACE_SECONDS) -> None:
-    """End a process and wait until it is gone."""
+    """Stop a process and wait until it has ended."""
     born = birth(pid)
     for sign, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, _GRACE_SECONDS)):
         with contextlib.suppress(ProcessLookupError):
@@ -79,7 +79,7 @@ def end(pid: int, grace_seconds: float = _GRACE_SECONDS) -> None:
 
 
 def birth(pid: int) -> str:
-    """Return when a process was started, in ticks since boot; nothing for one that is gone or a zombie."""
+    """Return the start time of a process in ticks since boot; nothing if it doesn't exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -88,7 +88,7 @@ def birth(pid: int) -> str:
 
 
 def wait(place: Place, name: str, what: str, ready: Callable[[], bool], seconds: float) -> None:
-    """Wait for something that a component brings about; its last lines explain why it doesn't."""
+    """Wait for a condition that a component fulfills; the error has the last lines of its log."""
     deadline = time.monotonic() + seconds
     while not ready():
         if running(place, name) is None or time.monotonic() > deadline:
@@ -99,7 +99,7 @@ def wait(place: Place, name: str, what: str, ready: Callable[[], bool], seconds:
 
 
 def log(place: Place, name: str) -> Path:
-    """Return where a component's output goes."""
+    """Return the path of a component's log."""
     return place.state / "log" / f"{name}.log"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MODULES = Path(__file__).resolve().parents[1] / "go"
 KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
-# Commands whose modules replace nothing, so that `go install` takes them.
+# Commands whose modules have no `replace` directives, which `go install` refuses.
 TOOLS = {
     "coredns": "github.com/coredns/coredns@v1.14.2",
     "kwok": "sigs.k8s.io/kwok/cmd/kwok@v0.8.0",
@@ -33,7 +33,7 @@ _SMALL = ("-trimpath", "-ldflags")
 
 
 def build(place: Place, names: Iterable[str] = NEEDED) -> None:
-    """Build what is not in the cache yet; Kubernetes takes minutes the first time."""
+    """Build the programs that are not in the cache; the first build of Kubernetes takes minutes."""
     for name in names:
         if name not in ALLOWED:
             raise ClusterError(f"unknown program {name!r}; allowed: {', '.join(ALLOWED)}")
@@ -41,7 +41,7 @@ def build(place: Place, names: Iterable[str] = NEEDED) -> None:
 
 
 def version(module: str, path: str) -> str:
-    """Return the version at which one of our modules needs another."""
+    """Return the version of a module that one of our modules requires."""
     found = re.search(rf"^\s*{re.escape(path)} (v\S+)", (MODULES / module / "go.mod").read_text(), re.MULTILINE)
     if found is None:
         raise ClusterError(f"{MODULES / module}/go.mod does not need {path}")
@@ -63,7 +63,7 @@ def _kubernetes(place: Place, _: str) -> None:
 
 
 def _stamps(release: str) -> str:
-    """Return linker flags; a server without a version calls itself v0.0.0, which clients refuse."""
+    """Return linker flags that set the version; a server without one reports v0.0.0, which clients refuse."""
     facts = {
         "gitVersion": release,
         "gitMajor": "1",
@@ -90,7 +90,7 @@ def _pause(place: Place, _: str) -> None:
 
 
 def _kueue(place: Place, _: str) -> None:
-    """Build Kueue within a module: `go install` asks for its newest version first, which may not be served."""
+    """Build Kueue within a module: `go install` first requests its newest version, which may not be available."""
     done = place.programs / f"kueue-{version('kueue', 'sigs.k8s.io/kueue')}"
     if not done.exists():
         new = f"{done}.new"

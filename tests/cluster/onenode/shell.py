@@ -1,4 +1,4 @@
-"""Running commands: the last lines of what a failing one said become the error."""
+"""Running commands: the last lines of a failed command's output become the error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def call(
     *command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, given: str | None = None
 ) -> str:
-    """Run a command and return what it printed."""
+    """Run a command and return its output."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(

@@ -1,6 +1,6 @@
 """A provisioner: every claim of the default storage class gets a folder of the node, shared by all pods that mount it.
 
-Local volumes, as with storage that an administrator attaches: owned by root until a pod's `fsGroup` says otherwise.
+The volumes are local, like storage that an administrator attaches: root owns them until a pod's `fsGroup` changes that.
 Sizes are not enforced.
 """
 
@@ -66,7 +66,7 @@ def volume(claim: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 class Provisioner:
-    """Answers claims, and clears away volumes whose claims are gone."""
+    """Creates volumes for claims, and deletes volumes whose claims no longer exist."""
 
     def __init__(self, place: Place) -> None:
         self._folders = place.state / "volumes"
@@ -97,7 +97,7 @@ class Provisioner:
             self._ask("DELETE", f"{_VOLUMES}/{found['metadata']['name']}")
 
     def _follow(self, path: str, act: Callable[[dict[str, Any]], None]) -> None:
-        """Act on every object that is or comes, and start over when the API server was away."""
+        """Handle every existing and new object, and start over after an outage of the API server."""
         while True:
             try:
                 listed = self._ask("GET", path)
@@ -127,7 +127,7 @@ class Provisioner:
             connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
             response = connection.getresponse()
             answer: dict[str, Any] = json.load(response)
-            # What is there or gone already was done by us a moment ago.
+            # If the object already exists or no longer exists, we did that a moment ago.
             if response.status >= 400 and response.status not in (404, 409):
                 _log.warning("%s %s: %s", method, path, answer.get("message", response.reason))
             return answer

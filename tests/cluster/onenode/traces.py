@@ -1,4 +1,4 @@
-"""What the cluster changes outside its folder, where no setting leads elsewhere: remembered first, set back last."""
+"""Changes outside the cluster's folder that no setting avoids: recorded at the first start, and undone at removal."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from onenode.place import Place
 
 _LINKS = Path("/var/log/containers")
-# Which layers a registry has, and how they are compressed there. A push without it compresses PyTorch's again.
+# buildah's record of the layers in a registry and their compression. Without it, a push compresses PyTorch's again.
 _LAYERS = Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb")
-# Files that buildah and kubelet make, removed if they were not there before.
+# Files that buildah and kubelet create; they are deleted if they did not exist before.
 _FILES = (
     Path("/etc/cni/net.d/cni.lock"),
     _LAYERS,
     Path("/var/lib/kubelet/device-plugins/kubelet.sock"),
 )
-# Removed while they are empty.
+# Folders that are deleted if they are empty.
 _FOLDERS = (
     *(parent for file in _FILES for parent in (file.parent, file.parent.parent)),
     Path("/run/containers/networks"),
@@ -37,7 +37,7 @@ _FOLDERS = (
 
 
 def remember(place: Place) -> None:
-    """Write down how things were before the first start."""
+    """Record the state before the first start."""
     path = _memory(place)
     if not path.exists():
         switches = {str(switch): switch.read_text().strip() for switch in SWITCHES if switch.exists()}
@@ -49,7 +49,7 @@ def remember(place: Place) -> None:
 
 
 def restore(place: Place) -> None:
-    """Set everything back as it was."""
+    """Restore the recorded state."""
     for link in _LINKS.glob("*.log"):
         if link.is_symlink() and Path(os.readlink(link)).is_relative_to(place.state):
             link.unlink()

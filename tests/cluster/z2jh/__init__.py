@@ -1,7 +1,7 @@
-"""What the Zero to JupyterHub chart makes of values, as far as ours need it: so that they run without the chart.
+"""The manifests of the Zero to JupyterHub chart for our values, so that tests can install them without the chart.
 
-Own code after the chart's documented behavior of release 4.4; the names of objects, labels, ports, mounts and
-environment variables are those that the chart gives them.
+This is our own code, written after the documented behavior of release 4.4; objects, labels, ports, mounts and
+environment variables have the names that the chart gives them.
 """
 
 from z2jh.defaults import DEFAULTS, merged

@@ -1,4 +1,4 @@
-"""A real app server as its spawner starts it, with as much of a hub as it asks: whose token this is."""
+"""A real app server as its spawner starts it, and the one part of a hub that it calls, which identifies tokens."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Hub(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(home, source, **environment):
-    """Serve a notebook of one cell; yields what opens a client for an account."""
+    """Serve a notebook of one cell; yield a function that opens a client for an account."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as hub:
         threading.Thread(target=hub.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{free_port()}"

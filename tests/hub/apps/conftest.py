@@ -1,4 +1,4 @@
-"""An app on the real hub, and what it takes to publish others."""
+"""An app on the real hub, and helpers to publish others."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ button"""
 
 
 def write(folder, name, *sources):
-    """Write a notebook of code cells, or of ready cells."""
+    """Write a notebook of code cells, given as source, or of complete cells."""
     cells = [new_code_cell(source) if isinstance(source, str) else source for source in sources]
     nbformat.write(new_notebook(cells=cells), folder / name)
     return folder / name
@@ -84,7 +84,7 @@ def at_the_terminal(hub):
 
 @pytest.fixture
 def terminal(hub):
-    """This process is a terminal on the hub's machine, until the test ends: others need a home of their own."""
+    """This process is a terminal on the hub's machine until the test ends, because other tests need their own home."""
     with at_the_terminal(hub):
         yield
 
@@ -116,7 +116,7 @@ def author(hub):
 
 
 def path_of(app):
-    """Return where an app's server answers, on the hub."""
+    """Return the path of an app's server on the hub."""
     return f"/user/{app.author}/app-{app.slug}/"
 
 

@@ -1,4 +1,4 @@
-"""Apps that an older cnai published go on being served; `tests/older` holds a real one and the run that it shows."""
+"""The hub still serves apps that an older cnai published; `tests/older` has a real one and the run that it shows."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_its_viewer_opens_it_and_sees_the_run_that_it_was_published_with(authors
     api = authors_hub.api()
     answer = authors_hub.spawn(api, f"app-{SLUG}")
     assert answer.status_code < 400, answer.text
-    # The apps service shares it anew with its viewers, since this hub has never seen them.
+    # The apps service shares the app with its viewers again, because this hub doesn't know the old shares.
     shares = f"shares/{AUTHOR}/app-{SLUG}"
     until(lambda: api.get(shares).json()["items"], "the app is shared with its viewers")
     page = guest.get(f"/user/{AUTHOR}/app-{SLUG}/")
     assert page.status_code == 200, page.text[-2000:]
     assert "of 360 digits that it never saw are read correctly" in page.text
     assert "Publish it" in page.text
-    assert {path.name for path in (authors_hub.home / "runs").iterdir()} == before  # it trained nothing anew
+    assert {path.name for path in (authors_hub.home / "runs").iterdir()} == before  # it trained nothing again

@@ -1,4 +1,4 @@
-"""Releases on disk: what is current stays current whatever happens to its successor."""
+"""Releases on disk: the current release stays current, whatever happens to its successor."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_release_says_its_kind(store):
 
 @pytest.fixture
 def record(store):
-    """Change what the disk says about app or release."""
+    """Change the record of an app or release on disk."""
     publish(store, 1)
 
     def change(name, **changes):

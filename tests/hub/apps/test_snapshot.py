@@ -1,4 +1,4 @@
-"""What an author sends: checked, cleaned, written."""
+"""An author's upload is checked, cleaned, and written to disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUN = {"fit-1/spec.json": "{}", "fit-1/record.json": "{}", "fit-1/result": "x"}
 
 
 def bundle(**members):
-    """Return a tar of these members, given by path."""
+    """Return a tar archive of these members, given by path."""
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w") as tar:
         for name, content in members.items():
@@ -81,10 +81,10 @@ def test_an_old_notebook_is_brought_up_to_date():
         ({"files": {"../x": ""}}, "in the notebook's folder"),
         ({"files": {"../../x": ""}}, "in the notebook's folder"),
         ({"files": {"a\\..\\b": ""}}, "in the notebook's folder"),
-        ({"runs": {"fit-1/spec.json": "{}"}}, "of run 'fit-1' record.json is missing"),
-        ({"runs": RUN | {"fit-1/payload": ""}}, "no file of a run that an app needs"),
-        ({"runs": RUN | {"fit-1/checkpoints/x": ""}}, "no file of a run that an app needs"),
-        ({"runs": {".hidden/spec.json": "{}"}}, "no file of a run that an app needs"),
+        ({"runs": {"fit-1/spec.json": "{}"}}, "run 'fit-1' lacks record.json"),
+        ({"runs": RUN | {"fit-1/payload": ""}}, "the allowed files of a run are"),
+        ({"runs": RUN | {"fit-1/checkpoints/x": ""}}, "the allowed files of a run are"),
+        ({"runs": {".hidden/spec.json": "{}"}}, "the allowed files of a run are"),
         ({"packages": [1]}, "packages must be"),
         ({"packages": {str(number): "" for number in range(3001)}}, "packages must be"),
         ({"notebook": {"cells": 3}}, "not a notebook"),
@@ -133,7 +133,7 @@ def link(kind):
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
 def test_a_bundle_holds_files_only(tmp_path, kind):
-    with pytest.raises(UsageError, match="'files/link' is no file"):
+    with pytest.raises(UsageError, match="'files/link' is not a regular file"):
         unpack(bundle(**{"files/link": link(kind)}), tmp_path, 10, 1000)
     assert list(tmp_path.iterdir()) == []
 
@@ -149,7 +149,7 @@ def test_a_bundle_that_claims_more_than_it_may_have_is_refused_before_it_is_read
     huge = tarfile.TarInfo("huge")
     huge.size = 2**40
     for body in (io.BytesIO(huge.tobuf()), bundle(a="", b="", c=""), bundle(a="x" * 1001)):
-        with pytest.raises(UsageError, match="more in it than an app may have"):
+        with pytest.raises(UsageError, match="more files or bytes than an app may have"):
             unpack(body, tmp_path, 2, 1000)
 
 

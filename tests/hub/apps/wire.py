@@ -1,4 +1,4 @@
-"""A viewer's browser without a browser: an app's page, its kernel's websocket, in each protocol that Jupyter speaks."""
+"""A viewer's client without a browser: an app's page and its kernel's websocket, in each of Jupyter's protocols."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROTOCOLS = ["text", "binary", "v1"]
 CHANNELS = ["shell", "control", "stdin", "iopub"]
 PATIENCE_SECONDS = 60.0
 
-# What a notebook server has, and an app has not.
+# Paths that a notebook server has and an app does not.
 ABSENT = [
     "api/contents",
     "api/terminals",
@@ -51,7 +51,7 @@ def execute(code, channel="shell"):
 
 
 def attacks(code, channel="shell"):
-    """Return messages by which a viewer might run code, or end what is not theirs."""
+    """Return messages by which a viewer might run code, or stop kernels."""
     return [
         execute(code, channel),
         message("comm_open", {"comm_id": "a", "target_name": "jupyter.widget", "data": {"code": code}}, channel),
@@ -96,7 +96,7 @@ class Wire:
         return sent["header"]["msg_id"]
 
     def until(self, kind, parent):
-        """Return all that was received until the reply of this type to this message."""
+        """Return all messages up to the reply of this type to this message."""
         received = []
         while True:
             received.append(decode(self.socket.recv(timeout=PATIENCE_SECONDS), self.protocol))
@@ -105,7 +105,7 @@ class Wire:
                 return received
 
     def information(self):
-        """Ask what every viewer may ask; when the answer is here, what was sent before has been dealt with."""
+        """Send a request that every viewer may send; its answer shows that all earlier messages have been handled."""
         return self.until("kernel_info_reply", self.send(message("kernel_info_request", {})))
 
 

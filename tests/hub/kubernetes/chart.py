@@ -26,7 +26,7 @@ CONFIGURATION, VALUES_READER = "jupyterhub_config.py", "z2jh.py"
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart's own values and the folder of what it mounts into the hub's pod."""
+    """A chart's values, and the folder with the files that it mounts into the hub's pod."""
 
     defaults: dict[str, Any]
     mounted: Path
@@ -51,7 +51,7 @@ def real(scratch: Path) -> Chart:
 
 
 def load(chart: Chart, values: dict[str, Any], etc: Path, patch: pytest.MonkeyPatch) -> Config:
-    """Return the configuration that a hub's pod of this release has; `etc` becomes what the chart mounts."""
+    """Return the configuration of a hub's pod of this release; write the files that the chart mounts to `etc`."""
     for name in (CONFIGURATION, VALUES_READER):
         (etc / name).write_text((chart.mounted / name).read_text().replace(ETC, str(etc)))
     _mount(etc, {"Release": {"Name": "cnai"}, **z2jh.merged(chart.defaults, values)})

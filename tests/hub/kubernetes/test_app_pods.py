@@ -1,4 +1,4 @@
-"""App pods: fixed by name and release, and what they are without."""
+"""App pods: determined by name and release, and without the rights of notebook servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE = "registry.cnai.test/cnai/notebook@sha256:" + "a" * 64
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """Publish one release of ada's `demo` after the other."""
+    """Publish releases of ada's `demo`, one after the other."""
     monkeypatch.setenv("CNAI_HOME", str(tmp_path))
     store = Store(tmp_path / "apps")
 
@@ -65,7 +65,7 @@ def test_a_pod_has_nothing_of_its_author(published):
 
 
 def test_the_pod_that_kubespawner_makes_of_it(published, monkeypatch, tmp_path):
-    """Whatever notebook servers have, an app's pod is without."""
+    """An app's pod has none of the traits of notebook servers."""
     pytest.importorskip("kubespawner", reason="the extra `kubernetes` is not installed")
     published(1, image="torch", reference=IMAGE)
     made = asyncio.run(manifest(app_pod("app-demo", "ada").traits(), tmp_path, monkeypatch))
@@ -87,7 +87,7 @@ def test_the_pod_that_kubespawner_makes_of_it(published, monkeypatch, tmp_path):
 
 
 async def manifest(traits, folder, monkeypatch):
-    """Return the pod of a spawner that was set up for notebook servers before."""
+    """Return the app pod of a spawner that was configured for a notebook server before."""
     from kubernetes_asyncio.client import ApiClient
     from kubespawner import KubeSpawner
 

@@ -1,4 +1,4 @@
-"""What is free on nodes, and what a person reads about it."""
+"""Free resources of nodes, and the messages about them."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def free(*gpus, product=PRODUCT):
             "no node has 4 free H100 GPUs; 5 are free, at most 3 of them on one node",
         ),
         (ONE, free(0), "0 of 8 GPUs free now", "no node has 1 free H100 GPU; none is free"),
-        (T4, free(8), "no node with such GPUs now", "no node has T4 GPUs"),
+        (T4, free(8), "no node has such GPUs now", "no node has T4 GPUs"),
         (ANY, free(2), "2 of 8 GPUs free now", "no node has 4 free GPUs; 2 are free"),
-        (ANY, (), "no node with such GPUs now", "no node has a GPU"),
+        (ANY, (), "no node has such GPUs now", "no node has a GPU"),
     ],
 )
 def test_what_people_read(flavor, nodes, note, shortage):
@@ -100,7 +100,7 @@ def test_what_people_read(flavor, nodes, note, shortage):
     [
         (FOUR, free(2), TWO),
         (FOUR, free(1), ONE),
-        (FOUR, free(0), CPU),  # T4s are not there
+        (FOUR, free(0), CPU),  # there are no T4s
         (FOUR, (), None),
         (CPU, free(8), None),  # nothing is smaller
         (TWO, free(1, 1), ONE),

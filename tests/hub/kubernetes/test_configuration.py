@@ -26,11 +26,11 @@ URL = "http://proxy-public.cnai/"
 
 @pytest.fixture(params=["imitated", "real"])
 def configured(request, tmp_path, monkeypatch):
-    """Return what makes the configuration of a release from an administrator's own values."""
+    """Return a function that creates the configuration of a release from an administrator's values."""
     own = chart.imitated() if request.param == "imitated" else chart.real(tmp_path)
-    # The hub's own address, which the apps service is given.
+    # The hub's own address, which becomes that of the apps service.
     monkeypatch.setattr(socket, "gethostbyname", lambda _: "192.0.2.7")
-    # A spawner reads where its cluster is, which nobody asks anything here.
+    # A spawner reads the address of its cluster, but the tests send it no requests.
     monkeypatch.setattr("kubespawner.spawner.load_config", lambda *_, **__: None)
 
     def configured(**values):
@@ -43,7 +43,7 @@ def configured(request, tmp_path, monkeypatch):
 
 
 def settled(config, name=""):
-    """Return the spawner of one of ada's servers, as it is when its pod is made."""
+    """Return the spawner of one of ada's servers, as configured when it creates its pod."""
     return asyncio.run(_settled(config, name))
 
 
@@ -68,12 +68,12 @@ def environment(config, name=""):
 
 
 def test_a_server_finds_the_hub(configured):
-    """The chart sets `c.KubeSpawner.environment`, to {} if nobody says more: publishing needs the address."""
+    """The chart sets `c.KubeSpawner.environment`, to {} by default, but publishing needs the hub's address."""
     assert environment(configured())["CNAI_HUB_URL"] == URL
 
 
 def test_an_app_finds_the_hub(configured):
-    """It fetches its release there."""
+    """The app fetches its release from this address."""
     config = configured(singleuser={"extraEnv": {"TZ": "Europe/Zurich"}})
     store = Store(paths.home() / "apps")
     app = App(owner="ada", slug="demo", title="Demo", created=1.0, published=1.0, current=1)
@@ -124,7 +124,7 @@ def test_an_administrator_says_where_people_arrive(configured):
 
 
 def test_no_trait_of_a_spawner_is_set_for_two_classes(configured):
-    """Of two, the more specific class silently wins."""
+    """If both classes have a value, the more specific class silently wins."""
     sections = {name: traits for name, traits in configured().items() if name in CatalogKubeSpawner.section_names()}
     assert set(sections) == {"Spawner", "KubeSpawner", "CatalogKubeSpawner"}
     names = [name for traits in sections.values() for name in traits]
@@ -132,7 +132,7 @@ def test_no_trait_of_a_spawner_is_set_for_two_classes(configured):
 
 
 def test_what_the_chart_says_of_servers_is_ours_to_say(configured):
-    """The chart's own volumes, containers and images keep away, also where an administrator turned them on."""
+    """Servers have none of the chart's volumes, containers and images, even if an administrator enables them."""
     config = configured(singleuser={"profileList": [{"display_name": "x"}], "initContainers": [{"name": "x"}]})
     spawner = settled(config)
     assert (spawner.profile_list, spawner.init_containers, spawner.image) == ([], [], REFERENCE)

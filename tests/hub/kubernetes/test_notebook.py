@@ -1,4 +1,4 @@
-"""What a notebook's pod does first: in a home with room, and in one that is full."""
+"""The first program in a notebook's pod, with a writable home and with a full one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_home_with_room_gets_the_notebooks_once(pod, tmp_path):
 
 
 def test_a_home_that_takes_nothing_opens_beside_it_with_a_page_that_says_so(tmp_path):
-    full = Path("/dev/full")  # writing there fails as on a full disk; it is no folder, which fails as early
+    full = Path("/dev/full")  # writing there fails as on a full disk; it is no folder, so creating a file fails
     assert notebook.unwritable(full)
     root = tmp_path / "own"
     found = notebook.rescued(tmp_path / "home", root, "No space left on device")
@@ -68,7 +68,7 @@ def test_a_home_that_takes_nothing_opens_beside_it_with_a_page_that_says_so(tmp_
     page = (root / "root" / "YOUR HOME IS FULL.md").read_text()
     assert "No space left on device" in page
     assert all(Path(found[name]).is_dir() for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "XDG_CACHE_HOME"))
-    notebook.rescued(tmp_path / "home", root, "No space left on device")  # the container was started again
+    notebook.rescued(tmp_path / "home", root, "No space left on device")  # the container was restarted
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tiny volume needs root")

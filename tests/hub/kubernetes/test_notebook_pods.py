@@ -153,12 +153,12 @@ UNPLACED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"
 @pytest.mark.parametrize(
     ("pod", "events", "stage"),
     [
-        (None, [], (10, "Making room in your namespace")),
-        (starting(node=""), [], (20, "Looking for a node with enough room")),
+        (None, [], (10, "Preparing your namespace")),
+        (starting(node=""), [], (20, "Looking for a node with enough free resources")),
         (starting(node="", conditions=[UNPLACED]), [], (20, "No node has room for another pod")),
-        (starting(), [event("Scheduled")], (40, "A node was found; it fetches image and home folder")),
+        (starting(), [event("Scheduled")], (40, "The node is pulling the image and mounting the home folder")),
         (starting(), [event("Pulling", 'Pulling image "r/x:1"')], (40, "Still pulling the image r/x:1")),
-        (starting(), [event("Pulled")], (60, "The image is there; the container is being made")),
+        (starting(), [event("Pulled")], (60, "The image has been pulled; creating the container")),
         (starting(), [event("Pulled"), event("Started")], (80, "The server is starting")),
         (starting("Running"), [], (80, "The server is starting")),
     ],
@@ -175,10 +175,10 @@ def test_a_start_in_plain_words(pod, events, stage):
         ({"spec": {"volumeName": "mine"}, "status": {"phase": "Pending"}}, ""),
         (
             {"spec": {}, "status": {"phase": "Pending"}},
-            "the cluster has no default class of storage for home folders;"
+            "the cluster has no default storage class for home folders;"
             " ask your administrator to set custom.cnai.home.storage_class",
         ),
-        (None, "the home folder's claim is gone; start the server again"),
+        (None, "the home folder's claim no longer exists; start the server again"),
     ],
 )
 def test_why_a_home_has_no_volume(claim, why):

@@ -1,4 +1,4 @@
-"""The login of an organization, as helm-values.production.yaml has it: JupyterHub itself takes what we make of it."""
+"""The login of an organization, as configured in helm-values.production.yaml: JupyterHub itself accepts the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CATALOG = {
 @pytest.fixture
 def app(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JUPYTERHUB_CRYPT_KEY", "0" * 64)  # the chart makes one
+    monkeypatch.setenv("JUPYTERHUB_CRYPT_KEY", "0" * 64)  # the chart generates one
     c = Config(yaml.safe_load(PRODUCTION.read_text())["hub"]["config"])
     configure(c, {"catalog": CATALOG, "creators": "staff"}, {"CNAI_HOME": str(tmp_path)})
     app = JupyterHub(config=c, db_url="sqlite:///:memory:")
@@ -44,7 +44,7 @@ def test_groups_come_from_there_and_give_rights_here(app):
 
 
 async def _begin(app):
-    """What JupyterHub does at its start, up to the people and what they may do."""
+    """JupyterHub, initialized up to its users and their roles."""
     app.init_secrets()
     app.init_db()
     app.init_hub()

@@ -1,4 +1,4 @@
-"""What an administrator may say below `custom.cnai`, and how mistakes are named."""
+"""The administrator's settings below `custom.cnai`, and the messages about mistakes in them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ BARE = {"name": "torch", "title": "PyTorch"}
         ),
         (
             {"catalog": {**CATALOG, "image": [BARE]}},
-            "custom.cnai.catalog.image[0].reference is missing: what is pulled for 'torch'; `make images` writes it",
+            "custom.cnai.catalog.image[0].reference is missing: what nodes pull for 'torch'; `make images` writes it",
         ),
         (
             {"catalog": CATALOG, "cluster": {"registries": ["other.example/"]}},
@@ -85,7 +85,7 @@ BARE = {"name": "torch", "title": "PyTorch"}
         ),
         (
             {"catalog": CATALOG, "references": {"jax": REFERENCE}},
-            "custom.cnai.references.jax is no image of the catalog; images: torch",
+            "custom.cnai.references.jax is not in the catalog; images: torch",
         ),
         (
             {"catalog": CATALOG, "references": []},

@@ -1,4 +1,4 @@
-"""The spawner's own decisions; what it does with pods is tested on a cluster."""
+"""The spawner's own decisions; tests/cluster tests how it handles pods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_pod_that_its_node_refused_is_removed_before_the_next_start(monkeypatc
 
     monkeypatch.setattr(CatalogKubeSpawner, "_start_watching_pods", watched)
     monkeypatch.setattr(CatalogKubeSpawner, "stop", stop)
-    spawner = CatalogKubeSpawner.__new__(CatalogKubeSpawner)  # whose beginning asks for a cluster
+    spawner = CatalogKubeSpawner.__new__(CatalogKubeSpawner)  # __init__ needs a cluster
     spawner.namespace, spawner.pod_name, spawner._start_future = "cnai-ada", "jupyter", None
     assert asyncio.run(spawner.poll()) == (1 if phase == "Failed" else None)
     assert [each["metadata"]["name"] for each in pods.values()] == left

@@ -1,4 +1,4 @@
-"""The configuration that `jupyterhub_config.py` gets, and what refuses to be configured."""
+"""The configuration of `jupyterhub_config.py`, and the values that `configure` refuses."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ def test_a_disk_that_takes_no_more_ends_with_one_line(state, monkeypatch):
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(SystemExit) as end:
         cnai_hub.configure(Config(), port=free_port(), person="ada")
-    todo = "make room there, or choose another folder with CNAI_HOME"
+    todo = "free space there, or choose another folder with CNAI_HOME"
     assert str(end.value) == f"cnai: No space left on device below {state.parent}; {todo}"
 
 
 @pytest.mark.parametrize("name", ["50%", "why?", "{a}"])
 def test_a_folder_that_jupyterhub_would_misread_is_refused(state, tmp_path, name):
-    with pytest.raises(SystemExit, match="can't be cnai's folder, because of"):
+    with pytest.raises(SystemExit, match="can't be cnai's folder because its path contains"):
         cnai_hub.configure(Config(), home=tmp_path / name, port=free_port(), person="ada")
 
 

@@ -1,4 +1,4 @@
-"""What a kernel's messages become in a saved notebook."""
+"""Outputs of a saved notebook, from a kernel's messages."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_a_server_is_stopped_after_the_hours_of_its_flavor(hub):
     until(lambda: not hub.server(api), "the server is stopped")
     assert not Path(f"/proc/{pid}").exists()
     assert time.time() >= ends
-    assert "ran for the hours of its flavor and is stopped" in hub.log.read_text()
+    assert "has run for its flavor's max_hours; stopping it" in hub.log.read_text()
     hub.spawn(api, flavor="long")
     assert "ends" not in api.get(f"users/{PERSON}").json()["servers"][""]["state"]
     os.kill(_pid(api), 0)

@@ -1,4 +1,4 @@
-"""A real hub: who gets in, what they may do there, and what is refused."""
+"""A real hub: logins, rights of its users, and refusals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONLY_APPS = 403
 
 @pytest.fixture
 def stopped(hub, api):
-    """The person's server isn't running, before and after."""
+    """Stop the person's server after the test."""
     yield
     if hub.server(api):
         hub.stop_server(api)
@@ -76,7 +76,7 @@ def test_guest_has_no_server_and_no_token(hub, api):
     ):
         answer = client.post(f"/hub/api/{path}", json={}, **write)
         assert answer.status_code in (ONLY_APPS, 404), (path, answer.status_code, answer.text)
-    # The same requests work for the person, so it is guest who is refused and not the request.
+    # Control: the same requests work for the person.
     made = hub.login(PERSON)
     assert made.post(f"/hub/api/users/{PERSON}/tokens", json={}, headers={"X-XSRFToken": xsrf(made)}).status_code == 201
     assert api.get(f"users/{GUEST}").json()["servers"] == {}
@@ -208,7 +208,7 @@ def test_a_link_logs_the_person_in_once(hub):
     stranger = hub.visitor()
     page = stranger.get(path)
     assert page.status_code == 403
-    assert "This link was used already or is too old" in page.text
+    assert "This link has expired or has already been used" in page.text
     assert stranger.get("/hub/home").url.path == "/hub/login"
 
 
@@ -287,7 +287,7 @@ def _pid_of_server(api) -> int:
 
 
 def _environment(hub) -> dict[str, str]:
-    """Return what the person's server found in its environment."""
+    """Return the environment variables of the person's server."""
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             pairs = dict(pair.split("=", 1) for pair in path.read_bytes().decode().split("\0") if "=" in pair)

@@ -1,4 +1,4 @@
-"""What the hub keeps on disk: secrets, ports, one-time links, seeded notebooks."""
+"""The hub's state on disk: secrets, ports, one-time links, seeded notebooks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_lock_that_names_nobody_still_holds(state, text):
     with processes.only_one(state, "http://127.0.0.1:8000"):
         (state / "workbench.lock").write_text(text)
         assert processes.running(state) is None
-        with pytest.raises(CnaiError, match=r"runs already; use it"), processes.only_one(state, ""):
+        with pytest.raises(CnaiError, match=r"is already running; use it"), processes.only_one(state, ""):
             pass
 
 

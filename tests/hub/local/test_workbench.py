@@ -56,7 +56,7 @@ def notebook(path: Path, *sources: str) -> None:
 
 
 class Terminal:
-    """A terminal in which somebody starts the workbench of `home`."""
+    """A terminal in which a user starts the workbench of `home`."""
 
     def __init__(self, home: Path, port: int | None = None) -> None:
         self.home, self.port = home, port or free_port()
@@ -69,7 +69,7 @@ class Terminal:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, **more)
 
     def run(self) -> str:
-        """Start the workbench and return what it said by the time it was ready."""
+        """Start the workbench, and return its output up to the moment it is ready."""
         command = [sys.executable, "-m", "cnai_hub.local.workbench", "run"]
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -125,14 +125,15 @@ def test_the_first_run_is_done_once_and_everything_ends_with_ctrl_c(terminal):
 
     second = terminal.type("run")
     assert second.returncode == 1
-    assert second.stderr.startswith(f"cnai: the workbench of {terminal.home} runs already at http://127.0.0.1:")
+    assert second.stderr.startswith(f"cnai: the workbench of {terminal.home} is already running at http://127.0.0.1:")
     assert len(second.stderr.splitlines()) == 1
     assert_opens(terminal.type("link").stdout.strip(), "/user/ada/lab/tree/01-first-run.ipynb")
 
     assert terminal.send(signal.SIGINT) == 0
     assert processes.marked(terminal.home) == []
     assert (
-        terminal.type("link").stderr.strip() == f"cnai: no workbench of {terminal.home} runs; start it with `make run`"
+        terminal.type("link").stderr.strip()
+        == f"cnai: no workbench is running for {terminal.home}; start it with `make run`"
     )
 
     said = terminal.run()
@@ -140,7 +141,7 @@ def test_the_first_run_is_done_once_and_everything_ends_with_ctrl_c(terminal):
     link = re.findall(rf"http://127\.0\.0\.1:{terminal.port}/hub/\S+", said)[0]
     assert_opens(link, "/user/ada/lab/tree/01-first-run.ipynb")
 
-    # When everything that leads is killed, the notebook server goes on, and the next start takes it over.
+    # If launcher and hub are killed, the notebook server keeps running, and the next start takes it over.
     hub = int((terminal.home / "hub" / "hub.pid").read_text())
     os.kill(hub, signal.SIGSTOP)
     assert terminal.send(signal.SIGKILL) == -signal.SIGKILL
@@ -149,7 +150,7 @@ def test_the_first_run_is_done_once_and_everything_ends_with_ctrl_c(terminal):
     terminal.run()
     assert servers(terminal.home) == [server]
 
-    # A launcher that is killed takes the hub along.
+    # If the launcher is killed, the hub stops, too.
     assert terminal.send(signal.SIGKILL) == -signal.SIGKILL
     until(lambda: not processes.marked(terminal.home), "everything has ended", 120)
 
@@ -208,7 +209,7 @@ def test_a_full_disk_is_one_line(terminal):
     ended = terminal.type("run", preexec_fn=nothing_more)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.endswith(f"below {terminal.home}; make room there, or choose another folder with CNAI_HOME")
+    assert line.endswith(f"below {terminal.home}; free space there, or choose another folder with CNAI_HOME")
 
 
 @pytest.mark.parametrize("words", [(), ("fly",)])

@@ -1,4 +1,4 @@
-"""`python -m cnai_hub.apps.server <folder of the app>`: what a spawner starts."""
+"""`python -m cnai_hub.apps.server <folder of the app>`: the program that a spawner starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activity: an app server tells the hub when it was last used, so that unused ones can be stopped."""
+"""Activity: an app server reports its last use to the hub, so that the hub can stop unused servers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Activity:
         self._reported = 0.0
 
     def touch(self) -> None:
-        """Note that somebody uses the app right now."""
+        """Record that the app is in use now."""
         self._last = time.time()
 
     async def report(self) -> None:
-        """Tell the hub, if there is news."""
+        """Report the last use to the hub, unless it has been reported."""
         last = self._last
         if last <= self._reported:
             return
@@ -40,7 +40,7 @@ class Activity:
             log.warning("the hub did not take the activity report: %s", error)
 
     async def report_forever(self, every_seconds: float) -> None:
-        """Report again and again."""
+        """Report at a regular interval, forever."""
         while True:
             await self.report()
             await asyncio.sleep(every_seconds)

@@ -1,7 +1,7 @@
-"""Fetch: what an app pod starts with. It gets its release from the apps service, then serves it.
+"""The first program in an app pod: it fetches its release from the apps service, then serves it.
 
-The token is the server's own: it may report that the server is alive and let people in, and fetches this one release.
-What goes wrong ends the pod with one sentence, which the hub shows (`/dev/termination-log`).
+The token is the server's own: it may report activity, authorize viewers, and fetch this one release. An error ends the
+pod with one sentence, which the hub shows (`/dev/termination-log`).
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import httpx
 
 from cnai import environment, paths
 from cnai.errors import CnaiError, HubError
+from cnai.publication import SERVER_PREFIX
 from cnai_hub.apps import bundle, snapshot
 from cnai_hub.apps.releases import Store, read_app, slug_of
 
 _REASON = Path("/dev/termination-log")
 _TIMEOUT_SECONDS = 60.0
-# Also while proxy or service start again.
+# Enough to survive a restart of the proxy or the service.
 _ATTEMPTS = 5
 
 
 def fetch(url: str, token: str, owner: str, server_name: str) -> Path:
-    """Write the current release to this home's folder of apps and return the app's folder; HubError says why not."""
+    """Write the current release to this home's folder of apps, and return the app's folder; HubError if that fails."""
     slug = slug_of(server_name)
     if slug is None:
-        raise HubError(f"{server_name!r} is no app's server")
+        raise HubError(f"{server_name!r} is not an app's server; the name of one starts with {SERVER_PREFIX!r}")
     folder = Store(paths.home() / "apps").folder(owner, slug)
     with tempfile.TemporaryFile() as body:
         _download(f"{url}services/apps/api/releases/{slug}", token, body)
@@ -58,7 +59,7 @@ def _download(url: str, token: str, body: IO[bytes]) -> None:
 
 
 def place_runs(folder: Path) -> None:
-    """Put the runs that came with the release where the app's notebook looks for runs."""
+    """Copy the runs of the release to the store where the app's notebook looks for runs."""
     app = read_app(folder)
     runs = folder / "releases" / str(app.current) / "runs" if app else folder
     if app and runs.is_dir():

@@ -1,4 +1,4 @@
-"""The gate of an app server: nobody passes whom the hub doesn't let in, and nobody reaches another viewer's kernel."""
+"""The gate of an app server: it admits only users whom the hub authorizes, and each only to their own kernels."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _AGAIN_SECONDS = 30
 
 
 class HubIdentity(JupyterHubIdentityProvider):
-    """Who a request comes from, as the hub says."""
+    """Identifies the user of a request by asking the hub."""
 
     def __init__(self, **kwargs: Any) -> None:
-        # A server passes the two for its own login by token, which this replaces; `token` can't be set here.
+        # The server passes both for its own login by token, which this class replaces; `token` can't be set here.
         kwargs.pop("login_handler_class", None)
         kwargs.pop("token", None)
         super().__init__(**kwargs)
 
     def get_handlers(self) -> list[tuple[Any, ...]]:
-        """Return the route that the hub's login comes back to."""
+        """Return the route that the hub's login redirects to."""
         route = f"{self.hub_auth.base_url}oauth_callback"
         return [(route, JupyterHubOAuthCallbackHandler, {"hub_auth": self.hub_auth})]
 
 
 def identity(hub_auth: HubOAuth) -> type[HubIdentity]:
-    """Return the class for a server that makes the instance itself."""
+    """Return an identity class with this `hub_auth`, because the server creates the instance itself."""
 
     class Identity(HubIdentity):
         def __init__(self, **kwargs: Any) -> None:
@@ -42,16 +42,16 @@ def identity(hub_auth: HubOAuth) -> type[HubIdentity]:
 
 
 class Gate(RequestHandler):
-    """Goes in front of a handler: login and right to open this app first, then the handler's own preparations.
+    """Mixin for handlers: it checks login and the right to open this app, then calls the handler's own `prepare`.
 
-    A server's own handlers of files, templates, themes and extensions may ask nobody, as Voila's do.
+    It is needed for all handlers, because Voila's for files, templates, themes and extensions don't check users.
     """
 
     is_closed = False
     """Whether the viewer's side of the connection has closed."""
 
     async def prepare(self) -> None:
-        """Let through, send to the login, or refuse."""
+        """Admit the request, redirect it to the login, or refuse it."""
         user = await self.settings["identity_provider"].get_user(self)
         self.current_user = user
         if user is None:
@@ -66,18 +66,18 @@ class Gate(RequestHandler):
             await prepared
 
     def on_finish(self) -> None:
-        """Note that a page has arrived."""
+        """Record that a page has arrived."""
         super().on_finish()
         self.settings["kernel_manager"].room.sent(self, arrived=True)
 
     def on_connection_close(self) -> None:
-        """Note that a viewer went away before their page arrived."""
+        """Record that a viewer disconnected before their page arrived."""
         super().on_connection_close()
         self.is_closed = True
         self.settings["kernel_manager"].room.sent(self, arrived=False)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Tell browsers and programs when to try again if there is no room."""
+        """Tell clients when to try again if there is no room."""
         if status_code == HTTPStatus.SERVICE_UNAVAILABLE:
             self.set_header("Retry-After", str(_AGAIN_SECONDS))
         super().write_error(status_code, **kwargs)
@@ -85,15 +85,15 @@ class Gate(RequestHandler):
     def check_xsrf_cookie(self) -> None:
         """Check the token that keeps other pages from using a viewer's cookie.
 
-        Browsers fetch fonts and modules as they fetch data, but without a token. Files of the programs that serve are
-        no secret; those of the release, which `settings["released_files"]` handles, need one.
+        Browsers fetch fonts and modules like data, but without a token. Files that come with Voila are public and don't
+        need one; files of the release, which `settings["released_files"]` handles, do.
         """
         shipped = isinstance(self, StaticFileHandler) and not isinstance(self, self.settings["released_files"])
         if not (shipped and self.request.headers.get("Sec-Fetch-Site") == "same-origin"):
             super().check_xsrf_cookie()
 
     def set_default_headers(self) -> None:
-        """Tell the hub's version, which it compares with its own."""
+        """Send the installed version of JupyterHub, which the hub compares with its own."""
         super().set_default_headers()
         self.set_header("X-JupyterHub-Version", hub_version)
 
@@ -103,7 +103,7 @@ class Gate(RequestHandler):
         return self.request.method == "GET" and mode == "navigate" and "Upgrade" not in headers
 
     def _keep_to_own_kernel(self, viewer: str) -> None:
-        """Refuse when a kernel of somebody else is named in the path, as the handler will read it (decoded)."""
+        """Refuse a path that names another viewer's kernel; check the decoded path, as the handler does."""
         room = self.settings["kernel_manager"].room
         for argument in [*self.path_args, *self.path_kwargs.values()]:
             if room.viewer_of(argument) not in (None, viewer):
@@ -112,5 +112,5 @@ class Gate(RequestHandler):
 
 @cache
 def gated(handler: type[RequestHandler]) -> type[RequestHandler]:
-    """Return a handler class behind the gate."""
+    """Return a subclass of a handler behind the gate."""
     return type(f"Gated{handler.__name__}", (Gate, handler), {})

@@ -1,4 +1,4 @@
-"""Kernels of an app: each belongs to the viewer whose visit started it, and knows nothing of the hub."""
+"""Kernels of an app: each belongs to the viewer whose visit started it, and has no access to the hub."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from cnai.environment import without_hub
 from cnai_hub.apps.server.room import LEFT_SECONDS, MOST_PAGES, Room
 
 _LOOK_SECONDS = 0.1
-# Somebody who loads their page again gets the place that they have just left.
+# Long enough that a viewer who reloads their page gets the place of the page that they have just left.
 _PATIENCE_SECONDS = LEFT_SECONDS + 1
 
 
 class ViewerKernels(AsyncMappingKernelManager):
-    """Kernel manager that remembers whose kernel is whose and keeps their number within bounds."""
+    """Kernel manager that records the viewer of each kernel and limits the number of kernels."""
 
-    most_pages = Integer(MOST_PAGES, config=True, help="Open pages, and so kernels, of all viewers together")
+    most_pages = Integer(MOST_PAGES, config=True, help="Limit of open pages, and thus kernels, of all viewers together")
 
     @cached_property
     def room(self) -> Room:
         """Return the open pages."""
         return Room(self.most_pages)
 
-    # `_async_start_kernel` is an alias of it upstream, and what it calls on its own superclass.
+    # Upstream, `_async_start_kernel` is an alias of this method, and the name that it calls on its own superclass.
     async def start_kernel(self, **kwargs: Any) -> str:
         """Start a kernel for the viewer whose request is being handled."""
         request = CallContext.get(CallContext.JUPYTER_HANDLER)
         viewer = request.current_user.username
         await self._make_room(viewer, request)
-        # With no await since there was room, so that nobody takes it twice or knows the id before we know its viewer.
+        # No await may come between _make_room and here: another page could take the place, or use the id before it has
+        # a viewer.
         kernel_id = self.room.enter(viewer, request)
-        # CNAI_APP: what the notebook shows of a run has no buttons, since viewers may not stop what the author runs.
+        # CNAI_APP: views of runs have no buttons, because viewers may not stop the author's runs.
         kwargs["env"] = {**without_hub(kwargs.get("env") or {}), environment.APP.name: "1"}
         try:
             return await super().start_kernel(**kwargs, kernel_id=kernel_id)
@@ -54,21 +55,21 @@ class ViewerKernels(AsyncMappingKernelManager):
         return super().remove_kernel(kernel_id)
 
     def notify_connect(self, kernel_id: str) -> None:
-        """Note that a page has opened a websocket."""
+        """Record that a page has opened a websocket."""
         super().notify_connect(kernel_id)
         self.room.connected(kernel_id)
 
     def notify_disconnect(self, kernel_id: str) -> None:
-        """Note that a websocket of a page has closed."""
+        """Record that a websocket of a page has closed."""
         super().notify_disconnect(kernel_id)
         self.room.disconnected(kernel_id)
 
     async def _make_room(self, viewer: str, request: Any) -> None:
-        """Return once there is room for a page, or raise with the sentence that its viewer reads."""
+        """Wait until there is room for a page; HTTPError with a sentence for its viewer if there is none in time."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while why := self.room.refusal(viewer):
             if left := self.room.longest_left(viewer):
-                with suppress(HTTPError):  # it has ended by itself
+                with suppress(HTTPError):  # the kernel has already ended
                     await self.shutdown_kernel(left)
                 self.room.leave(left)
             elif time.monotonic() > deadline or request.is_closed:

@@ -1,6 +1,7 @@
-"""Messages between a viewer's page and a kernel: widgets work, code doesn't travel, in either wire protocol.
+"""Messages between a viewer's page and a kernel: widgets work, but viewers can't send code, in either wire protocol.
 
-A viewer can set any synced trait of any widget and fire its callbacks: to an author, widget values are untrusted input.
+A viewer can set any synced trait of any widget and trigger its callbacks, so authors must treat widget values as
+untrusted input.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ if TYPE_CHECKING:
     from cnai.foreign import Message
 
 ALLOWED = ("comm_open", "comm_close", "comm_msg", "comm_info_request", "kernel_info_request")
-"""Types of messages that a page may send; Voila's own list has `shutdown_request`, too."""
+"""Types of messages that a page may send; Voila's own list also has `shutdown_request`."""
 
 CONTROL = "jupyter.widget.control"
-"""The only comm that a page opens itself: it asks for the state of all widgets."""
+"""The only comm that a page opens itself, to request the state of all widgets."""
 
 _V1 = "v1.kernel.websocket.jupyter.org"
 _FAILED = "Something went wrong in this app. Its author can find the reason by running the notebook."
 
 
 class Refused(Exception):
-    """What a viewer sent is not for kernels; the message says why."""
+    """A viewer's message may not be passed to the kernel; the text says why."""
 
 
 def parse(raw: str | bytes, subprotocol: str | None) -> tuple[str, Message]:
-    """Return channel and message of what came over the websocket."""
+    """Return channel and message of a websocket frame; Refused if it holds no message."""
     try:
         if isinstance(raw, bytes):
             _check_count(raw, subprotocol)
@@ -45,14 +46,14 @@ def parse(raw: str | bytes, subprotocol: str | None) -> tuple[str, Message]:
         return message["channel"], {"header": message["header"], **fields, "buffers": message.get("buffers") or []}
     except Refused:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever an attacker makes of it, it's not a message
+    except Exception as error:  # noqa: BLE001 - attackers can provoke any exception
         raise Refused(f"not a message ({type(error).__name__})") from None
 
 
 def _check_count(raw: bytes, subprotocol: str | None) -> None:
-    """Raise Refused if a message claims more parts than it has room for.
+    """Raise Refused if a message claims more parts than it has bytes for.
 
-    jupyter_server 2.21 believes the number, and takes all memory for eight bytes that say so.
+    jupyter_server 2.21 trusts the number, so a message of eight bytes can exhaust the memory.
     """
     width: int
     order: Literal["little", "big"]
@@ -78,7 +79,7 @@ def admit(channel: str, message: Message) -> None:
 def for_viewers(parts: list[bytes], sign: Callable[[list[bytes]], bytes]) -> list[bytes] | None:
     """Return a kernel's message (signature, header, parent, metadata, content, buffers) as viewers may see it.
 
-    Sources and warnings are left out (None), errors keep neither message nor traceback: both tell how the app is made.
+    Return None for sources and warnings, and errors without message and traceback: they reveal the app's internals.
     """
     kind = json.loads(bytes(parts[1])).get("msg_type")
     if kind == "execute_input":
@@ -97,22 +98,22 @@ class ViewerConnection(ZMQChannelsWebsocketConnection):
     """Websocket of a viewer's page to their kernel."""
 
     def handle_incoming_message(self, incoming_msg: str | bytes) -> None:
-        """Pass on what a viewer may send.
+        """Pass on a viewer's message if it is allowed.
 
-        The message is built anew from what was checked, so that no other reader of the same bytes can see another one.
+        Send a new message built from the checked parts, because another parser could read the same bytes differently.
         """
         try:
             channel, message = parse(incoming_msg, self.subprotocol)
             admit(channel, message)
         except Refused as reason:
-            self.log.warning("refused from a viewer: %s", reason)
+            self.log.warning("refused a viewer's message: %s", reason)
             return
         if channel in self.channels:
             self.websocket_handler.settings["touched"]()
             self.session.send(self.channels[channel], message, buffers=message.pop("buffers"))
 
     def handle_outgoing_message(self, stream: str, outgoing_msg: list[Any]) -> None:
-        """Pass on what a viewer may see."""
+        """Pass on a kernel's message as far as viewers may see it."""
         identities, parts = self.session.feed_identities(outgoing_msg, copy=True)
         shown = for_viewers(parts, self.session.sign)
         if shown is not None:

@@ -1,7 +1,7 @@
 """The app server: Voila for one release, with the hub's login in the same process.
 
-The spawner runs `python -m cnai_hub.apps.server <folder of the app>`. Viewers press buttons; they don't run code, don't
-see sources or tracebacks, and share no kernel.
+The spawner runs `python -m cnai_hub.apps.server <folder of the app>`. Viewers can use widgets, but they can't run code
+or see sources and tracebacks, and they share no kernel.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from cnai_hub.apps.server.kernels import ViewerKernels
 from cnai_hub.apps.server.messages import ALLOWED, ViewerConnection
 from cnai_hub.apps.server.room import MOST_PAGES, most_pages
 
-# What draws widgets. JupyterLab plugins that expect a whole JupyterLab break the page.
+# The extensions that draw widgets. Others, which expect a whole JupyterLab, break the page.
 WIDGETS = ["@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget"]
 
 IDLE_SECONDS = 600
-"""After this long a kernel without an open page is ended."""
+"""A kernel without an open page is shut down after this time."""
 
 
 class OwnKernel(KernelHandler):
-    """A page asks how its kernel is; it may not end or rename it here."""
+    """Handler by which a page queries its kernel, but can't stop or change it."""
 
     SUPPORTED_METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -60,17 +60,17 @@ class AppServer(Voila):
 
     @default("config_file_paths")
     def _no_config_files(self) -> list[str]:
-        """Read no configuration of whoever's home or folder this is."""
+        """Return no paths, so that files in the account's home or the working folder don't configure the server."""
         return []
 
     def setup_template_dirs(self) -> None:
-        """Put our page in front of the template it extends, and MathJax behind Voila's own files."""
+        """Add our page before the template that it extends, and MathJax after Voila's own files."""
         super().setup_template_dirs()
         self.template_paths.insert(0, str(paths.shipped("templates/voila/cnai")))
         self.static_paths.append(str(STATIC_ASSETS_PATH))
 
     def init_settings(self) -> Any:
-        """Set what Voila has no option for."""
+        """Change settings for which Voila has no option."""
         settings = super().init_settings()
         self.kernel_manager.allowed_message_types = list(ALLOWED)
         settings["allow_unauthenticated_access"] = False
@@ -80,7 +80,7 @@ class AppServer(Voila):
         return settings
 
     def init_handlers(self) -> Any:
-        """Put every route behind the gate, but for the one that the hub's login comes back to."""
+        """Put every route behind the gate, except the one that the hub's login redirects to."""
         routes = []
         for pattern, handler, *names in super().init_handlers():
             if handler is JupyterHubOAuthCallbackHandler:
@@ -101,7 +101,7 @@ class AppServer(Voila):
 def configuration(
     app: App, release: Release, folder: Path, *, url: str, prefix: str, apps_url: str, pages: int = MOST_PAGES
 ) -> Config:
-    """Return Voila's configuration for one release, with at most so many open pages; pure."""
+    """Return Voila's configuration for one release, with at most `pages` open pages; a pure function."""
     address = urlparse(url)
     files = folder / "releases" / str(release.number) / "files"
     shown = {
@@ -117,7 +117,7 @@ def configuration(
             "Voila": {
                 "ip": address.hostname,
                 "port": address.port,
-                "port_retries": 0,  # on another port the hub wouldn't find it
+                "port_retries": 0,  # the hub expects the server on this port
                 "base_url": prefix,
                 "server_url": prefix,
                 "root_dir": str(files),
@@ -127,7 +127,7 @@ def configuration(
             },
             "VoilaConfiguration": {
                 "template": "lab",
-                "theme": "light",  # the page itself turns dark where the viewer's system is
+                "theme": "light",  # the page itself turns dark if the viewer's system is
                 "allow_template_override": "NO",
                 "allow_theme_override": "NO",
                 "show_tracebacks": False,
@@ -145,7 +145,7 @@ def configuration(
 
 
 def local_formulas(page_config: dict[str, object], *, base_url: str, **_: Any) -> dict[str, object]:
-    """Take MathJax from this server; by default it comes from a content network."""
+    """Load MathJax from this server; by default Voila loads it from a CDN."""
     return {
         **page_config,
         "fullMathjaxUrl": f"{base_url}voila/static/MathJax.js",
@@ -154,7 +154,7 @@ def local_formulas(page_config: dict[str, object], *, base_url: str, **_: Any) -
 
 
 def without_title(_: Any, *, notebook: Any, title: str, **__: Any) -> Any:
-    """Drop the notebook's first heading where the page's header says the same."""
+    """Remove the notebook's first heading if it repeats the title in the page's header."""
     first = next((cell for cell in notebook.cells if cell.source.strip()), None)
     if first is not None and first.cell_type == "markdown":
         heading, _newline, rest = first.source.lstrip().partition("\n")
@@ -176,8 +176,8 @@ def main() -> None:
     except HubError as error:
         sys.exit(str(error))
     if app is None or release is None:
-        sys.exit(f"{folder} holds no release; publish the notebook again")
-    # Out of the environment first: Voila copies it into every kernel.
+        sys.exit(f"{folder} has no release; publish the notebook again")
+    # Remove the tokens from the environment first, because Voila copies it into every kernel.
     token = os.environ.pop("JUPYTERHUB_API_TOKEN")
     os.environ.pop("JPY_API_TOKEN", None)
     prefix = os.environ["JUPYTERHUB_SERVICE_PREFIX"]
@@ -191,7 +191,7 @@ def main() -> None:
             url=os.environ["JUPYTERHUB_SERVICE_URL"],
             prefix=prefix,
             apps_url=os.environ.get("JUPYTERHUB_BASE_URL", "/") + "services/apps/",
-            # The hub sets the variable where it limits the memory of servers.
+            # The hub sets MEM_LIMIT if it limits the memory of servers.
             pages=most_pages(float(os.environ.get("MEM_LIMIT") or psutil.virtual_memory().total)),
         ),
     )

@@ -1,1 +1,1 @@
-"""The apps service: publish, list, open and take back apps; a process that the hub starts."""
+"""The apps service: publishes, lists, opens and unpublishes apps, in a process that the hub starts."""

@@ -1,4 +1,4 @@
-"""`python -m cnai_hub.apps.service`: what the hub starts."""
+"""`python -m cnai_hub.apps.service`: the process that the hub starts."""
 
 from __future__ import annotations
 

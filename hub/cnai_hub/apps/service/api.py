@@ -1,11 +1,11 @@
-"""The apps service's JSON API, for `%cnai publish` and its like: tokens only, no cookies.
+"""The apps service's JSON API, for `%cnai publish` and other clients; it accepts tokens, but no cookies.
 
-GET    api/apps             {"apps": [...]}, what the token's user may open
-POST   api/check            refuses what can't be published, before anything is tried; else {"current": …, "runs": …}
+GET    api/apps             {"apps": [...]}, the apps that the token's user may open
+POST   api/check            check a request before the trial run; {"current": …, "runs": …}, or an error
 POST   api/apps             publish a bundle; answers with lines of JSON: {"progress": text}…, then {"app": …} or
                             {"error": text}
 DELETE api/apps/<slug>      unpublish
-GET    api/releases/<slug>  the current release as a bundle, for the server of this app and nobody else
+GET    api/releases/<slug>  the current release as a bundle, only for the server of this app
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller(Record):
-    """The user or service that a token speaks for, and its scopes."""
+    """The user or service that a token belongs to, and its scopes."""
 
     name: str
     kind: str
@@ -54,27 +54,27 @@ class Caller(Record):
 
 
 class Api(HubAuthenticated, RequestHandler):
-    """Handler for programs."""
+    """Base of the handlers for programs."""
 
     def initialize(self, publisher: Publisher, token_auth: HubAuth) -> None:
-        """Receive what the service shares among its handlers."""
+        """Set the objects that all handlers share."""
         self.publisher, self.hub_auth = publisher, token_auth
 
     def check_xsrf_cookie(self) -> None:
-        """Check nothing: whoever has a token didn't get it from a cookie."""
+        """Do nothing: requests with a token can't be forged by a cookie."""
 
     async def prepare(self) -> None:
-        """Let in whoever brings a token that may call this service."""
+        """Admit requests with a token that may call this service."""
         model = await self.hub_auth.get_user(self, sync=False)
         try:
             self.current_user = Caller.of(model) if model and self.check_hub_user(model) else None
         except UserNotAllowed:
             self.current_user = None
         if self.current_user is None:
-            raise HTTPError(403, "this needs a token that may call the apps service")
+            raise HTTPError(403, "this request needs a token that may call the apps service")
 
     async def me(self) -> str:
-        """Return the user whom the token speaks for."""
+        """Return the user for whom the token's owner acts."""
         if self.current_user.kind == "user":
             return str(self.current_user.name)
         if self.current_user.name == TERMINAL and (owner := environment.APPS_TERMINAL_OWNER.get()):
@@ -82,14 +82,14 @@ class Api(HubAuthenticated, RequestHandler):
         raise HTTPError(403, f"service {self.current_user.name} may not publish")
 
     async def author(self) -> str:
-        """Return the user whom the token speaks for, who must be one that may publish."""
+        """Return the user for whom the token's owner acts; HTTPError if that user may not publish."""
         me, creators = await self.me(), environment.APPS_CREATORS.get()
         if creators not in (await self.publisher.groups_of(me)):
-            raise HTTPError(403, f"{me} may open apps, but not publish; only members of {creators!r} may")
+            raise HTTPError(403, f"{me} may open apps but not publish them; only members of the group {creators!r} may")
         return me
 
     async def model(self, app: App) -> AppModel:
-        """Return what clients are told about an app."""
+        """Return the description of an app for clients."""
         return AppModel(
             slug=app.slug,
             title=app.title,
@@ -114,10 +114,10 @@ class Api(HubAuthenticated, RequestHandler):
 
 
 class Check(Api):
-    """What somebody is about to publish."""
+    """Handler that checks a request to publish."""
 
     async def post(self) -> None:
-        """Tell what comes with it, or why it can't be."""
+        """Answer which parts the bundle needs, or why the notebook can't be published."""
         author = await self.author()
         wanted = snapshot.wanted(snapshot.request_of(self.request.body))
         self.finish((await self.publisher.check(author, wanted)).plain())
@@ -125,12 +125,12 @@ class Check(Api):
 
 @stream_request_body
 class Apps(Api):
-    """All apps. What is sent goes to the disk, after its sender was asked who they are, and of few at a time."""
+    """Handler of all apps. Uploads are written to disk, only from authors, and a few at a time."""
 
     _uploads = asyncio.Semaphore(_MOST_UPLOADS)
 
     async def prepare(self) -> None:
-        """Let in whoever brings a token, and take a bundle only of somebody who may publish."""
+        """Admit requests with a token, and accept a bundle only from users who may publish."""
         self._body: IO[bytes] | None = None
         self._refusal: HTTPError | CnaiError | None = None
         try:
@@ -139,7 +139,7 @@ class Apps(Api):
                 self._author = await self.author()
                 await self._take_bundle()
         except (HTTPError, CnaiError) as refusal:
-            # Said when all is received, and dropped: a connection that ends before is "service unavailable" to a proxy.
+            # Drain the body before refusing: if the connection closes early, the proxy answers 503.
             self._refusal = refusal
 
     async def _take_bundle(self) -> None:
@@ -150,16 +150,16 @@ class Apps(Api):
         self.request.connection.set_max_body_size(snapshot.LONGEST)
 
     def data_received(self, chunk: bytes) -> None:
-        """Keep a part of a bundle."""
+        """Write a part of a bundle to disk."""
         if self._body:
             self._body.write(chunk)
 
     def on_finish(self) -> None:
-        """Let the next one send."""
+        """Release the place of this upload."""
         self._done()
 
     def on_connection_close(self) -> None:
-        """Let the next one send."""
+        """Release the place of this upload."""
         self._done()
 
     def _done(self) -> None:
@@ -169,7 +169,7 @@ class Apps(Api):
             self._uploads.release()
 
     async def get(self) -> None:
-        """List what the token's user may open."""
+        """List the apps that the token's user may open."""
         if self._refusal:
             raise self._refusal
         me = await self.me()
@@ -193,11 +193,11 @@ class Apps(Api):
             while isinstance(fact, Progress):
                 self.write(fact.to_json() + "\n")
                 await self.flush()
-                with suppress(TimeoutError):  # then the same again: silence would look like a dead service
+                with suppress(TimeoutError):  # then repeat the line: silence would look like a dead service
                     fact = await asyncio.wait_for(facts.get(), _BEAT_SECONDS)
             await self.finish(fact.to_json() + "\n")
         except StreamClosedError:
-            log.info("%s went away while publishing %s", author, wanted.slug)
+            log.info("%s disconnected while publishing %s", author, wanted.slug)
         finally:
             work.cancel()
 
@@ -213,14 +213,14 @@ class Apps(Api):
         except CnaiError as error:
             facts.put_nowait(Refusal(error=str(error), usage=isinstance(error, UsageError)))
         except OSError as error:  # a full disk, most likely
-            facts.put_nowait(Refusal(error=f"the release could not be written, the old one stays: {error}"))
+            facts.put_nowait(Refusal(error=f"the new release could not be written, so the old one stays: {error}"))
         except Exception:
             log.exception("publishing %s/%s", author, wanted.slug)
             facts.put_nowait(Refusal(error="the apps service failed; the hub's log says why"))
 
 
 class OneApp(Api):
-    """One of the token's user's own apps."""
+    """Handler of one app of the token's user."""
 
     async def delete(self, slug: str) -> None:
         """Unpublish it."""
@@ -229,20 +229,20 @@ class OneApp(Api):
 
 
 class CurrentRelease(Api):
-    """What an app's server serves, where it can't read it from the hub's disk."""
+    """Handler that sends a release to an app's server that can't read the hub's disk."""
 
     def check_hub_user(self, model: object) -> object:
-        """Let in any token: that of an app's server may call nothing, and what it may do here is asked below."""
+        """Admit any token, because an app server's token may not call services; `get` checks its rights."""
         return model
 
     async def get(self, slug: str) -> None:
-        """Send the current release to the server of this app, by the token that the hub gave to it alone."""
+        """Send the current release to the server of this app, which alone has the required token."""
         owner = str(self.current_user.name)
         app = self.publisher.store.get(owner, slug)
         own = f"access:servers!server={owner}/{app.server_name}" if app else ""
-        # Who the token speaks for is not enough: other servers of the same author have tokens, too.
+        # The token's user is not enough: other servers of the same author have tokens, too.
         if app is None or self.current_user.kind != "user" or own not in self.current_user.scopes:
-            raise HTTPError(403, "this needs the token of the app's own server")
+            raise HTTPError(403, "this request needs the token of the app's own server")
         folder = self.publisher.store.folder(owner, slug)
         self.set_header("Content-Type", "application/x-tar")
         with tempfile.TemporaryFile(dir=self.publisher.store.incoming()) as body:

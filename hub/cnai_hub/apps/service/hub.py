@@ -1,4 +1,4 @@
-"""What the apps service asks the hub for: people, servers, shares."""
+"""The apps service's client of the hub: users, groups, servers and shares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _Read = TypeVar("_Read", bound=Record)
 
 _POLL_SECONDS = 0.3
-# The hub itself gives up earlier; on a cluster it may wait for a machine and the pull of an image.
+# The hub itself gives up earlier; on a cluster it may wait for a new node and for pulling the image.
 _PATIENCE_SECONDS = 1200.0
 _FAILED = "Spawn failed: "
 
@@ -30,11 +30,11 @@ class Hub:
 
     def __init__(self, api_url: str, token: str) -> None:
         headers = {"Authorization": f"token {token}"}
-        # trust_env: a proxy from the environment has no business between two processes of one machine.
+        # trust_env: don't send requests between two processes of one machine through a proxy from the environment.
         self._http = httpx.AsyncClient(base_url=api_url, headers=headers, timeout=60, trust_env=False)
 
     async def groups_of(self, user: str) -> set[str] | None:
-        """Return the groups a user is in, None if there is no such user."""
+        """Return a user's groups, None if there is no such user."""
         found = await self._get(models.User, f"/users/{_q(user)}")
         return set(found.groups) if found else None
 
@@ -44,29 +44,29 @@ class Hub:
         return set(found.users) if found else None
 
     async def state_of(self, owner: str, server: str) -> AppState:
-        """Return what a server does."""
+        """Return the state of a server."""
         found = await self._get(models.Server, _server(owner, server)) or models.Server()
         if found.pending:
             return "stopping" if found.pending == "stop" else "starting"
         return "running" if found.ready else "stopped"
 
     async def create(self, owner: str, server: str, title: str) -> None:
-        """Make sure that a server exists."""
+        """Create a server unless it exists."""
         if await self._get(models.Server, _server(owner, server)) is None:
             body = {"display_name": title, "user_options": {}}
-            await self._ask("PUT", _server(owner, server), body, fine=(409,))  # 409: somebody else was quicker
+            await self._ask("PUT", _server(owner, server), body, fine=(409,))  # 409: another request was faster
 
     async def start(self, owner: str, server: str, title: str) -> None:
-        """Begin to start a server; nothing happens if it runs or starts already."""
+        """Request the start of a server, without waiting; do nothing if it is running or pending."""
         if await self.state_of(owner, server) != "stopped":
             return
         body = {"display_name": title, "user_options": {}}
         reply = await self._ask("POST", _server(owner, server), body, fine=(400,))
-        if reply.is_error and await self.state_of(owner, server) == "stopped":  # else somebody else was quicker
+        if reply.is_error and await self.state_of(owner, server) == "stopped":  # otherwise another request was faster
             raise HubError(f"the app's server did not start: {models.reason(reply)}")
 
     async def stop(self, owner: str, server: str, *, remove: bool = False) -> None:
-        """Stop a server and wait until it has; with `remove` until it's gone, and its shares with it."""
+        """Stop a server and wait until it has stopped; with `remove`, until it is deleted together with its shares."""
         await self._ask("DELETE", _server(owner, server), {"remove": True} if remove else None, fine=(404,))
         await self._until(owner, server, "stopped")
         async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -74,13 +74,13 @@ class Hub:
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def wait_ready(self, owner: str, server: str, progress: Callable[[str], None]) -> None:
-        """Wait until a server that was started answers; HubError if it doesn't come up."""
+        """Wait until a starting server is ready; HubError if it doesn't start."""
         state = await self._until(owner, server, "running", "stopped", progress=progress)
         if state == "stopped":
             raise HubError(f"the app's server did not start: {await self.why_failed(owner, server)}")
 
     async def why_failed(self, owner: str, server: str) -> str:
-        """Return why a server's last start failed, as the hub tells those who watch its progress."""
+        """Return why a server's last start failed, from the last event of the hub's progress stream."""
         reply = await self._ask("GET", f"{_server(owner, server)}/progress", fine=(400, 404), accept="*/*")
         lines = [line.removeprefix("data:") for line in reply.text.splitlines() if line.startswith("data:")]
         message = models.read(models.SpawnProgress, lines[-1]).message if lines else ""
@@ -92,7 +92,7 @@ class Hub:
         return {share.user.name for share in shares if share.user}
 
     async def share(self, owner: str, server: str, users: set[str]) -> None:
-        """Let exactly these users open a server, and only open: who may start one may choose what it starts."""
+        """Let exactly these users open a server, but not start it: users who may start it may choose what it runs."""
         before = await self.shared_with(owner, server)
         for user in sorted(before - users):
             await self._ask("PATCH", f"/shares/{_q(owner)}/{_q(server)}", {"user": user})
@@ -116,7 +116,7 @@ class Hub:
     async def _shares(self, path: str) -> list[models.Share]:
         shares: list[models.Share] = []
         while True:
-            # With this type every list comes in pages of the same form.
+            # With this media type, JupyterHub returns every list in pages of the same form.
             accept = "application/jupyterhub-pagination+json"
             page = await self._get(models.Shares, f"{path}?offset={len(shares)}", accept)
             shares += page.items if page else ()
@@ -124,7 +124,7 @@ class Hub:
                 return shares
 
     async def _get(self, kind: type[_Read], path: str, accept: str = "application/json") -> _Read | None:
-        """Return what the hub says, None if there is no such thing."""
+        """Return the hub's response, None if the object doesn't exist."""
         reply = await self._ask("GET", path, fine=(404,), accept=accept)
         return None if reply.status_code == 404 else models.read(kind, reply.content)
 

@@ -1,4 +1,4 @@
-"""Pages of the apps service: what I may open, and buttons to open and unpublish. For browsers, logged in by the hub."""
+"""Pages of the apps service for browsers: the apps that a user may open, with buttons. The hub logs the user in."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cnai_hub.apps.releases import App
     from cnai_hub.apps.service.publisher import Publisher
 
-# The page is ours alone: nothing is loaded from elsewhere, and a title can't become a script.
+# The page loads nothing from other sites, and an app's title can't run as a script.
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -35,14 +35,14 @@ _NOBODY = {"user": "", "author": False, "apps": [], "xsrf": "", "opening": "", "
 
 
 def server_path(app: App) -> str:
-    """Return where an app's server answers while it runs, below the hub's address."""
+    """Return the path of a running app's server, below the hub's address."""
     return f"user/{quote(app.owner, safe='@~')}/{app.server_name}/"
 
 
 def open_path(app: App) -> str:
-    """Return an app's address for people, below the hub's: it starts an app that is stopped.
+    """Return an app's path for people, below the hub's address; it also starts a stopped app.
 
-    The server's own address doesn't then, and if the author's notebook server runs, leads there.
+    The path of the server doesn't start the app, and leads to the author's notebook server if that runs.
     """
     return f"services/{APPS}/open/{_key(app.owner, app.slug)}"
 
@@ -56,15 +56,15 @@ def _key(owner: str, slug: str) -> str:
 
 
 class Page(HubOAuthenticated, RequestHandler):
-    """Handler for people: a cookie from the hub's login, XSRF checked on everything that changes something."""
+    """Base of the handlers for people: requires a cookie of the hub's login, and an XSRF token for every change."""
 
     def initialize(self, publisher: Publisher, templates: jinja2.Environment) -> None:
-        """Receive what the service shares among its handlers."""
+        """Set the objects that all handlers share."""
         self.publisher, self.templates = publisher, templates
         self.nonce = secrets.token_urlsafe(16)
 
     async def prepare(self) -> None:
-        """Let in whom the hub lets in, send others to its login."""
+        """Admit users whom the hub authorizes, and redirect others to its login."""
         model = await self.hub_auth.get_user(self, sync=False)
         try:
             self.current_user = Named.of(model) if model and self.check_hub_user(model) else None
@@ -76,25 +76,25 @@ class Page(HubOAuthenticated, RequestHandler):
             self.redirect(self.get_login_url())
 
     def set_default_headers(self) -> None:
-        """Forbid what the page doesn't need."""
+        """Forbid browser features that the page doesn't need."""
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
         self.set_header("Cache-Control", "no-store")
 
     @property
     def me(self) -> str:
-        """Name of who is looking."""
+        """Name of the viewer."""
         return str(self.current_user.name)
 
     def app_or_404(self, owner: str, slug: str) -> App:
-        """Return an app that I may open; whether others exist is nobody's business."""
+        """Return an app that the viewer may open; 404 for others, so that nobody learns whether they exist."""
         app = self.publisher.store.get(owner, slug)
         if app is None or not app.may_open(self.me):
             raise HTTPError(404, reason="There is no such app, or it is not shared with you")
         return app
 
-    def told(self, app: App, why: str) -> str:
-        """Return what I am told about an app that doesn't start: reasons are for its author."""
+    def start_problem(self, app: App, why: str) -> str:
+        """Return the message about an app that doesn't start; only its author sees the reason."""
         return f"The app did not start: {why}." if app.owner == self.me else "The app did not start. Ask its author."
 
     def show(self, **names: Any) -> None:
@@ -110,7 +110,7 @@ class Page(HubOAuthenticated, RequestHandler):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """An app on the page; `share` is told to its author only."""
+    """An app on the page; only its author sees `share`."""
 
     key: str
     title: str
@@ -127,7 +127,7 @@ class Index(Page):
     """The list of apps."""
 
     async def get(self, owner: str = "", slug: str = "") -> None:
-        """Show what I may open; with owner and slug, open that one at once."""
+        """Show the apps that the viewer may open; with owner and slug, open that app at once."""
         if slug:
             app = self.app_or_404(owner, slug)
             if await self.publisher.state_of(app) == "running":
@@ -159,13 +159,13 @@ class Index(Page):
 
 
 class State(Page):
-    """What an app's server does, for the page's script."""
+    """The state of an app's server, for the page's script."""
 
     async def get(self, owner: str, slug: str) -> None:
-        """Send the state, and where the app is."""
+        """Send the state and the address of the app."""
         app = self.app_or_404(owner, slug)
         state = await self.publisher.state_of(app)
-        problem = self.told(app, await self.publisher.why_stopped(app)) if state == "stopped" else ""
+        problem = self.start_problem(app, await self.publisher.why_stopped(app)) if state == "stopped" else ""
         self.finish({"state": state, "url": _base() + server_path(app), "problem": problem})
 
 
@@ -173,12 +173,12 @@ class Open(Page):
     """The open button: starts a stopped app."""
 
     async def post(self, owner: str, slug: str) -> None:
-        """Begin to start the app; a refusal is told at once."""
+        """Request the start of the app, without waiting; send the reason if the hub refuses."""
         app = self.app_or_404(owner, slug)
         try:
             await self.publisher.open(app)
         except HubError as error:
-            self.finish({"problem": self.told(app, str(error))})
+            self.finish({"problem": self.start_problem(app, str(error))})
         else:
             self.set_status(202)
 
@@ -187,9 +187,9 @@ class Unpublish(Page):
     """The unpublish button, for authors."""
 
     async def post(self, owner: str, slug: str) -> None:
-        """Remove my app."""
+        """Unpublish an app of the viewer."""
         app = self.app_or_404(owner, slug)
         if app.owner != self.me:
-            raise HTTPError(403, reason="Only its author may unpublish an app")
+            raise HTTPError(403, reason="Only the author of an app may unpublish it")
         await self.publisher.unpublish(owner, slug)
         self.set_status(204)

@@ -1,4 +1,4 @@
-"""The apps service: a process that the hub starts and stops. It never runs a notebook in itself."""
+"""The process of the apps service, which the hub starts and stops. It never runs notebooks itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cnai_hub.apps.service.publisher import Publisher, forever
 from cnai_hub.apps.service.terms import Terms
 
 _FOLLOW_SECONDS = 60.0
-# But for what authors send, which is taken only from them.
+# The limit for all requests except uploads, which are accepted only from authors.
 _LONGEST_REQUEST = 64 * 2**10
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -34,7 +34,7 @@ def application(publisher: Publisher, prefix: str) -> Application:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    # Not `.instance()`: that one may be the pages' HubOAuth, which takes cookies.
+    # Don't use `.instance()`: it may return the pages' HubOAuth, which accepts cookies.
     token = {"publisher": publisher, "token_auth": HubAuth()}
     page = {"publisher": publisher, "templates": templates}
     app = r"([^/]+)/([a-z0-9-]+)"
@@ -68,7 +68,7 @@ async def serve() -> None:
         application(publisher, os.environ["JUPYTERHUB_SERVICE_PREFIX"]),
         max_body_size=_LONGEST_REQUEST,
     )
-    # Elsewhere the proxy is another pod, and the name in the url may be a Service's, which nobody can bind.
+    # On a cluster the proxy is in another pod, and the name in the url may be a Service's, which can't be bound.
     server.listen(url.port or 0, url.hostname if url.hostname in _LOOPBACK else "")
     follower = asyncio.create_task(forever(publisher, _FOLLOW_SECONDS))
     stop = asyncio.Event()
@@ -78,6 +78,6 @@ async def serve() -> None:
 
 
 def main() -> None:
-    """Run the service with what the hub put in the environment."""
+    """Run the service, configured by the environment variables that the hub sets."""
     logging.basicConfig(level=logging.WARNING, format="[apps] %(message)s")
     asyncio.run(serve())

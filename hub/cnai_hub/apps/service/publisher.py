@@ -1,4 +1,4 @@
-"""Publisher: from a snapshot to a running app, and back."""
+"""The publisher turns uploaded notebooks into running apps, and removes apps."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ Progress = Callable[[str], None]
 
 
 class Publisher:
-    """Changes what is published. Changes of one app wait for each other; a failed one leaves its current release."""
+    """Publishes and unpublishes apps. Changes of one app are serialized; if one fails, the current release stays."""
 
     def __init__(self, store: Store, hub: Hub, terms: Terms) -> None:
         self.store, self._hub, self._terms = store, hub, terms
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def check(self, owner: str, wanted: Wanted) -> Accepted:
-        """Refuse what can't be published before anybody waits for it, or tell what has to come along."""
+        """Check a request before the trial run and the upload; return which parts the upload needs."""
         await self._people(wanted.share)
         self._terms.check(wanted, await self.groups_of(owner))
         app = self._published(owner, wanted.slug)
         return Accepted(current=app.current if app else None, runs=self._terms.in_pods)
 
     async def publish(self, owner: str, snapshot: Snapshot, progress: Progress) -> App:
-        """Make a notebook that its author has tried the app's current release, share it and start its server."""
+        """Make an uploaded notebook the app's current release, share the app, and restart its server."""
         async with self._locks[owner, snapshot.slug]:
             await self.check(owner, snapshot)
             viewers = await self._people(snapshot.share) - {owner}
@@ -63,23 +63,23 @@ class Publisher:
             self.store.remove(owner, slug)
 
     async def open(self, app: App) -> None:
-        """Begin to start an app's server if it doesn't run."""
+        """Request the start of an app's server unless it is running."""
         await self._hub.start(app.owner, app.server_name, app.title)
 
     async def state_of(self, app: App) -> AppState:
-        """Return what an app's server does."""
+        """Return the state of an app's server."""
         return await self._hub.state_of(app.owner, app.server_name)
 
     async def why_stopped(self, app: App) -> str:
-        """Return why an app's server did not start when it last should."""
+        """Return why the last start of an app's server failed."""
         return await self._hub.why_failed(app.owner, app.server_name)
 
     async def groups_of(self, user: str) -> set[str]:
-        """Return the groups a user is in."""
+        """Return a user's groups."""
         return await self._hub.groups_of(user) or set()
 
     async def follow_groups(self) -> None:
-        """Look up again whom each app is shared with: people come and go in groups, and the hub may have forgotten."""
+        """Renew the shares of all apps: members of groups change, and the hub may have lost its shares."""
         for app in self.store.apps():
             try:
                 async with self._locks[app.owner, app.slug]:
@@ -104,7 +104,7 @@ class Publisher:
             return app
 
     def _published(self, owner: str, slug: str) -> App | None:
-        """Return the app that would be replaced; a damaged record counts as none, so that publishing repairs it."""
+        """Return the published app of this name; a damaged record counts as none, so that publishing repairs it."""
         try:
             return self.store.get(owner, slug)
         except HubError as error:
@@ -140,9 +140,9 @@ class Publisher:
         return app, release
 
     async def _people(self, names: Iterable[str], *, missing_is_fine: bool = False) -> set[str]:
-        """Return the users that names of users and groups mean.
+        """Resolve names of users and groups to users.
 
-        Groups are expanded because the hub doesn't let people in whom a share names through their group only.
+        Groups are expanded because the hub doesn't admit users through a share with their group.
         """
         people: set[str] = set()
         for name in names:
@@ -152,13 +152,13 @@ class Publisher:
                 people |= members
             elif not missing_is_fine:
                 raise UsageError(
-                    f"nobody here is named {name!r}, and no group; share with names that people log in with"
+                    f"no user or group is named {name!r}; share with groups, or with the names that people log in with"
                 )
         return people
 
 
 async def forever(publisher: Publisher, every_seconds: float) -> None:
-    """Follow groups from time to time."""
+    """Renew the shares at a regular interval, forever."""
     while True:
         await publisher.follow_groups()
         await asyncio.sleep(every_seconds)

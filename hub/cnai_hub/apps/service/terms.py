@@ -1,4 +1,4 @@
-"""Terms: what an app may run on. Its author can't give it more than they may start themselves."""
+"""Terms: the images and flavors that an app may use, which are those that its author may start."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the hub offers, and whether apps are pods: then each has an image, and none reaches its author's files."""
+    """The hub's catalog; if apps are pods (`in_pods`), each has an image, and none can access its author's files."""
 
     catalog: Catalog
     in_pods: bool = False
 
     def check(self, wanted: Wanted, groups: Collection[str]) -> None:
-        """Raise UsageError unless an author in these groups may have this.
+        """Raise UsageError unless an author in these groups may use the requested image and flavor.
 
-        The image is what the author's server says that it runs; a reference that the catalog doesn't have is refused,
-        so that nobody brings an image of their own.
+        The author's server reports the image that it runs; a reference that is not in the catalog is refused, so that
+        authors can't use images of their own.
         """
         offer = self.catalog.for_groups(groups)
         if wanted.flavor:
@@ -33,9 +33,9 @@ class Terms:
         if not self.in_pods:
             return
         if not wanted.image or not wanted.reference:
-            raise UsageError("an app runs the image of the server it is published from; publish from a notebook server")
+            raise UsageError("an app runs the image of the server that publishes it; publish from a notebook server")
         if offer.image(wanted.image).reference != wanted.reference:
             raise UsageError(
-                f"this server runs {wanted.reference}, which is not image {wanted.image!r} of the catalog any more; "
-                "stop it, start it again and publish from there"
+                f"this server runs {wanted.reference}, which is not image {wanted.image!r} of the catalog; "
+                "stop the server, start it again and publish from there"
             )

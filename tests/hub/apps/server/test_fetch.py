@@ -1,4 +1,4 @@
-"""An app's own server gets its own release, and nobody else gets it; tokens are real ones of a real hub."""
+"""Only an app's own server can fetch its release; the tests use real tokens of a real hub."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def token_of(hub, slug):
 @pytest.fixture(scope="module")
 def token(hub, app, guest):
     """The token of the app `squares`."""
-    guest.get(app.url)  # starts it, if a test before has stopped it
+    guest.get(app.url)  # starts the app if an earlier test has stopped it
     return token_of(hub, app.slug)
 
 
@@ -55,7 +55,7 @@ def test_a_server_gets_the_release_that_it_serves(hub, app, token, tmp_path, mon
 def test_a_server_gets_nothing_of_another_app(hub, terminal, token, tmp_path):
     apps.publish(write(tmp_path, "other.ipynb", "1"))
     assert asked(hub, token, "other").status_code == 403
-    assert asked(hub, token_of(hub, "other"), "other").status_code == 200  # the control
+    assert asked(hub, token_of(hub, "other"), "other").status_code == 200  # control: its own token works
     assert asked(hub, token_of(hub, "other")).status_code == 403
     apps.unpublish("other")
 
@@ -69,7 +69,7 @@ def test_an_apps_token_publishes_nothing(hub, token):
 
 
 def test_tokens_of_people_get_no_release(hub, app, api):
-    """Not even the author's: what lets their own browser in must not carry releases away."""
+    """Not even the author's tokens: a token that opens the app must not give access to its release."""
     scopes = [[], ["read:users:name!user"], [f"access:servers!user={PERSON}"], ["access:services!service=apps"]]
     for wanted in scopes:
         made = api.post(f"users/{PERSON}/tokens", json={"scopes": wanted or None, "expires_in": 600}).json()
@@ -79,15 +79,15 @@ def test_tokens_of_people_get_no_release(hub, app, api):
 
 
 def test_who_may_open_an_app_may_not_have_its_release(hub, app, guest):
-    """Guest's session has the same right to the server as its own token; it is not guest's app."""
+    """Guest's session has the same scope as the server's own token, but the app isn't guest's."""
     guest.get(f"/user/{PERSON}/app-squares/")
     for client in (guest, hub.login(PERSON)):
-        assert client.get("/services/apps/api/releases/squares").status_code == 403  # cookies are no token
+        assert client.get("/services/apps/api/releases/squares").status_code == 403  # cookies don't count as a token
 
 
 @pytest.mark.parametrize("server", ["", "lab", "app-", "app-No Good"])
 def test_a_server_that_is_no_app_fetches_nothing(server):
-    with pytest.raises(HubError, match="is no app's server"):
+    with pytest.raises(HubError, match="is not an app's server"):
         fetch.fetch("http://127.0.0.1:9/", "x", PERSON, server)
 
 
@@ -112,9 +112,9 @@ def test_the_runs_of_a_release_are_where_the_notebook_looks(tmp_path, monkeypatc
 
 
 def test_what_was_sent_by_strangers_is_not_even_read(hub, app):
-    """A token decides before the body is taken."""
+    """The token is checked before the body is accepted."""
     sent = httpx.post(f"{hub.url}/services/apps/api/apps", content=b"x" * 2**20, headers={"Authorization": "token x"})
-    assert sent.status_code in (400, 403, 503)  # the last is the proxy's word for a connection that was closed
+    assert sent.status_code in (400, 403, 503)  # 503 is the proxy's answer if the service closes the connection
 
 
 def test_a_request_that_is_no_bundle_is_refused_in_one_line(hub, app, terminal):

@@ -1,4 +1,4 @@
-"""What viewers of an app can't do, tried for real; as a control the same client runs code where it is allowed."""
+"""Forbidden actions of an app's viewers, really attempted; as a control, the same client runs code where it may."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hub.apps.conftest import path_of
 from hub.apps.wire import ABSENT, CHANNELS, PROTOCOLS, attacks, execute, kernel_of, wire
 from hub.realhub import PERSON
 
-# One of each route that Voila has.
+# One path for each of Voila's routes.
 ROUTES = [
     "",
     "voila/static/voila.js",
@@ -50,7 +50,7 @@ def test_a_viewer_runs_no_code(app, guest, kernel, tmp_path, protocol, channel):
         for attempt in attacks(f"open({str(marker)!r}, 'w').write('x')", channel):
             open_wire.send(attempt)
         kinds = {received["header"]["msg_type"] for received in open_wire.information()}
-        open_wire.information()  # the kernel lives
+        open_wire.information()  # the kernel is alive
     assert not marker.exists()
     assert kinds <= {"status", "kernel_info_reply"}
 
@@ -90,7 +90,7 @@ def test_nobody_gets_a_websocket_without_a_login(app, hub, kernel):
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_who_has_no_share_gets_nothing(app, hub, api, kernel, route):
-    """A token of somebody, which doesn't open this app."""
+    """A user's token without access to this app."""
     made = api.post(f"users/{PERSON}/tokens", json={"scopes": ["read:users:name!user"], "expires_in": 600}).json()
     with hub.visitor() as visitor:
         visitor.headers["Authorization"] = f"token {made['token']}"
@@ -165,7 +165,7 @@ def voila(tmp_path, monkeypatch):
 
 
 def test_every_route_is_behind_the_gate(voila):
-    """Holds for routes that a later Voila adds, too."""
+    """This also covers routes that a later Voila may add."""
     _, settings, routes = voila
     open_routes = [handler for _, handler, *_ in routes if not issubclass(handler, Gate)]
     assert open_routes == [JupyterHubOAuthCallbackHandler]
@@ -195,7 +195,7 @@ def test_no_configuration_file_reaches_an_app(voila, tmp_path, monkeypatch):
 
 
 def test_upstream_still_has_what_the_gate_hooks_into():
-    """Names that cnai_hub.apps overrides or calls; a Voila without them must not be used unseen."""
+    """cnai_hub.apps overrides or calls these names; the test must fail with a Voila that doesn't have them."""
     for name in ("setup_template_dirs", "init_settings", "init_handlers", "listen"):
         assert callable(getattr(Voila, name)), name
     assert issubclass(voila_kernel_manager_factory(ViewerKernels, False, 0), ViewerKernels)

@@ -1,4 +1,4 @@
-"""An app in a real browser: guest logs in, finds it, moves a slider; nothing is asked of anybody else."""
+"""An app in a real browser: guest logs in, finds it, and moves a slider; the page makes no requests to other sites."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hub.realhub import GUEST, PERSON, until
 
 pytestmark = pytest.mark.browser
 
-# MathJax 2 tells that a font is missing by asking for `about:blank` as one; JupyterLab's modules compare versions.
+# MathJax 2 detects a missing font by loading `about:blank` as one; JupyterLab's modules warn about their versions.
 HARMLESS = re.compile(r"about:blank|net::ERR_FAILED|[Uu]nsatisfied version|No satisfying version")
 
 
@@ -24,7 +24,7 @@ def browser(starts_processes):
 
 
 class Watched(Visitor):
-    """A visitor who notes what goes wrong in the page, and what came over websockets."""
+    """A browser page that records errors and messages over websockets."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -35,8 +35,8 @@ class Watched(Visitor):
         self.page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: self.received.append(frame)))
 
     def heard(self, text):
-        """Tell whether a websocket brought this text, so far."""
-        self.page.wait_for_timeout(100)  # Playwright hands out what has happened while it is asked for something
+        """Tell whether a websocket has received this text so far."""
+        self.page.wait_for_timeout(100)  # Playwright delivers events only during calls
         return any(text in str(frame) for frame in self.received)
 
     def _complain(self, text):
@@ -81,7 +81,7 @@ def test_a_closed_page_ends_its_kernel(hub, app, browser, guest):
     page = visitor.login(GUEST, hub.password(GUEST), path_of(app))
     page.get_by_text("squared: 0").wait_for()
     kernel = page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")
-    guest.get(path_of(app))  # logs this other session of guest's in to the app
+    guest.get(path_of(app))  # logs in guest's other session to the app
     assert guest.get(f"{path_of(app)}api/kernels/{kernel}").status_code == 200
     page.goto(f"{hub.url}/services/apps/")
     until(lambda: guest.get(f"{path_of(app)}api/kernels/{kernel}").status_code == 404, "the kernel has ended")
@@ -101,7 +101,7 @@ def test_a_stopped_app_starts_and_opens(hub, app, browser, api):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [(GUEST, r"start\. Ask its author\.$"), (PERSON, r"start: .*ended while it started")]
+    ("name", "told"), [(GUEST, r"start\. Ask its author\.$"), (PERSON, r"start: .*exited while it was starting")]
 )
 def test_an_app_that_does_not_start_says_so(hub, terminal, browser, api, tmp_path, name, told):
     from cnai.publish import apps

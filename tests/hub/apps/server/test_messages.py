@@ -1,4 +1,4 @@
-"""The filter between a viewer's page and a kernel, alone."""
+"""The filter between a viewer's page and a kernel, tested in isolation."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_whoever_comes_too_late_reads_what_to_do(account):
         refused = guest.get(PATH)
         assert refused.status_code == 503
         assert int(refused.headers["Retry-After"]) > 0
-        assert "6 pages of this app are open in your account" in refused.text
+        assert "Your account has 6 pages of this app open" in refused.text
         assert "close one" in refused.text
         pages += [enter(opened(ada, ada.get(PATH))) for _ in range(TOGETHER - OF_ONE)]
         refused = eve.get(PATH)

@@ -1,4 +1,4 @@
-"""Whose page ends for a newcomer, and who has to wait, by a clock that the tests turn."""
+"""Which page is closed for a new viewer, and which viewers have to wait, on a clock that the tests control."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_pages_that_are_being_sent_count(room):
     for _ in range(6):
         assert room.refusal("ada") == ""
         room.enter("ada", object())
-    assert room.refusal("ada").startswith("6 pages of this app are open in your account")
+    assert room.refusal("ada").startswith("Your account has 6 pages of this app open")
     assert room.refusal("eve") == ""
     assert room.longest_left("ada") is None
 
@@ -52,7 +52,7 @@ def test_pages_that_are_being_sent_count(room):
 def test_a_page_in_use_never_ends(room, clock):
     pages = [shown(room, viewer) for viewer in "aaaaaabb"]
     clock.now += 1e6
-    assert room.refusal("c") == "All 8 pages of this app are in use; try again in a while."
+    assert room.refusal("c") == "All 8 pages of this app are in use; try again later."
     assert room.longest_left("c") is None
     # A second tab of the same page, or a browser that came back before its lost connection was noticed.
     room.connected(pages[0])
@@ -69,7 +69,7 @@ def test_the_page_that_was_left_first_ends_first_and_once(room, clock):
     assert room.longest_left("c") is None
     clock.now += LEFT_SECONDS
     assert [room.longest_left("c") for _ in range(3)] == [pages[5], pages[2], None]
-    # A page has its place until its kernel has ended.
+    # A page keeps its place until its kernel has ended.
     assert room.refusal("c")
     room.leave(pages[5])
     assert room.refusal("c") == ""
@@ -102,7 +102,7 @@ def test_a_page_that_nobody_receives_is_left_sooner_than_one_that_loads(room, cl
     for _ in range(6):
         shown(room, "eve")
     room.sent(gone, arrived=False)
-    room.sent(gone, arrived=True)  # Tornado says both
+    room.sent(gone, arrived=True)  # Tornado reports both
     room.sent(loads, arrived=True)
     clock.now += LEFT_SECONDS
     assert [room.longest_left("bob") for _ in range(2)] == [pages[0], None]

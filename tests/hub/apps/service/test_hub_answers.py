@@ -1,4 +1,4 @@
-"""The apps service reads the hub's answers as records: what it needs of them, and nothing that is otherwise."""
+"""The apps service reads the hub's answers strictly as records, and ignores fields that it doesn't need."""
 
 from __future__ import annotations
 
@@ -81,5 +81,6 @@ def test_a_server_that_the_hub_does_not_know_is_stopped(asked):
     ],
 )
 def test_another_answer_is_one_sentence(asked, model, why):
-    with pytest.raises(HubError, match=rf"the hub's answer is none of JupyterHub 6 \({why}\); update cnai or the hub"):
+    told = rf"the hub's answer does not match JupyterHub 6 \({why}\); update cnai or the hub"
+    with pytest.raises(HubError, match=told):
         asked(lambda hub: hub.groups_of("ada"), {"/users/ada": model})

@@ -1,4 +1,4 @@
-"""Publish, list, publish again, take back: with a real hub, as `%cnai publish` does it."""
+"""Publish, list, publish again and unpublish with a real hub, as `%cnai publish` does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def store(hub):
 
 
 def listed(client):
-    """Return the apps on somebody's Apps page."""
+    """Return the apps on a user's Apps page."""
     return re.findall(r'data-key="([^"]+)"', client.get("/services/apps/").text)
 
 
@@ -55,7 +55,7 @@ def test_sources_stay_with_the_author(app, guest):
     page = guest.get(path_of(app)).text
     assert "a source that viewers must not see" not in page
     assert "helper.square" not in page
-    assert "FACTS" in page  # outputs are there
+    assert "FACTS" in page  # the page has the outputs
 
 
 def test_a_title_is_text(app, guest):
@@ -174,7 +174,7 @@ def test_a_stopped_app_starts_from_the_apps_page(app, guest, api):
 
 def test_publishing_needs_a_token_of_somebody_who_may(hub, guest, author):
     body = {"slug": "x", "name": "x.ipynb", "notebook": {}}
-    for client in (guest, author):  # cookies are no token
+    for client in (guest, author):  # cookies don't count as a token
         token = {"X-XSRFToken": client.cookies.get("_xsrf", path="/services/apps/") or ""}
         assert client.post("/services/apps/api/apps", json=body, headers=token).status_code == 403
         assert client.delete("/services/apps/api/apps/squares", headers=token).status_code == 403
@@ -199,7 +199,7 @@ def test_a_damaged_app_is_repaired_by_publishing_it_again(folder, store):
 
 
 def test_a_notebook_server_may_publish_with_its_own_token(hub, api, folder, guest):
-    """Also the control for what viewers can't do: the same client runs code where it is allowed."""
+    """This is also the control for the forbidden actions of viewers: the same client runs code where it may."""
     notebook = write(hub.home / "notebooks", "from-lab.ipynb", "'from ' + 'lab'")
     marker = folder / "marker"
     code = (
@@ -222,7 +222,7 @@ def test_a_notebook_server_may_publish_with_its_own_token(hub, api, folder, gues
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [
-        ({"share": ["gust"]}, "nobody here is named 'gust', and no group"),
+        ({"share": ["gust"]}, "no user or group is named 'gust'"),
         ({"slug": "No Good"}, "lowercase letters"),
         ({"include": ["missing"]}, "missing does not exist in"),
         ({"include": ["/etc/hostname"]}, "is not inside"),
@@ -246,8 +246,8 @@ def test_a_disk_that_takes_nothing_is_told_and_the_old_release_stays(hub, folder
     app = apps.publish(write(folder, "full.ipynb", "'it ' + 'works'"), share=[GUEST])
     releases = store.folder(PERSON, "full") / "releases"
     releases.rename(releases.with_name("away"))
-    releases.write_text("a file where a folder should be")  # stands in for a full disk, also for root
-    with pytest.raises(HubError, match="could not be written, the old one stays"):
+    releases.write_text("a file where a folder should be")  # fails like a full disk, even for root
+    with pytest.raises(HubError, match="could not be written, so the old one stays"):
         apps.publish(write(folder, "full.ipynb", "2"))
     releases.unlink()
     releases.with_name("away").rename(releases)

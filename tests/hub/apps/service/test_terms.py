@@ -1,4 +1,4 @@
-"""What an app may run on: no more than its author may start, and no image of their own."""
+"""An app may use only images and flavors that its author may start, and no image of the author's own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_its_author_may_start_an_app_may_have(flavor):
         ({"image": "secret"}, r"unknown image 'secret' \(allowed: torch\)"),
         ({"image": "", "reference": NOW}, "publish from a notebook server"),
         ({"reference": ""}, "publish from a notebook server"),
-        ({"reference": BEFORE}, "is not image 'torch' of the catalog any more; stop it, start it again"),
+        ({"reference": BEFORE}, "is not image 'torch' of the catalog; stop the server, start it again"),
         ({"reference": "evil.example/miner"}, "evil.example/miner, which is not image 'torch'"),
     ],
 )
