@@ -15,7 +15,7 @@ from traitlets import Instance, default
 from cnai import environment, podspec, reasons
 from cnai.labels import FLAVOR
 from cnai_hub import pages, profiles, tenants
-from cnai_hub.kubernetes import capacity, pods, progress, tenancy
+from cnai_hub.kubernetes import capacity, notebook_pods, progress, tenancy
 from cnai_hub.kubernetes.api import Api, Refused, refused
 from cnai_hub.kubernetes.app_pods import app_pod
 from cnai_hub.kubernetes.patience import PatientSpawner
@@ -96,9 +96,9 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         """Configure this notebook server as chosen."""
         groups = tenancy.groups_of(self.user)
         profile = profiles.choose_for(choice, self.settings.catalog, groups)
-        self._set_traits(pods.notebook(profile, self.settings))
+        self._set_traits(notebook_pods.notebook(profile, self.settings))
         self._flavor, self._image = profile.flavor, profile.image.name
-        self._chosen = pods.environment(profile, self._shelf, self.namespace)
+        self._chosen = notebook_pods.environment(profile, self._shelf, self.namespace)
 
     def settle_app(self) -> None:
         """Configure this server as the app that its name denotes."""
@@ -107,7 +107,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
             raise self.no_such_app()
         groups = tenancy.groups_of(self.user)
         flavor = profiles.choose_for(Choice(flavor=app.flavor), self.settings.catalog, groups).flavor
-        traits = {**pods.hardware(flavor, self.settings), **app.traits()}
+        traits = {**notebook_pods.hardware(flavor, self.settings), **app.traits()}
         # Don't restart an app that exits during its start: its message is the reason that the hub shows.
         traits["extra_pod_config"] = {**traits["extra_pod_config"], "restartPolicy": "Never"}
         self._set_traits(traits)
@@ -235,7 +235,7 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
             return 1  # JupyterHub is cleaning up after a start that created nothing
         status: int | None = await super().poll()
         pod = self._pod()
-        if status is None and pod and pods.is_overdue(pod, datetime.now(UTC)):
+        if status is None and pod and notebook_pods.is_overdue(pod, datetime.now(UTC)):
             self.log.info("%s has run for its flavor's max_hours; stopping it", self._log_name)
             await self.stop()
             return 0

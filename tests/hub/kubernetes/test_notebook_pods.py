@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cnai.catalog import Catalog, Flavor, Image
-from cnai_hub.kubernetes import pods, progress, tenancy
+from cnai_hub.kubernetes import notebook_pods, progress, tenancy
 from cnai_hub.kubernetes.settings import Home, Settings
 from cnai_hub.profiles import Profile
 
@@ -60,12 +60,12 @@ SETTINGS = Settings(catalog=SHELF, home=Home(storage_gib=50, storage_class="nfs"
     ],
 )
 def test_hardware(flavor, expected):
-    assert pods.hardware(flavor, SETTINGS) == expected
+    assert notebook_pods.hardware(flavor, SETTINGS) == expected
 
 
 def test_the_pod_of_a_notebook():
-    traits = pods.notebook(Profile(TORCH, H100), SETTINGS)
-    assert {key: value for key, value in traits.items() if key not in pods.hardware(H100, SETTINGS)} == {
+    traits = notebook_pods.notebook(Profile(TORCH, H100), SETTINGS)
+    assert {key: value for key, value in traits.items() if key not in notebook_pods.hardware(H100, SETTINGS)} == {
         "image": REFERENCE,
         "cmd": ["python", "-m", "cnai_hub.kubernetes.notebook"],
         "args": [],
@@ -109,7 +109,7 @@ def test_the_pod_of_a_notebook():
 
 def test_what_a_notebook_finds_in_its_environment():
     mine = SHELF.for_groups(())
-    assert pods.environment(Profile(TORCH, SMALL), mine, "cnai-ada") == {
+    assert notebook_pods.environment(Profile(TORCH, SMALL), mine, "cnai-ada") == {
         "HOME": "/home/cnai",
         "CNAI_BACKEND": "kubernetes",
         "CNAI_NAMESPACE": "cnai-ada",
@@ -135,7 +135,7 @@ def test_a_server_has_the_hours_of_its_flavor(hours, started, overdue):
     pod = {"metadata": {"annotations": {"cnai.dev/max-hours": hours} if hours else None}, "status": {}}
     if started:
         pod["status"]["startTime"] = started
-    assert pods.is_overdue(pod, datetime(2026, 1, 1, 8, 30, tzinfo=UTC)) == overdue
+    assert notebook_pods.is_overdue(pod, datetime(2026, 1, 1, 8, 30, tzinfo=UTC)) == overdue
 
 
 def event(reason, message=""):
