@@ -74,7 +74,7 @@ class Flavor:
             if getattr(self, key) == 0:
                 raise Mistake((key,), "must be more than 0; given: 0")
         if self.gpu_product and not self.gpus:
-            raise Mistake(("gpu_product",), f"needs gpus of 1 or more; given: {self.gpu_product!r} without")
+            raise Mistake(("gpu_product",), f"needs gpus of 1 or more; given: {self.gpu_product!r} without gpus")
 
     def shortage(self, machine: Flavor) -> str:
         """Say why this machine can't hold this flavor; empty when it can."""
@@ -123,7 +123,7 @@ class Catalog:
     def default_image(self) -> Image:
         """Return the image that is started when none was named."""
         if not self.images:
-            raise UsageError("no image is open to you; ask your administrator")
+            raise UsageError("no image is available to you; ask your administrator")
         return next((image for image in self.images if image.default), self.images[0])
 
     def default_flavor(self, machine: Flavor | None = None) -> Flavor:
@@ -142,7 +142,7 @@ class Catalog:
     def _startable(self, machine: Flavor | None) -> tuple[Flavor, ...]:
         """Return the flavors that can be started, of which there must be one."""
         if not self.flavors:
-            raise UsageError("no flavor is open to you; ask your administrator")
+            raise UsageError("no flavor is available to you; ask your administrator")
         fitting = self.that_fit(machine) if machine else self.flavors
         if machine and not fitting:
             has = f"{machine.cpu:g} CPU, {machine.memory_gib:.1f} GiB"
@@ -211,7 +211,7 @@ def _from_json(text: str) -> Catalog:
     try:
         tables = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"${environment.CATALOG} begins like JSON and isn't: {error}") from None
+        raise UsageError(f"${environment.CATALOG} begins like JSON but isn't valid JSON: {error}") from None
     return parse(tables, f"${environment.CATALOG}")
 
 
@@ -236,7 +236,7 @@ def _items(cls: type[_Item], tables: dict[str, Any], what: str) -> tuple[_Item, 
         if item.name in {each.name for each in earlier}:
             raise Mistake((what, number, "name"), f"is {item.name!r} for two {what}s; names must differ")
         if item.default and (two := [each.name for each in earlier if each.default]):
-            raise Mistake((what, number, "default"), f"is true for {two[0]} and {item.name}; only one {what} may be")
+            raise Mistake((what, number, "default"), f"is true for {two[0]} and {item.name}; only one {what} may be the default")
     return tuple(items)
 
 

@@ -42,5 +42,5 @@ def parsed(text: str | bytes) -> object:
     try:
         said: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Mistake((), f"is no JSON ({error})") from None
+        raise Mistake((), f"is not JSON ({error})") from None
     return said

@@ -31,7 +31,7 @@ class Ranks:
         match = re.fullmatch(r"(\d+)(?::(\d+))?", str(given).strip())
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if isinstance(given, bool) or not 1 <= low <= high:
-            raise UsageError(f"ranks must be a number from 1, or a range such as 1:4; given: {given}")
+            raise UsageError(f"ranks must be 1 or more, or a range such as 1:4; given: {given}")
         return cls(low, high)
 
     def __str__(self) -> str:

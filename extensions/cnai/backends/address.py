@@ -55,7 +55,7 @@ class AddressBackend:
     def start(self, flavor: str | None = None, nodes: int | None = None) -> Engines:
         """Return the status of what runs already; what it consists of is for whoever started it to say."""
         if flavor is not None or nodes is not None:
-            raise UsageError(f"{self._address} was not started by cnai; its nodes are started where it was started")
+            raise UsageError(f"{self._address} was not started by cnai; start its nodes where the cluster was started")
         return self.status()
 
     def status(self) -> Engines:

@@ -92,7 +92,7 @@ def read(engine: str) -> Credentials:
     try:
         return Credentials.from_json((_folder(engine) / FILE).read_text())
     except (OSError, ValueError):
-        raise EngineError(f"nothing is known of an engine {engine!r} here") from None
+        raise EngineError(f"engine {engine!r} is unknown here: its folder has no credentials") from None
 
 
 def forget(engine: str) -> None:

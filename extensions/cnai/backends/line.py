@@ -75,7 +75,7 @@ class DirectLine:
         if self._engine is not None and not self._engine.alive and not self._listener.state.final:
             how = "stopped" if self._listener.reason == STOPPED else "lost"
             raise EngineError(
-                f"the engine was {how}; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
+                f"the engine was {how}; `%cnai attach {self._folder.run_id}` starts it again and resumes the run"
             )
 
     def _reach(self) -> EngineClient:

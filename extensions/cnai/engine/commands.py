@@ -44,7 +44,7 @@ def refusal(wish: Wish, run_id: str, status: Status, *, has_engine: bool = True)
         return f"run {run_id} is {_stands(wish.verb, state)}"
     if not has_engine and wish.verb in {"pause", "scale"} and state is not State.PAUSED:
         return (
-            f"can't {wish.verb} run {run_id} now, its engine isn't there yet: it is {state};"
+            f"can't {wish.verb} run {run_id} now, its engine has not started yet: the run is {state};"
             " wait until it is RUNNING, or stop it"
         )
     if wish.verb in {"pause", "scale"} or wish.ranks is not None:
@@ -60,11 +60,11 @@ def _stands(verb: Verb, state: State) -> str:
 
 def _unless_resumable(wish: Wish, run_id: str, max_ranks: int | None) -> str | None:
     if wish.verb != "pause" and (wish.ranks is None or wish.ranks < 1):
-        return f"ranks must be a number from 1; given: {wish.ranks}"
+        return f"ranks must be 1 or more; given: {wish.ranks}"
     if max_ranks is None:
         return (
             f"can't {wish.verb} run {run_id}: its code has not reached ctx.steps(); code without "
-            "cnai.context() can't go on where it was, only be stopped"
+            "cnai.context() can't resume, it can only be stopped"
         )
     if wish.ranks is not None and wish.ranks > max_ranks:
         return f"this run splits each step into {max_ranks} shards; ranks may be 1 to {max_ranks}"

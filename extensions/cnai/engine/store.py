@@ -259,5 +259,5 @@ def writing(path: Path) -> Iterator[None]:
                 f"the disk of {path} is full; free some space and try again, nothing was started"
             ) from None
         raise StoreError(
-            f"can't write {path}: {error.strerror}; check the folder, or set {environment.HOME} to another one"
+            f"can't write {path}: {error.strerror}; check the folder, or set {environment.HOME} to another folder"
         ) from None

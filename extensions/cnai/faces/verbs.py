@@ -91,7 +91,7 @@ def _stop(request: Namespace) -> Text:
 
 
 def _pause(request: Namespace) -> Text:
-    return Text(f"{cnai.pause(_named(request)).id}: pausing; %cnai resume goes on")
+    return Text(f"{cnai.pause(_named(request)).id}: pausing; %cnai resume continues the run")
 
 
 def _resume(request: Namespace) -> Text:
@@ -100,7 +100,7 @@ def _resume(request: Namespace) -> Text:
 
 def _scale(request: Namespace) -> Text:
     if request.ranks < 1:
-        raise UsageError(f"ranks must be a number from 1; given: {request.ranks}")
+        raise UsageError(f"ranks must be 1 or more; given: {request.ranks}")
     run = cnai.scale(request.ranks, _named(request))
     return Text(f"{run.id}: going on with {request.ranks} rank{'s' * (request.ranks > 1)}")
 
@@ -108,7 +108,7 @@ def _scale(request: Namespace) -> Text:
 def _cluster(request: Namespace) -> Table | Text:
     if request.action == "stop":
         if request.nodes is not None:
-            raise UsageError("stop takes --flavor, not --nodes; scale a run to give nodes back")
+            raise UsageError("stop takes --flavor, not --nodes; scale a run to release nodes")
         return Text("the engine is stopped" if cnai.cluster.stop(request.flavor) else "no engine was running")
     if request.action == "start":
         return engines_shown(cnai.cluster.start(request.flavor, request.nodes))
@@ -129,7 +129,7 @@ def _publish(request: Namespace) -> Any:
 
 def _unpublish(request: Namespace) -> Text:
     cnai.unpublish(request.app)
-    return Text(f"{request.app}: taken away")
+    return Text(f"{request.app}: removed")
 
 
 def _apps(_: Namespace) -> Any:

@@ -80,7 +80,7 @@ def _hub() -> tuple[str, str]:
     try:
         known = appwire.Terminal.from_json((paths.home() / "hub" / "client.json").read_bytes())
     except (OSError, Mistake):
-        raise HubError(f"there is no hub to publish on; {_START}") from None
+        raise HubError(f"found no hub to publish to; {_START}") from None
     return known.hub_url, known.token
 
 
@@ -100,4 +100,4 @@ def _silent(error: Exception) -> HubError:
 
 
 def _other(mistake: Mistake) -> HubError:
-    return HubError(f"the hub at {_hub()[0]} has another version of cnai than this one ({mistake}); update the older")
+    return HubError(f"the hub at {_hub()[0]} runs another version of cnai ({mistake}); update the older one")

@@ -110,7 +110,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _too_slow(notebook: str, deadline_seconds: float, last: AtCell | None) -> TrialFailed:
     where = f"cell {last.cell} of {last.cells}" if last else "its start"
     return TrialFailed(
-        f"{notebook} did not run through within {deadline_seconds:g} s (it was at {where}); make it quicker, "
+        f"{notebook} did not finish within {deadline_seconds:g} s (it was at {where}); make it faster, "
         "for example by attaching to a finished run instead of training"
     )
 
@@ -120,7 +120,7 @@ def _outcome(notebook: str, last: AtCell | CellFailed | RanThrough | None, error
         return last
     if last is None:
         errors.seek(0)
-        said = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        said = errors.read().decode(errors="replace").strip().splitlines() or ["the trial printed nothing"]
         raise TrialFailed(f"{notebook} could not be tried: {said[-1]}")
     if isinstance(last, AtCell):
         raise TrialFailed(f"{notebook} could not be tried: its kernel ended at cell {last.cell}")
@@ -136,7 +136,7 @@ def results(runs: Iterable[str]) -> dict[str, bytes]:
     for name in runs:
         run = attach(name)
         if not run.state.final:
-            raise UsageError(f"run {name} is {run.state}; the app shows it as it ended, so publish when it has")
+            raise UsageError(f"run {name} is {run.state}, but an app shows only finished runs; publish when the run has ended")
         folder = store_root() / name
         found |= {f"{name}/{file}": (folder / file).read_bytes() for file in RUN_FILES if (folder / file).exists()}
     size = sum(map(len, found.values()))

@@ -103,7 +103,7 @@ class Run:
             while not self.state.final:
                 left = TICK_SECONDS if deadline is None else min(TICK_SECONDS, deadline - time.monotonic())
                 if left <= 0:
-                    raise TimeoutError(f"run {self.id} is {self.state} after {timeout} s; it goes on")
+                    raise TimeoutError(f"run {self.id} is {self.state} after {timeout} s; it keeps running")
                 if not self._history.changed.wait(left):
                     self._history.read()
                     self._line.check()

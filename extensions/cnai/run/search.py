@@ -65,7 +65,7 @@ def _find(wanted: str) -> RunFolder:
         return named[0]
     if len(begin) > 1:
         raise UsageError(
-            f"{wanted!r} begins {len(begin)} runs: {', '.join(f.run_id for f in begin[:5])}; type more of it"
+            f"{wanted!r} matches {len(begin)} runs: {', '.join(f.run_id for f in begin[:5])}; type more of the id"
         )
     if begin:
         return begin[0]

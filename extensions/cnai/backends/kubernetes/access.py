@@ -36,7 +36,7 @@ class Access:
         try:
             token = _text(self.token).strip()
         except OSError:
-            raise EngineError(f"there is no service account token in {Path(self.token).parent}") from None
+            raise EngineError(f"found no service account token in {Path(self.token).parent}") from None
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def trust(self) -> ssl.SSLContext | bool:
@@ -116,7 +116,7 @@ def _named(config: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
 def _check_login(file: Path, user: dict[str, Any]) -> None:
     if given := sorted({"exec", "auth-provider", "username"} & set(user)):
         allowed = "token, tokenFile or client-certificate"
-        raise UsageError(f"{file} logs in by {' and '.join(given)}; allowed: {allowed}; {_ELSE}")
+        raise UsageError(f"{file} authenticates with {' and '.join(given)}; allowed: {allowed}; {_ELSE}")
 
 
 def _pem(entry: dict[str, Any], key: str, folder: Path) -> str:

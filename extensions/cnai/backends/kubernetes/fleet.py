@@ -66,7 +66,7 @@ def ensure(engine: str, room: Room, nodes: int) -> bool:
             return False
         if time.monotonic() > deadline:
             raise EngineError(
-                f"engine {engine} is still going away; try again, or ask your administrator whether the operator runs"
+                f"engine {engine} is still being deleted; try again, or ask your administrator whether the operator runs"
             )
         time.sleep(TICK_SECONDS)
     wanted = manifest(engine, room, nodes)
@@ -121,7 +121,7 @@ def release(engine: str) -> None:
     deadline = time.monotonic() + GOING_SECONDS
     while any(pod["metadata"]["labels"].get(labels.DASK_COMPONENT) == labels.SCHEDULER for pod in line.pods(engine)):
         if time.monotonic() > deadline:
-            raise EngineError(f"the scheduler of engine {engine} does not end")
+            raise EngineError(f"the scheduler of engine {engine} does not stop; try again in a minute")
         time.sleep(TICK_SECONDS)
 
 

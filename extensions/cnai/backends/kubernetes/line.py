@@ -182,7 +182,7 @@ class PatientLine:
         begun = now - standing.age_seconds
         waited = now - (wish.since if wish is not None else max(self._record.created, begun))
         if waited > fleet.node_seconds():
-            return f"its nodes were not there within {fleet.node_seconds():g} s: {standing.reason}"
+            return f"its nodes did not start within {fleet.node_seconds():g} s: {standing.reason}"
         return ""
 
     def _give_up(self, why: str) -> None:
@@ -195,7 +195,7 @@ class PatientLine:
         """Create the engine again unless a person ended it; tell whether there is more to come."""
         if credentials.was_stopped(self._engine) or self._revivals >= REVIVALS:
             self._lost = (
-                f"the engine was stopped; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
+                f"the engine was stopped; `%cnai attach {self._folder.run_id}` starts it again and resumes the run"
             )
             self._wishes.forget()
             self._say(self._lost)

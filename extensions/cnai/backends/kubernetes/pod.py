@@ -129,7 +129,7 @@ async def _schedule(found: Credentials) -> None:
         logger.info("the scheduler of %s listens at %s", environment.ENGINE.get(), scheduler.address)
         stopped = asyncio.create_task(_stop().wait())
         await asyncio.wait({asyncio.create_task(scheduler.finished()), stopped}, return_when=asyncio.FIRST_COMPLETED)
-        await engine.supervisor_of(scheduler).rest(LEAVE_SECONDS, "asked to leave its node")
+        await engine.supervisor_of(scheduler).rest(LEAVE_SECONDS, "its node is shutting down")
 
 
 async def _keep() -> None:

@@ -53,7 +53,7 @@ def judge(
     if not reason and not alive:
         reason = _nobody_acts(age)
     if not reason and not (scheduled and nodes >= goal):
-        reason = Reason(f"{nodes} of {goal} nodes run" if scheduled else "the scheduler's pod starts")
+        reason = Reason(f"{nodes} of {goal} nodes run" if scheduled else "the scheduler's pod is starting")
     return Standing(exists=True, age_seconds=age, scheduler=scheduled, nodes=nodes, reason=reason)
 
 
@@ -84,9 +84,9 @@ def _is_about(cluster: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
 
 def _nobody_acts(age: float) -> Reason:
     if age < OPERATOR_SECONDS:
-        return Reason("the engine's pods are being made")
+        return Reason("the engine's pods are being created")
     return Reason(
-        "nobody makes pods for Dask clusters here; ask your administrator whether the Dask operator runs",
+        "no pods are created for Dask clusters here; ask your administrator whether the Dask operator runs",
         heals=age < HOPELESS_SECONDS,
     )
 

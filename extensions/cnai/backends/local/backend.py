@@ -64,7 +64,7 @@ class LocalBackend:
     def start(self, flavor: str | None = None, nodes: int | None = None) -> Engines:
         """Start the engine if need be; return it."""
         if flavor is not None or nodes not in {None, 1}:
-            raise UsageError("the local engine is this machine as it is; start it without --flavor and --nodes")
+            raise UsageError("the local engine uses all of this machine; start it without --flavor and --nodes")
         return Engines([client.connect().status()])
 
     def status(self) -> Engines:
@@ -74,7 +74,7 @@ class LocalBackend:
     def stop(self, flavor: str | None = None) -> bool:
         """End the engine and everything on it."""
         if flavor is not None:
-            raise UsageError("the local engine is this machine as it is; stop it without --flavor")
+            raise UsageError("the local engine uses all of this machine; stop it without --flavor")
         return client.stop()
 
 

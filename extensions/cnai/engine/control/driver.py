@@ -240,7 +240,7 @@ class Driver:
             assert verdict.cause is not None
             self._fail_or_restart(verdict.cause)
         elif verdict.ending == "ended" and self._wish is None and not self._cluster.resting:
-            self._become(State.RESTARTING, "asked to leave its node")
+            self._become(State.RESTARTING, "its node is shutting down")
 
     def _succeed(self) -> None:
         result = self.folder.path / f"result-gen-{self._scribe.status.generation}"
@@ -254,7 +254,7 @@ class Driver:
             return
         latest = self.folder.latest()
         where = f"from {latest.name}" if latest else "from the beginning"
-        self._become(State.RESTARTING, f"{cause.summary}; going on {where}")
+        self._become(State.RESTARTING, f"{cause.summary}; continuing {where}")
 
     def _fail(self, cause: Cause) -> None:
         tail = self._log_tail(cause.rank) if not cause.traceback else ""

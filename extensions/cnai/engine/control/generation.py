@@ -157,7 +157,7 @@ class Generation:
             return
         deadline, stall = self._spec.deadline_seconds, self._spec.stall_seconds
         if deadline is not None and time.time() - self._record.created > deadline:
-            self._give_up(f"the deadline of {deadline:g} s is over", "deadline")
+            self._give_up(f"the deadline of {deadline:g} s has passed", "deadline")
             await self._end("terminate")
         elif stall is not None and self._started and now - self.last_heard > stall:
             self._give_up(
@@ -189,7 +189,7 @@ class Generation:
                 deadline = time.monotonic() + patience_seconds
             elif time.monotonic() > deadline:
                 found = len(self._cluster.nodes())
-                raise NoNodes(f"{wanted} nodes wanted, {found} found within {patience_seconds:.0f} s")
+                raise NoNodes(f"{wanted} nodes needed, {found} found within {patience_seconds:.0f} s")
             await asyncio.sleep(WAIT_SECONDS)
         return sorted(free, key=lambda node: (node.load, node.address))[:wanted]
 

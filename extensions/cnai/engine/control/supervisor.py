@@ -105,7 +105,7 @@ class Supervisor(SchedulerPlugin):
         self._idle_since = 0.0
         driver = self._drivers.get(run_id)
         if driver is None:
-            return {"refused": f"run {run_id} isn't going on here; see %cnai runs"}
+            return {"refused": f"run {run_id} isn't running on this engine; see %cnai runs"}
         try:
             driver.wish(message_of(wish), only_ask=only_ask)
         except Refusal as refusal:

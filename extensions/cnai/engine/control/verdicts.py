@@ -27,7 +27,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"SIGKILL",
-        "nobody asked for this kill; most often the machine ran out of memory: use fewer ranks or a smaller batch_size",
+        "nobody asked for this kill; usually the machine ran out of memory: use fewer ranks or a smaller batch_size",
     ),
     (r"SIGSEGV|SIGABRT|SIGBUS", "native code crashed; the rank's log may hold the stack of each thread"),
     (r"No module named", "put the module next to the notebook, or install it in the environment the engine runs in"),
@@ -118,7 +118,7 @@ def _cause(reports: Sequence[Report], diagnoses: Mapping[int, Diagnosis]) -> Cau
         return Cause(summary=lost[0], fault="infra")
     if causes:
         return causes[0][1]
-    return Cause(summary="the ranks ended without saying why", fault="infra")
+    return Cause(summary="the ranks ended without a reason", fault="infra")
 
 
 def _exception(rank: int, diagnosis: Diagnosis) -> Cause:
@@ -133,8 +133,8 @@ def _exception(rank: int, diagnosis: Diagnosis) -> Cause:
 
 def _exit(rank: int, exit_code: int, signal_name: str) -> Cause:
     if signal_name:
-        return Cause(summary=f"rank {rank} was ended by {signal_name}", fault="infra", rank=rank)
-    return Cause(summary=f"rank {rank} left with exit code {exit_code}", fault="user", rank=rank)
+        return Cause(summary=f"rank {rank} was killed by {signal_name}", fault="infra", rank=rank)
+    return Cause(summary=f"rank {rank} exited with code {exit_code}", fault="user", rank=rank)
 
 
 def hint(text: str) -> str:

@@ -150,7 +150,7 @@ class Task:
         except FutureCancelledError:
             if not self._worker.there:
                 return self._failed(f"node {self._node_rank} was lost")
-            return self._failed(f"ended before it began on node {self._node_rank}")
+            return self._failed(f"canceled before it started on node {self._node_rank}")
         except Exception as error:  # noqa: BLE001  a node that can't start an agent is lost too
             return self._failed(f"node {self._node_rank}: {type(error).__name__}: {error}")
         finally:

@@ -86,7 +86,7 @@ def run_agent(order: Order) -> Report:
 
     worker, key = get_worker(), (order.assignment.run_id, order.assignment.generation)
     if key in _ended_early or _leaving:
-        return Report(node_rank=order.node_rank, error="ended before it began")
+        return Report(node_rank=order.node_rank, error="canceled before it started")
     generation = NodeGeneration(order, lambda message: worker.log_event(UP, plain(message)))
     _running[key] = generation
     try:

@@ -58,7 +58,7 @@ class Tail:
         if not text:
             return ""
         if self._skipped:
-            note = f"… {self._skipped} bytes left out here, see {self._path}\n"
+            note = f"… {self._skipped} bytes omitted here, see {self._path}\n"
             text, self._skipped = note.encode() + text, 0
         said = Log(text=text.decode("utf-8", "replace"))
         return Event.now(said, self._run_id, self._generation, self._rank).to_json() + "\n"

@@ -38,8 +38,8 @@ def image() -> Check:
     """Look whether training knows which image to run: the notebook's own."""
     reference = environment.IMAGE_REFERENCE.get()
     if not reference:
-        advice = "start the server from the hub's list of images; if it was, tell your administrator"
-        return Check.wrong("image", f"this pod doesn't say which image it runs ({environment.IMAGE_REFERENCE})", advice)
+        advice = "start the server from the hub's list of images; if you did, tell your administrator"
+        return Check.wrong("image", f"this pod doesn't know its image ({environment.IMAGE_REFERENCE} is not set)", advice)
     if "@sha256:" not in reference:
         advice = "ask your administrator for a reference by digest in the catalog: a tag may change between two pods"
         return Check.wrong("image", f"{reference} is a tag", advice)
@@ -55,17 +55,17 @@ class Cluster:
     def api_server(self) -> Check:
         """Look whether the API server answers this pod."""
         if not self._namespace:
-            advice = "start the server from the hub; if it was, tell your administrator"
-            return Check.wrong("API server", f"this pod doesn't say where it lives ({environment.NAMESPACE})", advice)
+            advice = "start the server from the hub; if you did, tell your administrator"
+            return Check.wrong("API server", f"this pod doesn't know its namespace ({environment.NAMESPACE} is not set)", advice)
         try:
             return Check.ok("API server", f"{self._api.ask('version')['gitVersion']} answers")
         except Refused as refused:
             if refused.status == 401:
-                found = "no longer takes this pod's token"
+                found = "no longer accepts this pod's token"
                 return Check.wrong("API server", found, "stop the server and start it again")
             return Check.wrong("API server", str(refused), INSTALL)
         except EngineError as error:
-            return Check.wrong("API server", str(error), "tell your administrator; runs that go on don't need it")
+            return Check.wrong("API server", str(error), "tell your administrator; runs continue without it")
 
     def api_rights(self) -> Check:
         """Look whether this account may do exactly what training needs."""
@@ -103,9 +103,9 @@ class Cluster:
         finally:
             self._api.delete(name)
         if seconds is None:
-            found = f"took no notice of a Dask cluster within {OPERATOR_SECONDS:.0f} s"
+            found = f"did not react to a Dask cluster within {OPERATOR_SECONDS:.0f} s"
             return Check.wrong("operator", found, f"{INSTALL}, which starts it")
-        return Check.ok("operator", f"took notice of a Dask cluster within {seconds:.1f} s")
+        return Check.ok("operator", f"reacted to a Dask cluster within {seconds:.1f} s")
 
     def home(self) -> Check:
         """Look whether the home's claim has a volume that all nodes of a run can share."""
@@ -115,17 +115,17 @@ class Cluster:
         except Refused as refused:
             if refused.status != 404:
                 raise
-            advice = "stop the server and start it again: the hub makes it"
-            return Check.wrong("home", f"there is no claim {name!r}", advice)
+            advice = "stop the server and start it again: the hub creates the claim"
+            return Check.wrong("home", f"claim {name!r} doesn't exist", advice)
         if claim["status"].get("phase") != "Bound":
             why = "it names no storage class, and no class is the default" if _classless(claim) else "no volume fits"
-            advice = "ask your administrator for a default storage class that does ReadWriteMany"
+            advice = "ask your administrator for a default storage class that supports ReadWriteMany"
             return Check.wrong("home", f"claim {name!r} has no volume: {why}", advice)
         modes = claim["status"].get("accessModes", [])
         size = claim["status"].get("capacity", {}).get("storage", "?")
         if "ReadWriteMany" not in modes:
             found = f"claim {name!r} can be used on one machine only ({', '.join(modes)})"
-            advice = "keep runs on one node, or ask your administrator for storage that does ReadWriteMany"
+            advice = "keep runs on one node, or ask your administrator for storage that supports ReadWriteMany"
             return Check.wrong("home", found, advice)
         return Check.ok("home", f"claim {name!r}, {size}, shared by all nodes of a run")
 
@@ -140,12 +140,12 @@ class Cluster:
                     free = reasons.quantity(status["hard"][key]) - reasons.quantity(used)
                     left[key] = min(free, left.get(key, free))
         if not left:
-            return Check.ok("quota", "none: this namespace may hold what the cluster has")
+            return Check.ok("quota", "none: only the cluster's size limits this namespace")
         said = ", ".join(reasons.amount(key, free) for key, free in left.items()) + " left"
         # Who may have no GPU at all misses nothing.
         none = [key for key, free in left.items() if free <= 0 and _may(listed, key)]
         if none:
-            advice = "end what you don't need: other servers in the hub, engines with %cnai cluster stop"
+            advice = "stop what you don't need: other servers in the hub, engines with %cnai cluster stop"
             return Check.wrong("quota", said, advice)
         return Check.ok("quota", said)
 

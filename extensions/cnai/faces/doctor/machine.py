@@ -51,7 +51,7 @@ def torch() -> Check:
 def store() -> Check:
     """Look whether runs can be written, and how much room they have."""
     root = paths.store_root()
-    advice = f"free some: remove runs that have ended from {root}, or set {environment.STORE} to a larger disk"
+    advice = f"free some space: delete finished runs in {root}, or set {environment.STORE} to a larger disk"
     try:
         if not root.is_dir():
             paths.private(root)
@@ -103,7 +103,7 @@ def engine() -> Check:
     """Look whether the engine answers, where one of this machine is what runs use."""
     name = backends.default()
     look = _ENGINE_LOOKS.get(name)
-    return look() if look else Check.ok("engine", f"comes from the backend {name}")
+    return look() if look else Check.ok("engine", f"provided by the backend {name}")
 
 
 def _local_engine() -> Check:
@@ -114,7 +114,7 @@ def _local_engine() -> Check:
         engines = cnai.cluster()
     except (CnaiError, OSError) as error:
         found = f"runs but does not answer: {error}"
-        return Check.wrong("engine", found, "end it with %cnai cluster stop; its runs go on with the next one")
+        return Check.wrong("engine", found, "stop it with %cnai cluster stop; the next engine continues its runs")
     if not engines:
         return Check.ok("engine", "not running; it starts with the first run")
     where = ", ".join(one.address for one in engines if isinstance(one, EngineStatus))
@@ -135,9 +135,9 @@ def hub() -> Check:
         reply = httpx.get(f"{url}/user", headers={"Authorization": f"token {token}"}, timeout=10, trust_env=False)
     except httpx.HTTPError as error:
         found = f"{url} does not answer ({type(error).__name__})"
-        return Check.wrong("hub", found, "wait a minute; if it stays away, tell your administrator")
+        return Check.wrong("hub", found, "wait a minute; if it still does not answer, tell your administrator")
     if reply.status_code in (401, 403):
-        return Check.wrong("hub", "no longer takes this server's token", "stop the server and start it again")
+        return Check.wrong("hub", "no longer accepts this server's token", "stop the server and start it again")
     if reply.is_error:
         return Check.wrong("hub", f"answers {reply.status_code} {reply.reason_phrase}", "tell your administrator")
     return Check.ok("hub", f"answers, and knows this server as {reply.json()['name']}'s")

@@ -27,11 +27,11 @@ def look() -> Check:
         tried = dict(zip(tried, pool.map(_try, tried), strict=True))
     reached = [target for target in (api, METADATA) if tried.get(target) == "reached"]
     if reached:
-        found = f"not enforced: {' and '.join(map(_told, reached))} can be reached, which they forbid"
+        found = f"not enforced: {' and '.join(map(_told, reached))} can be reached, although they forbid it"
         return Check.wrong("network policies", found, _ADVICE)
     if tried.get(proxy) == "reached" and tried[api] == "silent":
         return Check.ok("network policies", f"enforced: {_told(api)} and {_told(METADATA)} can't be reached")
-    return Check.unknown("network policies", "can't be told: nothing to try was found in the hub's namespace")
+    return Check.unknown("network policies", "can't be checked: found no server to try in the hub's namespace")
 
 
 def _try(target: tuple[str, int]) -> str:
