@@ -236,7 +236,9 @@ def _items(cls: type[_Item], tables: dict[str, Any], what: str) -> tuple[_Item, 
         if item.name in {each.name for each in earlier}:
             raise Mistake((what, number, "name"), f"is {item.name!r} for two {what}s; names must differ")
         if item.default and (two := [each.name for each in earlier if each.default]):
-            raise Mistake((what, number, "default"), f"is true for {two[0]} and {item.name}; only one {what} may be the default")
+            raise Mistake(
+                (what, number, "default"), f"is true for {two[0]} and {item.name}; only one {what} may be the default"
+            )
     return tuple(items)
 
 

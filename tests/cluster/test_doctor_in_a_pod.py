@@ -98,5 +98,7 @@ def test_without_an_operator_doctor_and_runs_say_whom_to_ask(cluster, images, tm
         assert "wrong    operator: did not react to a Dask cluster" in said
         said = lonely.run("sh", "-c", "cd && touch nothing.py && cnai train nothing.py --flavor gpu")[1]
         assert "FAILED" in said
-        assert "no pods are created for Dask clusters here; ask your administrator whether the Dask operator runs" in said
+        assert (
+            "no pods are created for Dask clusters here; ask your administrator whether the Dask operator runs" in said
+        )
         assert lonely.get("daskclusters") == []

@@ -136,7 +136,9 @@ def results(runs: Iterable[str]) -> dict[str, bytes]:
     for name in runs:
         run = attach(name)
         if not run.state.final:
-            raise UsageError(f"run {name} is {run.state}, but an app shows only finished runs; publish when the run has ended")
+            raise UsageError(
+                f"run {name} is {run.state}, but an app shows only finished runs; publish when the run has ended"
+            )
         folder = store_root() / name
         found |= {f"{name}/{file}": (folder / file).read_bytes() for file in RUN_FILES if (folder / file).exists()}
     size = sum(map(len, found.values()))

@@ -66,7 +66,7 @@ def ensure(engine: str, room: Room, nodes: int) -> bool:
             return False
         if time.monotonic() > deadline:
             raise EngineError(
-                f"engine {engine} is still being deleted; try again, or ask your administrator whether the operator runs"
+                f"engine {engine} is still being deleted; try again, or ask your administrator if the operator runs"
             )
         time.sleep(TICK_SECONDS)
     wanted = manifest(engine, room, nodes)

@@ -39,7 +39,9 @@ def image() -> Check:
     reference = environment.IMAGE_REFERENCE.get()
     if not reference:
         advice = "start the server from the hub's list of images; if you did, tell your administrator"
-        return Check.wrong("image", f"this pod doesn't know its image ({environment.IMAGE_REFERENCE} is not set)", advice)
+        return Check.wrong(
+            "image", f"this pod doesn't know its image ({environment.IMAGE_REFERENCE} is not set)", advice
+        )
     if "@sha256:" not in reference:
         advice = "ask your administrator for a reference by digest in the catalog: a tag may change between two pods"
         return Check.wrong("image", f"{reference} is a tag", advice)
@@ -56,7 +58,9 @@ class Cluster:
         """Look whether the API server answers this pod."""
         if not self._namespace:
             advice = "start the server from the hub; if you did, tell your administrator"
-            return Check.wrong("API server", f"this pod doesn't know its namespace ({environment.NAMESPACE} is not set)", advice)
+            return Check.wrong(
+                "API server", f"this pod doesn't know its namespace ({environment.NAMESPACE} is not set)", advice
+            )
         try:
             return Check.ok("API server", f"{self._api.ask('version')['gitVersion']} answers")
         except Refused as refused:
