@@ -103,7 +103,7 @@ def open_to_others(folder: Path) -> bool:
 @cache
 def _tell(folder: Path) -> None:
     _log.warning(
-        "other accounts can open %s, which is shared and stays open; cnai closes the folders that it creates in it",
+        "other accounts can open %s, which is shared and stays open; cnai closes folders that it creates in it",
         folder,
     )
 
