@@ -1,4 +1,4 @@
-"""Commands: what people may ask of a run, and in which state. Pure."""
+"""Commands: the requests that people may make of a run, by its state. Pure functions."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ ASKABLE: dict[State, frozenset[Verb]] = {
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person wants of a run."""
+    """A person's request about a run."""
 
     verb: Verb
     ranks: int | None = None
-    """World size from then on; `scale` needs it, `resume` may have it."""
+    """The new world size; required for `scale`, optional for `resume`."""
 
 
 def refusal(wish: Wish, run_id: str, status: Status, *, has_engine: bool = True) -> str | None:
     """Return why a wish can't be granted, None if it can.
 
-    Without an engine only what needs none of a run's ranks is possible.
+    Without an engine, wishes that need the run's ranks are refused.
     """
     state = status.state
     if wish.verb not in ASKABLE[state]:
-        return f"run {run_id} is {_stands(wish.verb, state)}"
+        return f"run {run_id} is {_state_refusal(wish.verb, state)}"
     if not has_engine and wish.verb in {"pause", "scale"} and state is not State.PAUSED:
         return (
             f"can't {wish.verb} run {run_id} now, its engine has not started yet: the run is {state};"
@@ -52,7 +52,7 @@ def refusal(wish: Wish, run_id: str, status: Status, *, has_engine: bool = True)
     return None
 
 
-def _stands(verb: Verb, state: State) -> str:
+def _state_refusal(verb: Verb, state: State) -> str:
     if state.final:
         return f"{state} already; nothing to {verb}"
     return f"{state}, not PAUSED; there is nothing to resume" if verb == "resume" else f"{state} already"

@@ -93,7 +93,7 @@ class Run:
         return text if tail is None else "\n".join(text.splitlines()[-tail:] if tail else [])
 
     def watch(self, callback: Callable[[list[Event]], None]) -> Callable[[], None]:
-        """Call back with the events so far, then new batches from a background thread; returns a function that ends it."""
+        """Call back with the events so far, then from a thread with new batches; returns a function that ends it."""
         return self._history.watch(callback)
 
     def wait(self, timeout: float | None = None) -> Run:
