@@ -1,4 +1,4 @@
-"""Backends: where nodes come from, which is their only difference. Each backend loads on first use."""
+"""Backends: where nodes come from. Backends differ in nothing else; each loads on first use."""
 
 from __future__ import annotations
 

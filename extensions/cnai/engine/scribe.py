@@ -58,9 +58,9 @@ class Scribe:
         for sink in self._sinks:
             sink.take(self._folder.run_id, position, text)
 
-    def note(self, payload: Payload, rank: int | None = None) -> None:
+    def note(self, fact: Payload, rank: int | None = None) -> None:
         """Write an event of the run itself."""
-        event = Event.now(payload, self._folder.run_id, max(0, self.status.generation), rank)
+        event = Event.now(fact, self._folder.run_id, max(0, self.status.generation), rank)
         self.take(event.to_json() + "\n")
 
     def become(self, state: State, reason: str = "", **changes: Any) -> None:

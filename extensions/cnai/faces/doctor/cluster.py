@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.3
 
 
 def looks() -> Iterable[Callable[[], Check]]:
-    """Return the checks; if the API server does not answer, only its own and the network's, since others would fail alike."""
+    """Return the checks; if the API server does not answer, only its own and the network's: others would fail alike."""
     found = Cluster(Api(access.of_pod()), environment.NAMESPACE.get())
     first = found.api_server()
     if first.state != "ok":
