@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("extensions/cnai", "hub/cnai_hub")
 # In the order of the map; folders without a docstring have their text here.
 FOLDERS = {
-    "images": "container images: `catalog.toml` lists images and flavors; each folder is an image that `make images` builds",
+    "images": "container images: `catalog.toml` lists images and flavors; `make images` builds each folder",
     "extensions/cnai": "",
     "hub": "the hub's configuration, one call of `cnai_hub.configure`",
     "hub/cnai_hub": "",
