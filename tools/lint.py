@@ -1,4 +1,4 @@
-"""All checks that need no test run: style, types, floors, generated pages. `--write` writes the pages instead."""
+"""Runs all checks except tests: style, types, floors, generated pages. `--write` writes the pages instead."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CHECKS = {
     "ruff check": ["ruff", "check", "-q", "."],
     "ruff format": ["ruff", "format", "-q", "--check", "."],
 }
-"""Longest first: as many run side by side as there are processors."""
+"""Longest first; the checks run in parallel."""
 WRITE = {"generated pages": ["cog", "-r", "-I", "tools", *PAGES]}
 
 
 def check(name: str, command: list[str]) -> str:
-    """Run a check and print how it went, with its output if it fails; return the name of one that fails, or nothing."""
+    """Run a check and print its result, with its output if it fails; return its name if it fails, otherwise ""."""
     start = time.monotonic()
     done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, text=True, capture_output=True)
     line = f"  {name}: {'failed' if done.returncode else 'ok'} ({time.monotonic() - start:.1f} s)\n"
@@ -34,7 +34,7 @@ def check(name: str, command: list[str]) -> str:
 
 
 def main() -> None:
-    """Run every check, show what the failing ones say."""
+    """Run every check; exit with the names of those that fail."""
     checks = WRITE if "--write" in sys.argv[1:] else CHECKS
     with ThreadPoolExecutor() as pool:
         failed = [name for name in pool.map(check, checks, checks.values()) if name]

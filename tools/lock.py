@@ -1,6 +1,7 @@
-"""Write the locks anew: every package pinned with its hashes, no host named. $UPGRADE takes newer versions.
+"""Rewrites the locks: every package pinned with its hashes, without hosts. $UPGRADE upgrades to newer versions.
 
-Images take the versions of `dev.lock`, which the tests ran with. An image's lock holds what it adds to its parent's.
+Images use the versions of `dev.lock`, with which the tests ran. An image's lock holds the packages that it adds to its
+parent's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ LOCKS = ROOT / "locks"
 COMMON = ["--universal", "--generate-hashes", "--no-annotate", "--no-header", "--python-version", "3.11", "-q"]
 EXTRAS = {"run": ["torch", "hub", "notebooks", "node"], "dev": ["dev", "node"]}
 TOOLS = "uv\nhatchling\neditables\n"
-# What each lock of an image adds to.
+# The images whose packages each image inherits.
 IMAGES = {"base": [], "app": ["base"], "torch": ["base", "app"], "notebook": ["base", "app", "torch"], "hub": ["base"]}
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     for name, extras in EXTRAS.items():
         compile_lock(LOCKS / f"{name}.lock", *(word for extra in extras for word in ("--extra", extra)))
     compile_lock(LOCKS / "tools.lock", given=TOOLS)
-    # All images in one resolution, so that none contradicts another.
+    # All images in one resolution, so that their versions agree.
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "images.lock")
         before = [path.read_text() for name in IMAGES if (path := lock_of(name)).exists()]
@@ -38,7 +39,7 @@ def main() -> None:
 
 
 def compile_image(name: str, whole: Path) -> None:
-    """Write what an image adds, in the versions of the whole."""
+    """Write the packages that an image adds, in the versions of the common resolution."""
     with tempfile.TemporaryDirectory() as folder:
         lock = Path(folder, "one.lock")
         compile_lock(lock, "--extra", f"image-{name}", "--constraints", str(whole))
@@ -47,7 +48,7 @@ def compile_image(name: str, whole: Path) -> None:
 
 
 def compile_lock(lock: Path, *options: str, given: str = "") -> None:
-    """Resolve the project, or the given requirements, into a lock; what it pins already stays."""
+    """Resolve the project, or the given requirements, into a lock; keeps the versions that the lock already pins."""
     uv = [str(Path(sys.prefix) / "tools" / "bin" / "uv"), "pip", "compile", *COMMON, *options]
     upgrade = ["--upgrade"] if os.environ.get("UPGRADE") else []
     source = "-" if given else "pyproject.toml"
@@ -55,7 +56,7 @@ def compile_lock(lock: Path, *options: str, given: str = "") -> None:
 
 
 def lock_of(image: str) -> Path:
-    """Return where the lock of an image is."""
+    """Return the path of an image's lock."""
     return LOCKS / f"image-{image}.lock"
 
 

@@ -1,7 +1,7 @@
-"""Set up this checkout: `.venv` from the locks, Node.js packages for the proxy, and for tests a Chromium.
+"""Sets up this checkout: `.venv` from the locks, Node.js packages for the proxy, and a Chromium for the tests.
 
-Standard library only. A stamp makes the second time instant. Packages come from wherever pip, uv and npm are configured
-to look.
+Standard library only. A stamp makes the second run instant. Packages come from the indexes that pip, uv and npm are
+configured to use.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 TOOLS = VENV / "tools"
-"""A folder of its own: uv takes itself out of an environment that it made when it syncs it."""
+"""A separate folder, because uv removes itself when it syncs an environment that contains it."""
 UV = TOOLS / "bin" / "uv"
 LOCKS = ROOT / "locks"
 OLDEST_NODE = 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# What pip is told applies to uv too, which reads neither pip's variables nor its files.
+# pip's settings must apply to uv, too, which reads neither pip's variables nor its files.
 PIP_TO_UV = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -43,7 +43,7 @@ def main() -> None:
     if kind not in ("run", "dev"):
         sys.exit(f"tools/setup.py: unknown kind {kind!r}; allowed: run, dev")
     with (ROOT / "Makefile").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then finds it done
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two concurrent `make`, the second waits and then finds the work done
         if not any(stamp(done).is_file() and stamp(done).read_text() == fingerprint() for done in {kind, "dev"}):
             install(kind)
     if kind == "dev":
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def install(kind: str) -> None:
-    """Do every step and leave the stamp."""
+    """Execute every step and write the stamp."""
     for old in ("run", "dev"):
         stamp(old).unlink(missing_ok=True)
     step("virtual environment", environment)
@@ -63,7 +63,7 @@ def install(kind: str) -> None:
 
 
 def step(name: str, action: object) -> None:
-    """Run one step and print its time; an error ends with one line."""
+    """Run one step and print its time; on an error exit with one line."""
     print(f"  setting up: {name} …", end="", flush=True)
     start = time.monotonic()
     try:
@@ -100,12 +100,12 @@ def works(*command: str | Path) -> bool:
 
 
 def stamp(kind: str) -> Path:
-    """Return the file that says what `.venv` was made from."""
+    """Return the file that holds the fingerprint of `.venv`."""
     return VENV / f"cnai-{kind}.stamp"
 
 
 def fingerprint() -> str:
-    """Return a hash of all that decides what gets installed, and where."""
+    """Return a hash of everything that determines the installed packages and their place."""
     digest = hashlib.sha256(f"{ROOT} {sys.version_info[:2]}".encode())
     names = ["pyproject.toml", "package.json", "package-lock.json", "tools/setup.py"]
     for path in [*(ROOT / name for name in names), *sorted(LOCKS.glob("*.lock"))]:
@@ -114,7 +114,7 @@ def fingerprint() -> str:
 
 
 def environment() -> None:
-    """Make `.venv` unless there is one of this Python version that works."""
+    """Create `.venv` unless a working one with this Python version exists."""
     version = ".".join(map(str, sys.version_info[:2]))
     if works(PYTHON, "-c", f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"):
         return
@@ -143,25 +143,25 @@ def bootstrap() -> None:
     """Install the uv of locks/tools.lock."""
     pinned = re.search(r"^uv==(\S+)", (LOCKS / "tools.lock").read_text(), re.MULTILINE)
     assert pinned is not None, "locks/tools.lock pins no uv"
-    if not works(PYTHON, "-m", "pip", "--version"):  # an environment that uv made, or that it has synced
+    if not works(PYTHON, "-m", "pip", "--version"):  # an environment that uv created or synced
         call(PYTHON, "-m", "ensurepip")
-    uv_settings()  # asks pip, which the sync may remove
+    uv_settings()  # reads pip's settings now, because the sync may remove pip
     if works(UV, "--version") and call(UV, "--version").split()[1] == pinned[1]:
         return
-    # --no-deps: the lock also pins what builds cnai, which goes into an environment of its own.
+    # --no-deps: the lock also pins the tools that build cnai, in a separate environment.
     pip = [PYTHON, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "--upgrade", "--target", TOOLS]
     call(*pip, "-r", LOCKS / "tools.lock")
 
 
 def packages(kind: str) -> None:
-    """Make the environment hold exactly what the lock says."""
+    """Install exactly the packages of the lock."""
     call(
         UV,
         "pip",
         "sync",
         "-q",
         "--require-hashes",
-        # Where Python may not keep what it compiles (PYTHONDONTWRITEBYTECODE), torch costs every process 5 s more.
+        # If Python may not write bytecode (PYTHONDONTWRITEBYTECODE), importing torch takes 5 s longer in every process.
         *(["--compile-bytecode"] if sys.dont_write_bytecode else []),
         "--python",
         PYTHON,
@@ -178,7 +178,7 @@ def itself() -> None:
 
 @functools.cache
 def uv_settings() -> dict[str, str]:
-    """Return pip's configuration in uv's words, without what uv is told already."""
+    """Return pip's configuration as variables of uv, except those that are already set."""
     found = {}
     for line in call(PYTHON, "-m", "pip", "config", "list").splitlines():
         key, _, value = line.partition("=")
@@ -189,14 +189,14 @@ def uv_settings() -> dict[str, str]:
 
 
 def proxy() -> None:
-    """Install the hub's proxy with npm; Node.js from PATH if it is new enough, else the one in `.venv`."""
+    """Install the hub's proxy with npm, using Node.js from PATH if it is new enough, otherwise from `.venv`."""
     path = os.environ.get("PATH", "")
     version = 0
     if shutil.which("node") and shutil.which("npm"):
         version = int((re.search(r"v(\d+)", call("node", "--version")) or ["", "0"])[1])
     if version < OLDEST_NODE:
         print(
-            f" (Node.js {version or 'is missing'} in PATH, {OLDEST_NODE} needed: taking the packaged one)",
+            f" (Node.js {version or 'is missing'} in PATH, {OLDEST_NODE} needed: using the packaged one)",
             end="",
             flush=True,
         )
@@ -208,7 +208,7 @@ def proxy() -> None:
 
 
 def browser() -> None:
-    """Find a Chromium for the tests, on Debian as root by installing it."""
+    """Find a Chromium for the tests; on Debian, root installs it."""
     if any(map(shutil.which, BROWSERS)):
         return
     print("  setting up: Chromium …", end="", flush=True)
@@ -221,7 +221,7 @@ def browser() -> None:
 
 
 def apt_get(package: str) -> bool:
-    """Install a Debian package if that is possible here, and tell whether it was."""
+    """Install a Debian package if possible; tell whether it was installed."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}

@@ -1,4 +1,4 @@
-"""The map of the tree in the README: folders and what their own first lines say."""
+"""The map of the tree in the README: folders with the first lines of their docstrings."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("extensions/cnai", "hub/cnai_hub")
-# What has no docstring of its own, in the order of the map.
+# In the order of the map; folders without a docstring have their text here.
 FOLDERS = {
-    "images": "what people can start: `catalog.toml` is the one list; a folder is an image, `make images` builds",
+    "images": "container images: `catalog.toml` lists images and flavors; `make images` builds each folder",
     "extensions/cnai": "",
     "hub": "the hub's configuration, one call of `cnai_hub.configure`",
     "hub/cnai_hub": "",
     "templates": "pages of the hub, and of published notebooks",
-    "notebooks": "what newcomers open; executed by the tests, saved without outputs",
+    "notebooks": "notebooks for newcomers; executed by the tests, saved without outputs",
     "bench": "",
     "tests": "mirror the tree; `tests/browser` drives a real Chromium, `tests/cluster` a real Kubernetes",
-    "tools": "what `make` runs: set up, lock, lint",
+    "tools": "programs of the Makefile: setup, locks, lint",
     "locks": "every package, pinned with its hashes",
-    "docs": "how it works, words, administrators, images, reference, benchmarks",
+    "docs": "first run, how it works, glossary, administrators, images, reference, benchmarks",
 }
 
 
@@ -31,7 +31,7 @@ def tree() -> str:
 
 
 def first_line(module: Path) -> str:
-    """Return the first line of a module's docstring without its name in front and its full stop."""
+    """Return the first sentence of a module's docstring, without a leading name and its period."""
     docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
     line = docstring.partition("\n")[0].partition(". ")[0]
     head, colon, rest = line.partition(": ")
@@ -45,7 +45,7 @@ def _rows(folder: str, text: str) -> list[tuple[str, str]]:
 
 
 def _parts(folder: Path, depth: int) -> list[tuple[str, str]]:
-    """Return the modules of a folder, then its packages; below the first level packages only."""
+    """Return the modules of a folder, then its packages; below the first level only packages."""
     modules = sorted(folder.glob("*.py")) if depth == 1 else []
     rows = [(f"{'  ' * depth}{path.name}", first_line(path)) for path in modules if path.name != "__init__.py"]
     for package in sorted(folder.glob("*/__init__.py")):

@@ -1,4 +1,4 @@
-"""Environment variables as Markdown, from where they are declared."""
+"""Tables of the environment variables as Markdown, from their declarations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def for_people(names: Iterable[str] = ()) -> str:
-    """Return the table of what people set, all of it or some names."""
+    """Return the table of the variables that people set, all or only these names."""
     chosen = [each for each in VARIABLES if each.setter == "people" and (not names or each.name in set(names))]
     rows = [f"| `{each}` | {each.meaning} | {_default(each)} |" for each in chosen]
     return "\n".join(["| variable | means | default |", "|---|---|---|", *rows, ""])
 
 
 def internal() -> str:
-    """Return the table of what cnai's own processes tell each other, and of what its tests read."""
+    """Return the table of the variables that cnai's own processes set for each other, or that its tests read."""
     rows = [f"| `{each}` | {each.setter} | {each.meaning} |" for each in VARIABLES if each.setter != "people"]
     return "\n".join(["| variable | set by | means |", "|---|---|---|", *rows, ""])
 

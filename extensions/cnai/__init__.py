@@ -1,6 +1,6 @@
 """cnai: scaled-out torch training from a notebook.
 
-Everything here loads on first use, so that `import cnai` and `%load_ext cnai` cost next to nothing.
+Everything here loads on first use, so that `import cnai` and `%load_ext cnai` are cheap.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Messages between authors and the hub's apps service, as records.
 
-Hub and notebook server may be of different versions, so keys may be added here, but none may change or go.
+Hub and notebook server may have different versions, so keys may be added here, but never changed or removed.
 
-An author asks (`Request`) and is told what to send (`Accepted`); their notebook is tried in a program of its own, which
-tells facts (`AtCell`, `CellFailed`, `RanThrough`); then the bundle is sent, and the service tells facts (`Progress`,
-`Published`, `Refusal`).
+An author sends a `Request` and receives `Accepted`. A separate program tries the notebook and reports `AtCell`,
+`CellFailed` and `RanThrough`. Then the author sends the bundle, and the service reports `Progress`, `Published` or
+`Refusal`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ AppState = Literal["running", "starting", "stopping", "stopped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Record):
-    """A request to publish; `python` and `packages` are those of the trial, so they are empty before it."""
+    """A request to publish; `python` and `packages` are the trial's versions, empty before it."""
 
     slug: str
     name: str
@@ -34,9 +34,9 @@ class Request(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted(Record):
-    """The service's answer to a request that it would take, before the trial.
+    """The service's answer to an acceptable request, before the trial.
 
-    `current` is the release that would be replaced, `runs` tells whether the runs that the notebook shows come along.
+    `current` is the release that would be replaced, `runs` tells whether the bundle must contain the notebook's runs.
     """
 
     current: int | None
@@ -45,7 +45,7 @@ class Accepted(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppModel(Record):
-    """An app, for everybody who may open it; times in seconds since 1970 (UTC)."""
+    """An app, as people who may open it see it; times in seconds since 1970 (UTC)."""
 
     slug: str
     title: str
@@ -61,21 +61,21 @@ class AppModel(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppList(Record):
-    """All apps that somebody may open."""
+    """All apps that a person may open."""
 
     apps: tuple[AppModel, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Record):
-    """The publication goes on."""
+    """The publication has made progress."""
 
     progress: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published(Record):
-    """The publication has ended well."""
+    """The publication has succeeded."""
 
     app: AppModel
 
@@ -90,7 +90,7 @@ class Refusal(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtCell(Record):
-    """The trial has begun to run a cell, counted from 1."""
+    """The trial has started a cell, counted from 1."""
 
     cell: int
     cells: int
@@ -98,7 +98,7 @@ class AtCell(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellFailed(Record):
-    """The trial has ended at a cell; `line` is 0 and `source` empty if no line of it is to blame."""
+    """The trial has failed at a cell; `line` is 0 and `source` empty if no line of the cell is to blame."""
 
     cell: int
     line: int
@@ -109,7 +109,7 @@ class CellFailed(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RanThrough(Record):
-    """The trial has ended well, with these versions."""
+    """The trial has succeeded, with these versions."""
 
     python: str
     packages: dict[str, str]
@@ -117,21 +117,21 @@ class RanThrough(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminal(Record):
-    """The access of a terminal on the hub's machine (`hub/client.json`), for its owner; `repr` hides the token."""
+    """The owner's access to the hub from a terminal on its machine (`hub/client.json`); `repr` hides the token."""
 
     hub_url: str
     token: str = field(repr=False)
 
 
 def publication(line: str | bytes) -> Progress | Published | Refusal:
-    """Read a fact about a publication; each kind has a key of its own."""
+    """Read a message about a publication; each kind has a key that the others lack."""
     fact = parsed(line)
     keys = fact if isinstance(fact, dict) else ()
     return Refusal.of(fact) if "error" in keys else Published.of(fact) if "app" in keys else Progress.of(fact)
 
 
 def trial(line: str | bytes) -> AtCell | CellFailed | RanThrough:
-    """Read a fact about a trial; each kind has a key of its own."""
+    """Read a message about a trial; each kind has a key that the others lack."""
     fact = parsed(line)
     keys = fact if isinstance(fact, dict) else ()
     return CellFailed.of(fact) if "error" in keys else RanThrough.of(fact) if "packages" in keys else AtCell.of(fact)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 KEPT_MEMORY = 0.1
-"""Share of its memory that a machine may keep for firmware and kernel and still be sold under the full number."""
+"""Share of its memory that a machine's firmware and kernel may keep while a flavor of the full size still fits."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _REFERENCE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?", re.ASCII)
@@ -29,10 +29,10 @@ _REFERENCE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A container image; on one machine the environment that cnai is installed in.
+    """A container image; on one machine the environment in which cnai is installed.
 
     `reference` is what Kubernetes pulls (`repository@sha256:…`); the build of the images writes it.
-    `groups` may start it; none: everybody.
+    Members of `groups` may start it; without groups, all people may.
     """
 
     name: str
@@ -52,9 +52,9 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flavor:
-    """A named bundle of hardware. `price_per_hour` is in the currency of whoever keeps the catalog.
+    """A named bundle of hardware. `price_per_hour` is in the administrator's currency.
 
-    `groups` may start it; none: everybody. A server of it is stopped after `max_hours`.
+    Members of `groups` may start it; without groups, all people may. The hub stops a server after `max_hours`.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Flavor:
             if getattr(self, key) == 0:
                 raise Mistake((key,), "must be more than 0; given: 0")
         if self.gpu_product and not self.gpus:
-            raise Mistake(("gpu_product",), f"needs gpus of 1 or more; given: {self.gpu_product!r} without")
+            raise Mistake(("gpu_product",), f"needs gpus of 1 or more; given: {self.gpu_product!r} without gpus")
 
     def shortage(self, machine: Flavor) -> str:
-        """Say why this machine can't hold this flavor; empty when it can."""
+        """Return why a machine can't hold this flavor, "" if it can."""
         if self.gpus and not machine.gpus:
             return "this machine has no GPU"
         if self.gpus > machine.gpus:
@@ -95,7 +95,7 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Images and flavors in the order they are shown."""
+    """Images and flavors in the order in which pages show them."""
 
     images: tuple[Image, ...]
     flavors: tuple[Flavor, ...]
@@ -113,7 +113,7 @@ class Catalog:
         return tuple(flavor for flavor in self.flavors if not flavor.shortage(machine))
 
     def flavor_on(self, machine: Flavor, name: str) -> Flavor:
-        """Return the flavor of this name, which the machine must be able to hold."""
+        """Return the flavor of this name; raises UsageError if the machine can't hold it."""
         flavor = self.flavor(name)
         if why := flavor.shortage(machine):
             fitting = ", ".join(fit.name for fit in self.that_fit(machine)) or "none"
@@ -121,13 +121,13 @@ class Catalog:
         return flavor
 
     def default_image(self) -> Image:
-        """Return the image that is started when none was named."""
+        """Return the image for requests that name none."""
         if not self.images:
-            raise UsageError("no image is open to you; ask your administrator")
+            raise UsageError("no image is available to you; ask your administrator")
         return next((image for image in self.images if image.default), self.images[0])
 
     def default_flavor(self, machine: Flavor | None = None) -> Flavor:
-        """Return the flavor that is started when none was named: the catalog's default, else the largest that fits.
+        """Return the flavor for requests that name none: the catalog's default, otherwise the largest that fits.
 
         On a cluster (no machine), where everything costs and something always fits, the smallest without GPUs instead.
         """
@@ -140,9 +140,9 @@ class Catalog:
         return max(without_gpus or fitting, key=lambda flavor: (flavor.cpu, flavor.memory_gib))
 
     def _startable(self, machine: Flavor | None) -> tuple[Flavor, ...]:
-        """Return the flavors that can be started, of which there must be one."""
+        """Return the flavors that can be started; raises UsageError if there are none."""
         if not self.flavors:
-            raise UsageError("no flavor is open to you; ask your administrator")
+            raise UsageError("no flavor is available to you; ask your administrator")
         fitting = self.that_fit(machine) if machine else self.flavors
         if machine and not fitting:
             has = f"{machine.cpu:g} CPU, {machine.memory_gib:.1f} GiB"
@@ -151,11 +151,11 @@ class Catalog:
         return fitting
 
     def for_groups(self, groups: Collection[str]) -> Catalog:
-        """Return what members of these groups may start; what names no groups is everybody's."""
+        """Return the images and flavors that members of these groups may start."""
         return Catalog(_open(self.images, groups), _open(self.flavors, groups))
 
     def to_json(self) -> str:
-        """Return the text from which `load` makes the same catalog."""
+        """Return JSON text from which `load` reads the same catalog."""
         tables = {"image": [_table(each) for each in self.images], "flavor": [_table(each) for each in self.flavors]}
         return json.dumps(tables, ensure_ascii=False)
 
@@ -182,7 +182,7 @@ def _table(item: Image | Flavor) -> dict[str, Any]:
 def load(source: str | Path | None = None) -> Catalog:
     """Read a catalog from a file, or from JSON text of the same tables.
 
-    Default: `$CNAI_CATALOG`, else the one that comes with cnai. Errors name file, line and key.
+    Default: `$CNAI_CATALOG`, otherwise the catalog that cnai ships. Errors name file, line and key.
     """
     source = source or environment.CATALOG.get() or shipped("images/catalog.toml")
     if str(source).lstrip().startswith("{"):
@@ -211,7 +211,7 @@ def _from_json(text: str) -> Catalog:
     try:
         tables = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"${environment.CATALOG} begins like JSON and isn't: {error}") from None
+        raise UsageError(f"${environment.CATALOG} begins like JSON but isn't valid JSON: {error}") from None
     return parse(tables, f"${environment.CATALOG}")
 
 
@@ -236,7 +236,9 @@ def _items(cls: type[_Item], tables: dict[str, Any], what: str) -> tuple[_Item, 
         if item.name in {each.name for each in earlier}:
             raise Mistake((what, number, "name"), f"is {item.name!r} for two {what}s; names must differ")
         if item.default and (two := [each.name for each in earlier if each.default]):
-            raise Mistake((what, number, "default"), f"is true for {two[0]} and {item.name}; only one {what} may be")
+            raise Mistake(
+                (what, number, "default"), f"is true for {two[0]} and {item.name}; only one {what} may be the default"
+            )
     return tuple(items)
 
 
@@ -246,7 +248,7 @@ def _check_name(name: str) -> None:
 
 
 def _line(text: str, path: tuple[str | int, ...]) -> int:
-    """Return the line of a key, of its table when the key isn't there, else the first."""
+    """Return the line of a key; if it is missing, the line of its table, otherwise 1."""
     table, number, key = (*path, None, None, None)[:3]
     lines = list(enumerate(text.splitlines(), 1))
     starts = [at for at, line in lines if re.match(rf"\s*(\[\s*)*[\"']?{re.escape(str(table))}\b", line)]
@@ -263,7 +265,7 @@ def _line(text: str, path: tuple[str | int, ...]) -> int:
 
 @cache
 def this_machine() -> Flavor:
-    """Return what this machine has, as a flavor: CPUs that this process may use, memory, and NVIDIA GPUs."""
+    """Return this machine's hardware as a flavor: the CPUs that this process may use, memory, and NVIDIA GPUs."""
     return Flavor(
         name="this-machine",
         title="This machine",

@@ -1,6 +1,6 @@
 """Environment variables of cnai, each declared once: its name, default and meaning, and who sets it.
 
-The tables in docs/reference.md are generated from this list. An empty variable counts as one that isn't set.
+The tables in docs/reference.md are generated from this list. An empty variable counts as unset.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Setter = Literal["people", "hub", "engine", "workbench", "author", "app", "tests"]
-"""People set what is theirs to choose. The rest passes between our own processes, but for what the tests read."""
+"""Who sets a variable: people, one of our own processes for another, or a developer for the tests."""
 
 _OF_THE_HUB = ("JUPYTERHUB_", "JPY_", "CONFIGPROXY_", "CNAI_HUB_", "CNAI_APPS_")
 
 
 @dataclass(frozen=True, slots=True)
 class Variable(Generic[T]):
-    """A variable as its readers know it; `elsewhere` has the default of backends that differ from the local one.
+    """A variable; `elsewhere` has the defaults of backends that differ from the local backend.
 
-    `shown` is the default in the docs where that says more than the value.
+    `shown` is the default in the docs, if that says more than the value.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Variable(Generic[T]):
     elsewhere: Mapping[str, T] = field(default_factory=dict)
 
     def get(self, backend: str = "local") -> T:
-        """Return what this process was given, by default what a backend has."""
+        """Return this process's value, by default the backend's default."""
         given = os.environ.get(self.name)
         return self.parse(given) if given else self.elsewhere.get(backend, self.default)
 
@@ -81,7 +81,7 @@ HOME = _text("CNAI_HOME", "folder of everything that belongs to one person", "~/
 STORE = _text("CNAI_STORE", "folder of the runs; every node must reach it under this path", shown="$CNAI_HOME/runs")
 CATALOG = _text(
     "CNAI_CATALOG",
-    "the list of images and flavors: a file, or JSON text; a hub on Kubernetes sets it to what a person may start",
+    "the list of images and flavors: a file, or JSON text; a hub on Kubernetes sets it to a person's part of the list",
     shown="images/catalog.toml",
 )
 BACKEND = _text(
@@ -95,7 +95,7 @@ NODE_SECONDS = _seconds(
 )
 IDLE_SECONDS = _seconds(
     "CNAI_IDLE_SECONDS",
-    "how long an engine stays without a run; on Kubernetes it holds GPUs that others may wait for",
+    "how long an engine without a run is kept; on Kubernetes it holds GPUs that others may wait for",
     3600,
     kubernetes=60,
 )
@@ -104,16 +104,20 @@ PORT = _port("CNAI_PORT", "port of the hub on one machine, on loopback", 8000, 1
 PERSON = _text("CNAI_PERSON", "login name of the owner of the hub on one machine", shown="the account's name")
 
 IMAGE = _text("CNAI_IMAGE", "name of the image that this server runs", setter="hub")
-IMAGE_REFERENCE = _text("CNAI_IMAGE_REFERENCE", "what was pulled for that image on Kubernetes", setter="hub")
+IMAGE_REFERENCE = _text("CNAI_IMAGE_REFERENCE", "reference under which Kubernetes pulls that image", setter="hub")
 FLAVOR = _text("CNAI_FLAVOR", "name of the flavor that this server has", setter="hub")
 NAMESPACE = _text("CNAI_NAMESPACE", "Kubernetes namespace of the person", setter="hub")
 HOME_CLAIM = _text("CNAI_HOME_CLAIM", "volume claim of the person's home", labels.HOME_CLAIM, setter="hub")
 HUB_URL = _text("CNAI_HUB_URL", "address of the hub, with a slash at its end", setter="hub")
 APPS_CREATORS = _text("CNAI_APPS_CREATORS", "group whose members may publish", setter="hub")
-APPS_IN_PODS = _flag("CNAI_APPS_IN_PODS", "apps are pods, which reach none of their author's files", setter="hub")
-APPS_TERMINAL_OWNER = _text("CNAI_APPS_TERMINAL_OWNER", "for whom a terminal on this machine may publish", setter="hub")
+APPS_IN_PODS = _flag("CNAI_APPS_IN_PODS", "apps are pods, which can't reach their author's files", setter="hub")
+APPS_TERMINAL_OWNER = _text(
+    "CNAI_APPS_TERMINAL_OWNER", "person for whom a terminal on this machine may publish", setter="hub"
+)
 ENGINE = _text("CNAI_ENGINE", "name of the engine that this process belongs to", setter="engine")
-HTTP_PORT = _port("CNAI_HTTP_PORT", "where an engine's pod answers probes and the operator", 8787, 0, setter="engine")
+HTTP_PORT = _port(
+    "CNAI_HTTP_PORT", "port at which an engine's pod answers probes and the operator", 8787, 0, setter="engine"
+)
 RUN_ID = _text("CNAI_RUN_ID", "run that this rank belongs to", setter="engine")
 GENERATION = _text("CNAI_GENERATION", "generation that this rank belongs to", setter="engine")
 WORKBENCH = _text("CNAI_WORKBENCH", "home of the workbench that started this process", setter="workbench")
@@ -121,8 +125,8 @@ RUNS_TAKEN = _text("CNAI_RUNS_TAKEN", "file in which a trial notes the runs that
 APP = _flag("CNAI_APP", "this kernel serves a viewer, who may not stop runs", setter="app")
 
 CHROMIUM = _text("CNAI_CHROMIUM", "the browser that tests drive", shown="Chromium in PATH", setter="tests")
-CLUSTER_CACHE = _text("CNAI_CLUSTER_CACHE", "what `make cluster` builds", "~/.cache/cnai-cluster", setter="tests")
-CLUSTER_DIR = _text("CNAI_CLUSTER_DIR", "state of that cluster", "/var/lib/cnai-cluster", setter="tests")
+CLUSTER_CACHE = _text("CNAI_CLUSTER_CACHE", "builds of `make cluster`", "~/.cache/cnai-cluster", setter="tests")
+CLUSTER_DIR = _text("CNAI_CLUSTER_DIR", "folder for the state of that cluster", "/var/lib/cnai-cluster", setter="tests")
 CLUSTER_IMAGE = _text("CNAI_CLUSTER_IMAGE", "a small Debian for tests", "debian:bookworm-slim", setter="tests")
 CLUSTER_REGISTRY = _text("CNAI_CLUSTER_REGISTRY", "registry from which another cluster pulls", setter="tests")
 FAKE_GPUS = _text("CNAI_FAKE_GPUS", "GPUs that the cluster of `make cluster` pretends to have", "32", setter="tests")
@@ -135,12 +139,12 @@ VARIABLES: tuple[Variable[str] | Variable[float] | Variable[int] | Variable[bool
 
 
 def without_hub(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of programs that run people's code: nothing that speaks to the hub in somebody's name."""
+    """Return the environment of programs that run people's code: without the variables that give access to the hub."""
     return {name: value for name, value in environment.items() if not name.startswith(_OF_THE_HUB)}
 
 
 def for_engine(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of an engine, without what belongs to the kernel or server that happens to start it."""
+    """Return the environment of an engine, without variables of the kernel or server that happens to start it."""
     dropped = {"MPLBACKEND", "PYTHONSTARTUP"}
     if FLAVOR.name in environment:  # the limits of a notebook server
         dropped |= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}

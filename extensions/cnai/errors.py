@@ -1,7 +1,7 @@
 """Errors of cnai, one tree.
 
 CnaiError
-├── UsageError           what was typed or passed can't be done as given (nothing was started)
+├── UsageError           a request that can't be executed as given (nothing was started)
 │   ├── UnknownName      no verb, flavor, image, run or app has this name
 │   └── CaptureError     the target uses something that can't travel to a rank
 ├── EngineError          the scheduler or a node did not start, or was lost
@@ -11,8 +11,8 @@ CnaiError
 ├── ResultError          the target returned something that can't travel back
 └── HubError             the hub is missing, or refused
 
-Each message says what was given, what is allowed and what to do. Notebooks show it as one line, without a traceback
-of ours.
+Each message says what was given, what is allowed and what to do. Notebooks show it as one line, without our
+traceback.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class CnaiError(Exception):
     """Base of every error that cnai raises on purpose."""
 
     def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows instead of a traceback."""
+        """Return the lines that IPython shows instead of a traceback."""
         return str(self).splitlines() or [type(self).__name__]
 
 
 class UsageError(CnaiError, ValueError):
-    """What was typed or passed can't be done as given."""
+    """A request can't be executed as given."""
 
 
 class UnknownName(UsageError):

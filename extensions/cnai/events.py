@@ -1,4 +1,4 @@
-"""Events: what happened in a run, one JSON fact per line, from the ranks up to everybody who watches."""
+"""Events: the facts about a run, one JSON object per line, on their way from the ranks to all followers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 
 class State(StrEnum):
-    """States of a run; final ones have no way out."""
+    """States of a run; final states never change."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -23,7 +23,7 @@ class State(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Tell whether nothing can follow."""
+        """Tell whether the state is final."""
         return self in _FINAL
 
 
@@ -42,7 +42,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class Kind(StrEnum):
-    """What an event tells; each kind has one class of payload."""
+    """Kinds of events; each kind has one class of payload."""
 
     STATE = "state"
     GENERATION = "generation"
@@ -54,25 +54,25 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """What an event of one kind says; its fields are the keys in JSON, without those that say nothing."""
+    """Base of payloads; the fields are keys in JSON, except fields that are None or False."""
 
     kind: ClassVar[Kind]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the payload as JSON has it."""
+        """Return the payload as a JSON object."""
         said = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in said.items() if value is not None and value is not False}
 
     @classmethod
     def of(cls, event: Event) -> Self:
-        """Read an event's payload; keys of other versions are passed over."""
+        """Read an event's payload; ignores unknown keys of other versions."""
         known = {one.name for one in fields(cls)}
         return cls(**{key: value for key, value in event.payload.items() if key in known})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChange(Payload):
-    """The run has a new state, or another reason for the one that it has."""
+    """The run has a new state, or a new reason for its current state."""
 
     kind = Kind.STATE
     state: State
@@ -86,7 +86,7 @@ class NewGeneration(Payload):
     kind = Kind.GENERATION
     ranks: int
     from_step: int
-    """Step of the checkpoint that it starts from, 0 without one."""
+    """Step of the checkpoint from which it starts, 0 if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Metrics(Payload):
     values: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the payload as JSON has it."""
+        """Return the payload as a JSON object."""
         return dict(self.values)
 
     @classmethod
@@ -131,7 +131,7 @@ class Diagnosis(Payload):
     summary: str
     """One line."""
     error: str | None = None
-    """Name of the exception's class, if a rank ended by one."""
+    """Name of the exception's class, if an exception ended a rank."""
     traceback: str | None = None
     """The user's own lines."""
     at: float | None = None
@@ -139,7 +139,7 @@ class Diagnosis(Payload):
     final: bool = False
     """The run failed because of this."""
     log_tail: str | None = None
-    """The last lines that the rank printed, where there is no traceback."""
+    """The last lines that the rank printed, if there is no traceback."""
     hint: str | None = None
     """Cause and fix, if the pattern is known."""
 
@@ -161,16 +161,16 @@ class Event:
     payload: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def now(cls, said: Payload, run_id: str, generation: int, rank: int | None = None, step: int | None = None) -> Self:
-        """Return the event of something that happens at this moment."""
+    def now(cls, fact: Payload, run_id: str, generation: int, rank: int | None = None, step: int | None = None) -> Self:
+        """Return an event with the current time."""
         return cls(
             run_id=run_id,
             generation=generation,
-            kind=said.kind,
+            kind=fact.kind,
             time=time.time(),
             rank=rank,
             step=step,
-            payload=said.to_dict(),
+            payload=fact.to_dict(),
         )
 
     def to_json(self) -> str:

@@ -1,7 +1,7 @@
-"""Labels, annotations, resources and objects by the names that Kubernetes knows them by, each once.
+"""Labels: names of Kubernetes labels, annotations, resources and objects, each declared once.
 
-Pods of a hub, manifests of tenants and engines, and what looks for them must agree on these. The chart's values and
-the images can't import them; a test compares.
+The hub's pods, the manifests of tenants and engines, and the code that looks for them must agree on these names. The
+chart's values and the images can't import this module; a test compares them.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 TENANT = "cnai.dev/tenant"
 """Label of a person's namespace."""
 USER = "cnai.dev/user"
-"""Annotation of the same: the person's name, whatever it consists of."""
+"""Annotation of a person's namespace: the person's name, in any characters."""
 ROLE = "cnai.dev/role"
-"""Label that decides which network policies hold for a pod."""
+"""Label that selects the network policies of a pod."""
 APP, OPERATOR_ROLE = "app", "operator"
 FLAVOR = "cnai.dev/flavor"
 IMAGE = "cnai.dev/image"
-"""Label of a server: the image's name in the catalog. Annotation of an engine: what its pods pull."""
+"""Label of a server: the image's name in the catalog. Annotation of an engine: the reference that its pods pull."""
 MAX_HOURS = "cnai.dev/max-hours"
-"""Annotation: after so many hours the hub stops the server."""
+"""Annotation: the number of hours after which the hub stops the server."""
 
 COMPONENT = "component"
-"""Label by which the chart and KubeSpawner tell hub, proxy and servers apart."""
+"""Label by which the chart and KubeSpawner distinguish hub, proxy and servers."""
 HUB_COMPONENT, PROXY_COMPONENT, SERVER_COMPONENT = "hub", "proxy", "singleuser-server"
 
 GPU = "nvidia.com/gpu"

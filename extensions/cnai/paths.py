@@ -1,6 +1,6 @@
-"""Where things are: a person's files under `CNAI_HOME`, and the files that cnai itself ships.
+"""Paths: a person's files under `CNAI_HOME`, and the files that cnai ships.
 
-Runs hold code, data and results, so their folders are closed to other accounts: `private` is the one rule for that.
+Runs hold code, data and results, so their folders have mode 0700: `private` is the one rule for this.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def home() -> Path:
-    """Return the folder that holds everything of one person: `$CNAI_HOME`, by default `~/cnai`."""
+    """Return the folder of all files of one person: `$CNAI_HOME`, by default `~/cnai`."""
     return Path(environment.HOME.get()).expanduser().absolute()
 
 
@@ -53,16 +53,16 @@ def compiled_dir(environment: Mapping[str, str]) -> str:
 
 
 def private(folder: Path) -> Path:
-    """Return a folder that other accounts can't open, whatever the umask; creates it if need be.
+    """Close a folder to other accounts, whatever the umask, and return it; creates it if necessary.
 
-    If it is below `home()`, that is closed as well. Folders that exist are corrected, except another account's and
-    those that serve more than cnai; a warning says once per process that others can open them. Raises OSError.
+    If it is below `home()`, that is closed as well. Existing folders are corrected, except folders of other accounts
+    and shared ones; a warning says once per process that others can open them. Raises OSError.
     """
     if home() in folder.parents:
         _close(home())
     _close(folder)
     if open_to_others(folder):
-        _tell(folder)
+        _warn(folder)
     return folder
 
 
@@ -72,7 +72,7 @@ def _close(folder: Path) -> None:
     except FileNotFoundError:
         _close(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError:  # usually FileExistsError; below an automounter or on a read-only disk another one
+    except OSError:  # usually FileExistsError; other errors below an automounter or on a read-only disk
         if not folder.is_dir():
             raise
         status = folder.stat()
@@ -81,41 +81,42 @@ def _close(folder: Path) -> None:
 
 
 def _is_ours(folder: Path, status: os.stat_result) -> bool:
-    """Tell whether a folder that exists is this account's and may be cnai's alone."""
+    """Tell whether an existing folder belongs to this account and is not shared with other software."""
     resolved = folder.resolve()
     return (
         status.st_uid == os.geteuid()
-        and not status.st_mode & stat.S_ISVTX  # as /tmp: made for all accounts
-        and not os.path.ismount(resolved)  # kubelet, or whoever mounted it, decides about its mode
-        and resolved.parent != Path(resolved.anchor)  # root owns /srv and /opt, too
+        and not status.st_mode & stat.S_ISVTX  # like /tmp, for all accounts
+        and not os.path.ismount(resolved)  # kubelet, or the mount's owner, decides its mode
+        and resolved.parent != Path(resolved.anchor)  # root also owns /srv and /opt
         and resolved != Path(os.path.expanduser("~")).resolve()  # noqa: PTH111 - never raises
     )
 
 
 def _correct(folder: Path, mode: int) -> None:
-    # A folder that its group writes to, and whose files stay the group's, was made for the group on purpose.
+    # A folder with setgid and write permission for its group is shared with the group on purpose.
     others = 0o007 if mode & _FOR_A_GROUP == _FOR_A_GROUP else 0o077
     if mode & others:
-        with suppress(OSError):  # a file system without modes; `private` warns
+        with suppress(OSError):  # the file system has no modes; `private` warns
             folder.chmod(mode & ~others)
 
 
 def open_to_others(folder: Path) -> bool:
-    """Tell whether every account of this machine can list a folder or open what is in it."""
+    """Tell whether every account of this machine can list a folder or open its files."""
     resolved = folder.resolve()
     reached = all(above.stat().st_mode & stat.S_IXOTH for above in resolved.parents)
     return reached and bool(resolved.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH))
 
 
 @cache
-def _tell(folder: Path) -> None:
+def _warn(folder: Path) -> None:
     _log.warning(
-        "other accounts can open %s, which is shared and stays so; what cnai creates in it is closed to them", folder
+        "other accounts can open %s, which is shared and stays open; cnai closes folders that it creates in it",
+        folder,
     )
 
 
 def shipped(relative: str) -> Path:
-    """Return a file that comes with cnai (`images/catalog.toml`, …), from the checkout or the installation."""
+    """Return a file that cnai ships (`images/catalog.toml`, …), from the checkout or the installation."""
     for root in (_CHECKOUT, Path(sys.prefix) / "share" / "cnai"):
         if (path := root / relative).exists():
             return path

@@ -1,4 +1,4 @@
-"""Publication: the rules for an app's name and size, which its author's side and the hub share."""
+"""Publication: the limits of an app's name and size, shared by author and hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_FILES = 500
 MOST_BYTES = 50 * 2**20
 MOST_RUN_BYTES = 50 * 2**20
 RUN_FILES = ("spec.json", "record.json", "state.json", "events.jsonl", "result")
-"""The files of a run that an app needs, the first two in any case; checkpoints, code and data stay with the author."""
+"""The files of a run that an app needs, always the first two; checkpoints, code and data stay with the author."""
 
 
 def valid_slug(slug: str) -> bool:
@@ -24,7 +24,7 @@ def valid_slug(slug: str) -> bool:
 
 
 def checked_slug(slug: str) -> str:
-    """Return an app's name; UsageError if it can't be one."""
+    """Return a valid app's name; raises UsageError otherwise."""
     if not valid_slug(slug):
         raise UsageError(
             f"{slug!r} can't be an app's name; allowed: lowercase letters, digits and single '-' between them, "

@@ -12,20 +12,19 @@ from cnai.tables import Mistake, build
 class Record:
     """Base of dataclasses with JSON forms.
 
-    Reading is strict about types and about missing keys; keys that the class doesn't have are ignored, since a newer
-    version may have written them.
+    Reading is strict about types and missing keys, but ignores unknown keys, which a newer version may have written.
     """
 
     __slots__ = ()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` wrote; a Mistake says what can't be, with the path of its key."""
+        """Read what `to_json` wrote; raises Mistake with the path of an invalid key."""
         return cls.of(parsed(text))
 
     @classmethod
     def of(cls, table: object) -> Self:
-        """Read a record from JSON that is parsed already."""
+        """Read a record from parsed JSON."""
         return build(cls, table, lenient=True)
 
     def to_json(self, indent: int | None = None) -> str:
@@ -33,14 +32,14 @@ class Record:
         return json.dumps(self.plain(), indent=indent)
 
     def plain(self) -> dict[str, Any]:
-        """Return the record as plain objects, for a library that makes JSON of them."""
+        """Return the record as plain objects, for a library that writes JSON."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]
 
 
 def parsed(text: str | bytes) -> object:
-    """Return what JSON text says, or raise a Mistake."""
+    """Return the value of a JSON text; raises Mistake."""
     try:
-        said: object = json.loads(text)
+        value: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Mistake((), f"is no JSON ({error})") from None
-    return said
+        raise Mistake((), f"is not JSON ({error})") from None
+    return value

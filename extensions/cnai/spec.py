@@ -1,4 +1,4 @@
-"""RunSpec: what `%cnai train` sends, validated when built."""
+"""RunSpec: everything that `%cnai train` requests, validated when built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """World size: fixed, or elastic between `minimum` and `maximum`; a run starts with as many as fit."""
+    """World size: fixed, or elastic between `minimum` and `maximum`; a run starts with as many ranks as fit."""
 
     minimum: int
     maximum: int
@@ -31,7 +31,7 @@ class Ranks:
         match = re.fullmatch(r"(\d+)(?::(\d+))?", str(given).strip())
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if isinstance(given, bool) or not 1 <= low <= high:
-            raise UsageError(f"ranks must be a number from 1, or a range such as 1:4; given: {given}")
+            raise UsageError(f"ranks must be 1 or more, or a range such as 1:4; given: {given}")
         return cls(low, high)
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Ranks:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """How often: every `steps` optimizer steps, or every `seconds`; exactly one of them is set."""
+    """An interval: every `steps` optimizer steps, or every `seconds`; exactly one of them is set."""
 
     steps: int | None = None
     seconds: float | None = None
@@ -67,9 +67,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is trained: a captured function, a cell's body, or a script with its arguments.
+    """The target of a run: a captured function, a cell's body, or a script with its arguments.
 
-    `source` names where the code stood, for people. `returns` are the names that a cell gives back.
+    `source` names the origin of the code, for people. `returns` are the names that a cell returns.
     """
 
     kind: TargetKind
@@ -80,21 +80,21 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """Everything about a run except its code, which travels beside it as a payload."""
+    """Everything about a run except its code, which is in the payload."""
 
     target: Target
     ranks: Ranks = Ranks(1, 1)
     """World size; the same run may be scaled later."""
     nodes: int | None = None
-    """Over how many nodes the ranks are spread; None: as few as the flavor allows."""
+    """Number of nodes that share the ranks; None: as few as the flavor allows."""
     flavor: str | None = None
-    """Name of a flavor in the catalog; None: what the backend has."""
+    """Name of a flavor in the catalog; None: the backend's default."""
     image: str | None = None
     """Name of an image in the catalog; None: the notebook's own."""
     backend: str = field(default_factory=environment.BACKEND.get)
     """debug (in this process), local, kubernetes, or the address of a Dask scheduler (tcp://…)."""
     name: str = ""
-    """For people; default: the target's name."""
+    """Display name; default: the target's name."""
     checkpoint_every: Interval = Interval(seconds=10.0)
     """Interval of automatic checkpoints of code that uses `cnai.context()`."""
     retries: int = 0
@@ -112,7 +112,7 @@ class RunSpec:
     env: dict[str, str] = field(default_factory=dict)
     """Added to the environment of each rank."""
     debug: bool = False
-    """Show complete tracebacks, ours included."""
+    """Show complete tracebacks, including cnai's own frames."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -143,6 +143,6 @@ class RunSpec:
 
 
 def nodes_for(ranks: int, nodes: int | None = None, ranks_per_node: int | None = None) -> int:
-    """Return how many nodes hold so many ranks: those asked for, or more if a node can't hold its share."""
+    """Return the number of nodes for a number of ranks: `nodes`, or more if a node can't hold its share."""
     needed = -(-ranks // ranks_per_node) if ranks_per_node else 1
     return min(ranks, max(nodes or 1, needed))

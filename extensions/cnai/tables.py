@@ -1,4 +1,4 @@
-"""Tables of TOML, JSON or YAML as frozen dataclasses, strictly: each mistake is one sentence with its key's path."""
+"""Tables: reads TOML, JSON or YAML strictly into frozen dataclasses; a mistake is one sentence with its key's path."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _WORDS: dict[type, str] = {str: "text", bool: "true or false", int: "a whole num
 
 
 class Mistake(UsageError):
-    """A value that can't be, at `path` below the table that was read."""
+    """An invalid value at `path` below the table that was read."""
 
     def __init__(self, path: Path, why: str, under: str = "") -> None:
         self.path, self.why = path, why
         super().__init__(f"{shown(path, under)} {why}".strip())
 
     def below(self, *path: str | int) -> Mistake:
-        """Return the same mistake, seen from further up."""
+        """Return the same mistake with a path from further up."""
         return Mistake((*path, *self.path), self.why)
 
 
 def shown(path: Path, under: str = "") -> str:
-    """Return a path as people write it: `catalog.flavor[2].price_per_hour`."""
+    """Return a path as text: `catalog.flavor[2].price_per_hour`."""
     text = under
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -41,9 +41,9 @@ def shown(path: Path, under: str = "") -> str:
 
 
 def build(cls: type[_Made], table: Any, path: Path = (), *, lenient: bool = False) -> _Made:
-    """Return a dataclass from a table with its keys; what its `__post_init__` refuses is a mistake at its path too.
+    """Return a dataclass from a table; raises Mistake, also for a Mistake of its `__post_init__`, with the full path.
 
-    `lenient` ignores unknown keys, also in the tables inside this one.
+    `lenient` ignores unknown keys, also in nested tables.
     """
     if not isinstance(table, dict):
         raise Mistake(path, f"must be a table; given: {table!r}")
@@ -65,7 +65,7 @@ def build(cls: type[_Made], table: Any, path: Path = (), *, lenient: bool = Fals
 
 
 def unknown(given: Any, allowed: Mapping[str, Any]) -> str:
-    """Say that a key is none of the allowed ones, and which was probably meant."""
+    """Return the message for an unknown key, with the allowed keys and the closest of them."""
     close = difflib.get_close_matches(str(given), allowed, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"is unknown{hint} (allowed: {', '.join(sorted(allowed))})"

@@ -51,7 +51,7 @@ def test_what_is_no_engine_json_runs_no_engine(home, text):
     assert not backends.get("local").status()
     (engine_dir() / "gpu-1").mkdir()
     (engine_dir() / "gpu-1" / "engine.json").write_text(text)
-    with pytest.raises(EngineError, match="nothing is known of an engine 'gpu-1' here"):
+    with pytest.raises(EngineError, match="engine 'gpu-1' is unknown here: its folder has no credentials"):
         credentials.read("gpu-1")
 
 
@@ -95,7 +95,7 @@ def test_a_debug_run_of_another_process_takes_no_wishes(of_debug):
     for ask in (of_debug.follow, of_debug.stop, of_debug.pause):
         with pytest.raises(EngineError, match="a debug run has no engine"):
             ask()
-    with pytest.raises(TimeoutError, match="it goes on"):
+    with pytest.raises(TimeoutError, match="it keeps running"):
         of_debug.wait(0.01)
 
 

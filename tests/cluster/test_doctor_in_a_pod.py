@@ -95,8 +95,10 @@ def test_a_claim_without_a_volume_is_found(patient):
 def test_without_an_operator_doctor_and_runs_say_whom_to_ask(cluster, images, tmp_path):
     with workplace.notebook(cluster, images["notebook"], tmp_path) as lonely:
         said = lonely.run("cnai", "doctor")[1]
-        assert "wrong    operator: took no notice of a Dask cluster" in said
+        assert "wrong    operator: did not react to a Dask cluster" in said
         said = lonely.run("sh", "-c", "cd && touch nothing.py && cnai train nothing.py --flavor gpu")[1]
         assert "FAILED" in said
-        assert "nobody makes pods for Dask clusters here; ask your administrator whether the Dask operator runs" in said
+        assert (
+            "no pods are created for Dask clusters here; ask your administrator whether the Dask operator runs" in said
+        )
         assert lonely.get("daskclusters") == []

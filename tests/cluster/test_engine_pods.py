@@ -199,7 +199,7 @@ def test_evicted_it_leaves_at_a_step(desk, endless):
     path = f"/api/v1/namespaces/{desk.namespace}/pods/{gone}/eviction"
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": gone, "namespace": desk.namespace}}
     seen = disturbed(desk, endless, lambda: desk.cluster.kubectl("create", "--raw", path, "-f", "-", given=eviction))
-    assert seen.new[0] == (State.RESTARTING, "asked to leave its node")
+    assert seen.new[0] == (State.RESTARTING, "its node is shutting down")
     steps = [e.step for e in seen.events if e.kind is Kind.METRIC]
     assert sorted(steps) == list(range(1, last_step(seen.events) + 1)), "no step is done twice, none is lost"
     until(lambda: len(pods(desk, "worker")) == 2)
@@ -211,7 +211,7 @@ def test_a_killed_node_is_replaced(desk, endless):
         desk, endless, lambda: desk.cluster.kubectl("exec", killed, "-n", desk.namespace, "--", "sh", "-c", KILL)
     )
     assert seen.new[0][0] is State.RESTARTING
-    assert "was lost; going on from step-" in seen.new[0][1]
+    assert "was lost; continuing from step-" in seen.new[0][1]
     assert seen.begin[1] > 0
 
 
@@ -229,7 +229,7 @@ def test_a_deleted_scheduler_is_replaced_without_losing_a_step(desk, endless):
     delete = ("delete", "pod", scheduler, "-n", desk.namespace, "--wait=false")
     seen = disturbed(desk, endless, lambda: desk.cluster.kubectl(*delete))
     assert [reason for _, reason in seen.new[:2]] == [
-        "asked to leave its node",
+        "its node is shutting down",
         "the engine was lost and started again",
     ]
     assert seen.begin[1] > before

@@ -167,7 +167,7 @@ def test_the_hub(wire, monkeypatch):
     wire.answers["user"] = {"name": "ada"}
     assert said(machine.hub()) == (
         "wrong",
-        "no longer takes this server's token; stop the server and start it again",
+        "no longer accepts this server's token; stop the server and start it again",
     )
 
 
@@ -230,11 +230,11 @@ def test_a_right_too_much(wire, looks):
 def test_the_api_server(wire, looks, tmp_path):
     assert said(looks.api_server()) == ("ok", "v1.35.4 answers")
     wire.token = "another"
-    assert "no longer takes this pod's token; stop the server" in looks.api_server().text
+    assert "no longer accepts this pod's token; stop the server" in looks.api_server().text
     away = looking("http://127.0.0.1:1", tmp_path)
     assert away.api_server().text.startswith("the API server does not answer (ConnectError at http://127.0.0.1:1)")
     bare = looking(wire.url, tmp_path / "none")
-    nowhere = f"there is no service account token in {tmp_path}/none; tell your administrator"
+    nowhere = f"found no service account token in {tmp_path}/none; tell your administrator"
     assert bare.api_server().text.startswith(nowhere)
 
 
@@ -252,7 +252,7 @@ def test_an_operator_that_answers_and_one_that_does_not(wire, looks, monkeypatch
     assert looks.operator().state == "ok"
     monkeypatch.setattr(cluster, "OPERATOR_SECONDS", 0.1)
     wire.answers["phase"] = {}
-    assert looks.operator().text.startswith("took no notice of a Dask cluster within 0 s; ask your administrator")
+    assert looks.operator().text.startswith("did not react to a Dask cluster within 0 s; ask your administrator")
     made = [path for method, path in wire.asked if method == "POST"]
     removed = [path for method, path in wire.asked if method == "DELETE"]
     assert (len(made), len(removed)) == (3, 2)
@@ -286,7 +286,7 @@ def test_the_operator_takes_the_name_for_unusable():
             {"spec": {}, "status": {"phase": "Bound", "accessModes": ["ReadWriteOnce"]}},
             "claim 'home' can be used on one machine only (ReadWriteOnce); keep runs on one node",
         ),
-        (None, "there is no claim 'home'; stop the server and start it again"),
+        (None, "claim 'home' doesn't exist; stop the server and start it again"),
     ],
 )
 def test_the_home(wire, looks, claim, expected):

@@ -182,7 +182,7 @@ def test_mistakes_in_values_are_named_with_their_path(tables, message):
 
 def test_mistakes_in_text_name_the_variable(monkeypatch):
     monkeypatch.setenv("CNAI_CATALOG", '{"image": ')
-    with pytest.raises(UsageError, match=r"^\$CNAI_CATALOG begins like JSON and isn't: Expecting value"):
+    with pytest.raises(UsageError, match=r"^\$CNAI_CATALOG begins like JSON but isn't valid JSON: Expecting value"):
         catalog.load()
     monkeypatch.setenv("CNAI_CATALOG", '{"image": [{"name": "torch"}]}')
     with pytest.raises(UsageError, match=r"^\$CNAI_CATALOG.image\[0\].title is missing$"):

@@ -95,7 +95,7 @@ def test_what_all_share_stays_open_and_is_told_once(reachable, caplog, usual_uma
     for _ in range(2):
         assert mode(private(folder)) == 0o1777
     assert caplog.messages == [
-        f"other accounts can open {folder}, which is shared and stays so; what cnai creates in it is closed to them"
+        f"other accounts can open {folder}, which is shared and stays open; cnai closes folders that it creates in it"
     ]
     assert mode(private(folder / "runs")) == 0o700
     assert len(caplog.messages) == 1

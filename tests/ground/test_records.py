@@ -47,7 +47,7 @@ def test_what_a_newer_version_added_is_ignored_at_every_depth():
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "is no JSON (Expecting value: line 1 column 1 (char 0))"),
+        ("", "is not JSON (Expecting value: line 1 column 1 (char 0))"),
         ("null", "must be a table; given: None"),
         ("[]", "must be a table; given: []"),
         ("{}", "name is missing"),
@@ -67,5 +67,5 @@ def test_what_is_no_such_record_is_one_sentence(text, why):
 
 
 def test_json_that_is_nested_without_end_is_no_record():
-    with pytest.raises(Mistake, match="is no JSON"):
+    with pytest.raises(Mistake, match="is not JSON"):
         Car.from_json("[" * 100_000)

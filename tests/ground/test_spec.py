@@ -31,7 +31,7 @@ def test_ranks(given, read, shown):
 
 @pytest.mark.parametrize("given", [0, -1, "x", "4:1", "0:2", "1:2:3", 1.5, True])
 def test_ranks_that_are_none(given):
-    with pytest.raises(UsageError, match=f"ranks must be a number from 1, or a range such as 1:4; given: {given}"):
+    with pytest.raises(UsageError, match=f"ranks must be 1 or more, or a range such as 1:4; given: {given}"):
         Ranks.parse(given)
 
 

@@ -42,7 +42,7 @@ def write(folder, *sources, name="a.ipynb"):
 
 def test_without_a_hub_one_line_says_what_to_do(folder):
     for action in (lambda: apps.publish(write(folder, "1")), lambda: apps.unpublish("a"), apps.apps):
-        with pytest.raises(HubError, match="there is no hub to publish on; start it with `make run`") as missing:
+        with pytest.raises(HubError, match="found no hub to publish to; start it with `make run`") as missing:
             action()
         assert len(str(missing.value).splitlines()) == 1
 
@@ -65,7 +65,7 @@ def test_a_hub_without_apps_is_told_so(folder, monkeypatch):
 def test_a_damaged_file_of_the_hub_is_as_good_as_none(folder, tmp_path, text):
     (tmp_path / "cnai" / "hub").mkdir(parents=True)
     (tmp_path / "cnai" / "hub" / "client.json").write_text(text)
-    with pytest.raises(HubError, match="there is no hub to publish on"):
+    with pytest.raises(HubError, match="found no hub to publish to"):
         apps.apps()
 
 
@@ -105,7 +105,7 @@ def test_what_a_newer_hub_says_beside_is_ignored(answers):
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        ("<html>", "is no JSON"),
+        ("<html>", "is not JSON"),
         ("[]", "must be a table"),
         ("{}", "apps is missing"),
         (json.dumps({"apps": [MODEL | {"version": "1"}]}), r"apps\[0\].version must be a whole number; given: '1'"),
@@ -114,7 +114,7 @@ def test_what_a_newer_hub_says_beside_is_ignored(answers):
 )
 def test_another_answer_is_one_sentence(answers, answer, why):
     answers(answer)
-    with pytest.raises(HubError, match=rf"has another version of cnai than this one \({why}") as refused:
+    with pytest.raises(HubError, match=rf"runs another version of cnai \({why}") as refused:
         apps.apps()
     assert "\n" not in str(refused.value)
 

@@ -119,7 +119,8 @@ def test_a_run_that_goes_on_cant_be_shown_yet(run, engine):
     going_on = cnai.train(wait, name="waits")
     outcome, _ = run("import cnai\ncnai.attach('waits').id")
     with pytest.raises(
-        UsageError, match=f"run {going_on.id} is .*; the app shows it as it ended, so publish when it has"
+        UsageError,
+        match=f"run {going_on.id} is .*, but an app shows only finished runs; publish when the run has ended",
     ):
         results(outcome.runs)
     going_on.stop()

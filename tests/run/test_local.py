@@ -97,9 +97,9 @@ def test_exception_shows_rank_and_the_users_own_lines(engine):
 @pytest.mark.parametrize(
     ("how", "summary"),
     [
-        (lambda: os._exit(3), "rank 0 left with exit code 3"),
+        (lambda: os._exit(3), "rank 0 exited with code 3"),
         (lambda: sys.exit(4), "rank 0: the target called sys.exit(4)"),
-        (lambda: os.kill(os.getpid(), 11), "rank 0 was ended by SIGSEGV"),
+        (lambda: os.kill(os.getpid(), 11), "rank 0 was killed by SIGSEGV"),
     ],
 )
 def test_deaths_are_named(engine, how, summary):
@@ -230,7 +230,7 @@ def test_runs_draw_different_random_numbers(engine):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"ranks": -1}, "ranks must be a number from 1"),
+        ({"ranks": -1}, "ranks must be 1 or more"),
         ({"ranks": 1000}, "1000 ranks are more than"),
         ({"nodes": 2, "ranks": 2}, "the local backend has 1 node"),
         ({"flavor": "gpu4"}, "flavor 'gpu4' .* can't be started here: this machine has"),

@@ -1,4 +1,4 @@
-"""Backends: where nodes come from. They differ in nothing else; each loads when it is first used."""
+"""Backends: where nodes come from. Backends differ in nothing else; each loads on first use."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def _at(address: str) -> Backend:
     return AddressBackend(address)
 
 
-_MADE_BY: dict[str, Callable[[], Backend]] = {"debug": _debug, "kubernetes": _kubernetes, "local": _local}
-NAMES = tuple(_MADE_BY)
+_FACTORIES: dict[str, Callable[[], Backend]] = {"debug": _debug, "kubernetes": _kubernetes, "local": _local}
+NAMES = tuple(_FACTORIES)
 
 
 def default() -> str:
-    """Return the backend of whoever names none."""
+    """Return the name of the backend for runs that name none."""
     return environment.BACKEND.get()
 
 
@@ -54,4 +54,4 @@ def get(name: str) -> Backend:
         return _at(name)
     if name not in NAMES:
         raise UnknownName("backend", name, [*NAMES, "tcp://host:port"])
-    return _MADE_BY[name]()
+    return _FACTORIES[name]()

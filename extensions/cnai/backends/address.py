@@ -1,4 +1,4 @@
-"""Address backend: any Dask cluster that runs our preloads, by the address of its scheduler."""
+"""Address backend: any Dask cluster that runs our preloads, named by the address of its scheduler."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class AddressBackend:
-    """A Dask scheduler that somebody else started, with `--preload cnai.engine.supervisor`.
+    """Uses a Dask scheduler that cnai did not start, run with `--preload cnai.engine.supervisor`.
 
     Its workers need `--preload cnai.engine.node --resources "node=1"` and the store under the same path as here
     (`CNAI_STORE`).
@@ -39,7 +39,7 @@ class AddressBackend:
         return Room(cpu=flavor.cpu, gpus=flavor.gpus)
 
     def preview(self, _: Room) -> None:
-        """Return nothing: the nodes run already."""
+        """Return nothing: the nodes are already running."""
 
     def begin(self, draft: Draft) -> RunFolder:
         """Write a run and have the scheduler begin it."""
@@ -50,12 +50,12 @@ class AddressBackend:
         return DirectLine(folder, listener, self._connect)
 
     def prepare(self) -> None:
-        """Do nothing: it runs already."""
+        """Do nothing: the cluster is already running."""
 
     def start(self, flavor: str | None = None, nodes: int | None = None) -> Engines:
-        """Return the status of what runs already; what it consists of is for whoever started it to say."""
+        """Return the status of the running cluster; refuses a flavor and nodes, which cnai can't change here."""
         if flavor is not None or nodes is not None:
-            raise UsageError(f"{self._address} was not started by cnai; its nodes are started where it was started")
+            raise UsageError(f"{self._address} was not started by cnai; start its nodes where the cluster was started")
         return self.status()
 
     def status(self) -> Engines:
@@ -63,7 +63,7 @@ class AddressBackend:
         return Engines([self._connect().status()])
 
     def stop(self, flavor: str | None = None) -> bool:  # noqa: ARG002
-        """Refuse: who started the cluster stops it."""
+        """Raise UsageError: cnai did not start the cluster."""
         raise UsageError(f"{self._address} was not started by cnai; stop it where it was started")
 
     def _connect(self) -> EngineClient:

@@ -1,4 +1,4 @@
-"""Backend: what every place that nodes come from can be asked."""
+"""Backend: the interface of every source of nodes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from cnai.spec import RunSpec
 
 Manifest = dict[str, Any]
-"""A Kubernetes object, as its JSON is."""
+"""A Kubernetes object as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A run that is not in the store yet. Its record lacks the engine, and has the room that `check` returned."""
+    """A run that is not in the store yet. Its record has the room that `check` returned, but no engine."""
 
     store: Store
     spec: RunSpec
@@ -27,34 +27,34 @@ class Draft:
     captured: Captured
 
     def write(self, engine: str = "") -> RunFolder:
-        """Write the run, with the name of the engine that is to run it."""
+        """Write the run with the name of its engine."""
         record = replace(self.record, engine=engine)
         return self.store.create(self.spec, record, self.captured.payload, self.captured.code_zip)
 
 
 class Backend(Protocol):
-    """Starts a Dask scheduler and nodes with our preloads, and says what a run may ask of them."""
+    """Starts a Dask scheduler and nodes with our preloads, and validates what a run requests of them."""
 
     def check(self, spec: RunSpec) -> Room:
-        """Validate what a run asks for; return the room that its nodes must have. Raises UsageError."""
+        """Validate what a run requests; return the room that its nodes must have. Raises UsageError."""
 
     def preview(self, room: Room) -> Manifest | None:
-        """Return what would be sent to start nodes for a run, None if a run is all that is sent."""
+        """Return the manifest that starts nodes for a run, None if the backend sends none."""
 
     def begin(self, draft: Draft) -> RunFolder:
-        """Write a run and have an engine begin it."""
+        """Write a run and let an engine begin it."""
 
     def line(self, folder: RunFolder, listener: Listener) -> Line:
-        """Return a run's line to its engine, which costs nothing until something goes over it."""
+        """Return a run's line to its engine; the line connects only when it is used."""
 
     def prepare(self) -> None:
-        """Get ready for the first run as far as that costs nothing that somebody else might need."""
+        """Prepare for the first run, without taking resources that other people might need."""
 
     def start(self, flavor: str | None = None, nodes: int | None = None) -> Engines:
         """Start an engine before a run needs it; return all engines."""
 
     def status(self) -> Engines:
-        """Return the engines that exist; never starts one."""
+        """Return the engines that exist; starts none."""
 
     def stop(self, flavor: str | None = None) -> bool:
-        """End the engines with everything on them; tell whether there was one."""
+        """Stop the engines and everything on them; tell whether there was an engine."""

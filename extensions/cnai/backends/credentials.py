@@ -1,4 +1,4 @@
-"""Credentials: how an engine is reached, and what proves that it is its person's own; files that nobody else reads."""
+"""Credentials: an engine's address and certificate, in files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILE = "engine.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """An engine's certificate and key, as PEM; `ca` is what signed it."""
+    """An engine's certificate and key, as PEM; `ca` is the authority that signed the certificate."""
 
     ca: str
     key: str
@@ -32,13 +32,13 @@ class Certificate:
 
     @classmethod
     def of(cls, security: Security) -> Self:
-        """Return what a scheduler has."""
+        """Return the certificate of a scheduler's security settings."""
         return cls(ca=security.tls_ca_file, key=security.tls_scheduler_key, cert=security.tls_scheduler_cert)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """engine.json: where an engine's scheduler answers, and how to prove that one may use it."""
+    """engine.json: the address of an engine's scheduler, and the certificate that gives access to it."""
 
     address: str
     tls: Certificate
@@ -46,21 +46,21 @@ class Credentials:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `write` wrote; raises ValueError for anything else."""
-        told = json.loads(text)
+        content = json.loads(text)
         try:
-            return cls(**{**known(cls, told), "tls": Certificate(**known(Certificate, told["tls"]))})
+            return cls(**{**known(cls, content), "tls": Certificate(**known(Certificate, content["tls"]))})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no engine's credentials: {error}") from None
 
     def write(self, folder: Path) -> None:
-        """Replace the file in an engine's folder; only its owner can read it, at any moment."""
+        """Replace the file in an engine's folder; at no moment can other accounts read it."""
         fresh = folder / f".{FILE}-{secrets.token_hex(4)}"
         with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
             json.dump(asdict(self), file)
         fresh.replace(folder / FILE)
 
     def security(self) -> Security:
-        """Return these as Dask takes them: without them nobody else on the engine's machine or network can use it."""
+        """Return these as Dask's settings; without them other accounts and machines can't use the engine."""
         from distributed import Security
 
         key, cert = self.tls.key, self.tls.cert
@@ -77,7 +77,7 @@ class Credentials:
 
 
 def issue(engine: str, address: str) -> None:
-    """Make new credentials for a named engine and write them with its address, before its pods read them."""
+    """Create credentials for a named engine and write them with its address; its pods read the file when they start."""
     from distributed import Security
 
     folder = _folder(engine)
@@ -92,23 +92,23 @@ def read(engine: str) -> Credentials:
     try:
         return Credentials.from_json((_folder(engine) / FILE).read_text())
     except (OSError, ValueError):
-        raise EngineError(f"nothing is known of an engine {engine!r} here") from None
+        raise EngineError(f"engine {engine!r} is unknown here: its folder has no credentials") from None
 
 
 def forget(engine: str) -> None:
-    """Remove what was written for an engine that never came to be."""
+    """Remove the files of an engine that was never created."""
     shutil.rmtree(_folder(engine), ignore_errors=True)
 
 
 def mark_stopped(engine: str) -> None:
-    """Note that a person ended this engine, so that nobody starts it again unasked."""
+    """Note that a person stopped this engine, so that no process restarts it without a request."""
     with writing(_folder(engine)):
         private(_folder(engine))
         _mark(engine).touch()
 
 
 def was_stopped(engine: str) -> bool:
-    """Tell whether a person ended this engine since it was started last."""
+    """Tell whether a person has stopped this engine since it last started."""
     return _mark(engine).exists()
 
 

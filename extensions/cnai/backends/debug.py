@@ -34,7 +34,7 @@ HOST = "127.0.0.1"
 
 
 class DebugBackend:
-    """Runs rank 0 here and now; a run has ended when `begin` returns."""
+    """Runs rank 0 in the calling thread; a run has ended when `begin` returns."""
 
     def check(self, spec: RunSpec) -> Room:
         """Refuse more than one rank."""
@@ -46,15 +46,15 @@ class DebugBackend:
         """Return nothing: there are no nodes."""
 
     def begin(self, draft: Draft) -> RunFolder:
-        """Run the target. Its exception is raised as it is, for `%debug`."""
+        """Run the target. Raises the target's own exception, for `%debug`."""
         return _run(draft)
 
     def line(self, folder: RunFolder, listener: Listener) -> Line:  # noqa: ARG002 - nothing is heard
-        """Return a line on which nothing can be asked."""
+        """Return a line that refuses every request."""
         return NoLine()
 
     def prepare(self) -> None:
-        """Do nothing: the run comes into this process."""
+        """Do nothing: the run uses this process."""
 
     def start(self, flavor: str | None = None, nodes: int | None = None) -> Engines:  # noqa: ARG002
         """Start nothing: there is no engine."""
@@ -65,12 +65,12 @@ class DebugBackend:
         return Engines()
 
     def stop(self, flavor: str | None = None) -> bool:  # noqa: ARG002
-        """Tell that there is nothing to stop."""
+        """Return False: there is no engine to stop."""
         return False
 
 
 class NoLine:
-    """Of a run that only its own process can control; others read its journal."""
+    """The line of a run that has no engine; other processes can read its journal."""
 
     def open(self, *, revive: bool = True) -> None:  # noqa: ARG002
         """Refuse."""
@@ -81,7 +81,7 @@ class NoLine:
         raise _no_engine()
 
     def check(self) -> None:
-        """Do nothing: no engine can be lost."""
+        """Do nothing: there is no engine to lose."""
 
 
 def _no_engine() -> EngineError:
@@ -99,9 +99,9 @@ def _run(draft: Draft) -> RunFolder:
 
             value = load_run(folder)()
     except BaseException as error:
-        told = rank.diagnosis(error, debug=True)
-        scribe.note(replace(told, final=True), rank=0)
-        scribe.become(State.FAILED, told.summary)
+        found = rank.diagnosis(error, debug=True)
+        scribe.note(replace(found, final=True), rank=0)
+        scribe.become(State.FAILED, found.summary)
         raise
     else:
         folder.result.write_bytes(results.pack(value))
@@ -113,8 +113,8 @@ def _run(draft: Draft) -> RunFolder:
 
 @contextmanager
 def _as_rank(folder: RunFolder, spec: RunSpec, scribe: Scribe) -> Iterator[None]:
-    """Be rank 0 of 1: environment, link and process group, all taken back afterwards."""
-    mine = {
+    """Make this process rank 0 of 1: set up environment, link and process group, and undo all of it afterwards."""
+    variables = {
         "RANK": "0",
         "LOCAL_RANK": "0",
         "WORLD_SIZE": "1",
@@ -123,8 +123,8 @@ def _as_rank(folder: RunFolder, spec: RunSpec, scribe: Scribe) -> Iterator[None]
         "MASTER_PORT": str(free_port(HOST)),
         **spec.env,
     }
-    before = {key: os.environ.get(key) for key in mine}
-    os.environ.update(mine)
+    before = {key: os.environ.get(key) for key in variables}
+    os.environ.update(variables)
     down, up = Pipe()
     assignment = Assignment(
         run_id=folder.run_id,
@@ -155,7 +155,7 @@ def _as_rank(folder: RunFolder, spec: RunSpec, scribe: Scribe) -> Iterator[None]
 
 
 def _hang_up(line: Connection) -> None:
-    """Close a line that a thread reads: close(2) alone reaches the other end only when that thread's read returns."""
+    """Close a line that a thread is reading: after close(2) alone the other end notices only when that read returns."""
     with socket.fromfd(line.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as end:
         end.shutdown(socket.SHUT_RDWR)
     line.close()

@@ -1,4 +1,4 @@
-"""Engines: what exists of them, as `%cnai cluster` shows it."""
+"""Engines: the engines that exist, as `%cnai cluster` shows them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ NONE_YET = "no engine is running; it starts with the first run"
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PodEngine:
-    """An engine on Kubernetes, as its person's namespace and store tell of it; its scheduler isn't asked."""
+    """An engine on Kubernetes, read from its person's namespace and store without asking its scheduler."""
 
     engine: str
     flavor: str
     nodes: int
-    """Nodes that run."""
+    """Running nodes."""
     wanted_nodes: int
     gpus: int
-    """GPUs of the nodes that run."""
+    """GPUs of the running nodes."""
     runs: tuple[str, ...]
     """Ids of its runs that have not ended."""
     idle_seconds: float | None
-    """None: it has runs."""
+    """None while it has runs."""
     reason: str
-    """What it waits for, "" when everything runs."""
+    """What it waits for, "" if nothing is missing."""
 
     def __repr__(self) -> str:
         facts = [f"{self.engine} ({self.flavor})", f"{self.nodes} of {self.wanted_nodes} nodes", f"{self.gpus} GPUs"]
@@ -38,7 +38,7 @@ class PodEngine:
 
 
 class Engines(list[EngineStatus | PodEngine]):
-    """Engines, one after the other; `none` is said when there are none."""
+    """Engines, one per line; an empty list prints `none`."""
 
     def __init__(self, found: Iterable[EngineStatus | PodEngine] = (), none: str = NONE_YET) -> None:
         super().__init__(found)

@@ -1,4 +1,4 @@
-"""Line: from a run here to its engine, wherever that is."""
+"""Line: connects a run in this process to its engine."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ ATTEMPTS = 3
 
 
 class Listener(Protocol):
-    """Takes what happens in a run; lines know no more of those who follow it."""
+    """Receives a run's journal; the only interface that lines have to a run's followers."""
 
     @property
     def state(self) -> State:
-        """Return where the run is, as far as was heard."""
+        """Return the last known state of the run."""
 
     @property
     def reason(self) -> str:
-        """Return why it is there."""
+        """Return the reason for that state."""
 
     def hear(self, position: int, text: str) -> None:
         """Take a live batch that begins at a byte position of the journal."""
 
     def read(self) -> None:
-        """Take what the journal has."""
+        """Read the journal's new lines."""
 
 
 class Line(Protocol):
-    """Carries wishes to a run's engine, and what happens there to a listener."""
+    """Carries requests to a run's engine, and events from there to a listener."""
 
     def open(self, *, revive: bool = True) -> None:
-        """Hear of the run live; with `revive` an engine that was lost or ended is started again."""
+        """Follow the run live; `revive` restarts an engine that was lost or stopped."""
 
     def wish(self, verb: Verb, value: int | None = None) -> None:
         """Ask for stop, pause, resume or scale."""
 
     def check(self) -> None:
-        """Raise EngineError if the engine is lost and nobody brings it back."""
+        """Raise EngineError if the engine is lost and will not be restarted."""
 
 
 class DirectLine:
-    """To an engine that runs, or that `connect` starts in a moment."""
+    """A line to an engine that runs, or that `connect` starts within seconds."""
 
     def __init__(self, folder: RunFolder, listener: Listener, connect: Callable[[], EngineClient]) -> None:
         self._folder, self._listener, self._connect = folder, listener, connect
         self._engine: EngineClient | None = None
 
     def open(self, *, revive: bool = True) -> None:
-        """Hear of the run live; with `revive` it goes on, if it rests, also on an engine that doesn't know it yet."""
+        """Follow the run live; `revive` continues a resting run, even on an engine that doesn't know the run yet."""
         if revive:
             begin(self._folder, self._reach)
         else:
@@ -75,7 +75,7 @@ class DirectLine:
         if self._engine is not None and not self._engine.alive and not self._listener.state.final:
             how = "stopped" if self._listener.reason == STOPPED else "lost"
             raise EngineError(
-                f"the engine was {how}; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
+                f"the engine was {how}; `%cnai attach {self._folder.run_id}` starts it again and resumes the run"
             )
 
     def _reach(self) -> EngineClient:
@@ -88,17 +88,17 @@ class DirectLine:
 
 
 def begin(folder: RunFolder, connect: Callable[[], EngineClient]) -> RunFolder:
-    """Have an engine that `connect` finds or starts begin a run that was just written; return the run."""
+    """Let an engine that `connect` finds or starts begin a run from the store; return the run."""
     ask(connect, lambda engine: engine.submit(folder.run_id, str(folder.path.parent)))
     return folder
 
 
 def ask(connect: Callable[[], EngineClient], question: Callable[[EngineClient], None]) -> None:
-    """Ask an engine; one that was just lost is started again and asked again."""
+    """Ask an engine; if the engine was just lost, `connect` restarts it and it is asked again."""
     for _ in range(ATTEMPTS - 1):
         engine = connect()
         try:
             return question(engine)
         except EngineError:
-            time.sleep(TICK_SECONDS)  # a process that was killed this moment still looks alive
+            time.sleep(TICK_SECONDS)  # a process that was just killed still looks alive
     return question(connect())

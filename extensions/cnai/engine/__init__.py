@@ -1,1 +1,1 @@
-"""Engine: what happens between a RunSpec and the ranks, the same for every backend."""
+"""Engine: everything between a RunSpec and the ranks, the same for every backend."""

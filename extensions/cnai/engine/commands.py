@@ -1,4 +1,4 @@
-"""Commands: what people may ask of a run, and in which state. Pure."""
+"""Commands: the requests that people may make of a run, by its state. Pure functions."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ ASKABLE: dict[State, frozenset[Verb]] = {
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person wants of a run."""
+    """A person's request about a run."""
 
     verb: Verb
     ranks: int | None = None
-    """World size from then on; `scale` needs it, `resume` may have it."""
+    """The new world size; required for `scale`, optional for `resume`."""
 
 
 def refusal(wish: Wish, run_id: str, status: Status, *, has_engine: bool = True) -> str | None:
     """Return why a wish can't be granted, None if it can.
 
-    Without an engine only what needs none of a run's ranks is possible.
+    Without an engine, wishes that need the run's ranks are refused.
     """
     state = status.state
     if wish.verb not in ASKABLE[state]:
-        return f"run {run_id} is {_stands(wish.verb, state)}"
+        return f"run {run_id} is {_state_refusal(wish.verb, state)}"
     if not has_engine and wish.verb in {"pause", "scale"} and state is not State.PAUSED:
         return (
-            f"can't {wish.verb} run {run_id} now, its engine isn't there yet: it is {state};"
+            f"can't {wish.verb} run {run_id} now, its engine has not started yet: the run is {state};"
             " wait until it is RUNNING, or stop it"
         )
     if wish.verb in {"pause", "scale"} or wish.ranks is not None:
@@ -52,7 +52,7 @@ def refusal(wish: Wish, run_id: str, status: Status, *, has_engine: bool = True)
     return None
 
 
-def _stands(verb: Verb, state: State) -> str:
+def _state_refusal(verb: Verb, state: State) -> str:
     if state.final:
         return f"{state} already; nothing to {verb}"
     return f"{state}, not PAUSED; there is nothing to resume" if verb == "resume" else f"{state} already"
@@ -60,11 +60,11 @@ def _stands(verb: Verb, state: State) -> str:
 
 def _unless_resumable(wish: Wish, run_id: str, max_ranks: int | None) -> str | None:
     if wish.verb != "pause" and (wish.ranks is None or wish.ranks < 1):
-        return f"ranks must be a number from 1; given: {wish.ranks}"
+        return f"ranks must be 1 or more; given: {wish.ranks}"
     if max_ranks is None:
         return (
             f"can't {wish.verb} run {run_id}: its code has not reached ctx.steps(); code without "
-            "cnai.context() can't go on where it was, only be stopped"
+            "cnai.context() can't resume, it can only be stopped"
         )
     if wish.ranks is not None and wish.ranks > max_ranks:
         return f"this run splits each step into {max_ranks} shards; ranks may be 1 to {max_ranks}"

@@ -1,10 +1,10 @@
-"""Echoes: exceptions that only say that another rank is gone or late."""
+"""Echoes: recognizes exceptions that only report a lost or late peer."""
 
 from __future__ import annotations
 
 import re
 
-# Texts of gloo, NCCL and TCPStore in torch 2.13 to 2.15.
+# Messages of gloo, NCCL and TCPStore in torch 2.13 to 2.15.
 _COLLECTIVE = re.compile(
     "|".join(
         (
@@ -18,5 +18,5 @@ _COLLECTIVE = re.compile(
 
 
 def is_echo(summary: str) -> bool:
-    """Tell whether an exception only says that another rank is gone or late."""
+    """Tell whether an exception only reports that another rank is lost or late."""
     return bool(_COLLECTIVE.search(summary))

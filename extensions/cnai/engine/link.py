@@ -1,4 +1,4 @@
-"""Link: a rank's line to its node. Events go up in batches of 50 ms, the request to end the generation comes down."""
+"""Link: a rank's line to its node. Events travel up in batches of 50 ms, the request to end the generation down."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _current: Link | None = None
 class GenerationEnd(BaseException):
     """Unwinds the target at a step boundary, after its last checkpoint.
 
-    Not an Exception, so that user code doesn't catch it.
+    Not an Exception, so that `except Exception` in user code doesn't catch it.
     """
 
 
 class Link:
-    """Sends what a rank reports and hears when its generation must end.
+    """Sends a rank's events and receives the request to end the generation.
 
-    `emit` never blocks: beyond 20,000 waiting metrics the oldest are dropped and the next batch says how many; other
-    events never are. Thread-safe.
+    `emit` never blocks: beyond 20,000 waiting metrics it drops the oldest, and the next batch says how many; it never
+    drops other events. Thread-safe.
     """
 
     def __init__(self, assignment: Assignment, rank: int, connection: Connection) -> None:
@@ -63,22 +63,22 @@ class Link:
                 self._dropped += 1
 
     def announce(self, abilities: Abilities) -> None:
-        """Tell the node what this rank or its code can do."""
+        """Tell the node the abilities of this rank or its code."""
         self._post(abilities)
 
     def say(self, how: LastWord) -> None:
-        """Tell the node how the target came to its end."""
+        """Tell the node how the target ended."""
         self._post(Said(how=how))
 
     def _post(self, content: Events | Abilities | Said) -> None:
         with self._line:
             try:
                 self._connection.send(FromRank(rank=self.rank, content=content))
-            except OSError:  # the node is gone; the watchdog ends this rank
+            except OSError:  # the node was lost; the watchdog ends this rank
                 self._closed = True
 
     def close(self) -> None:
-        """Send what waits, then say goodbye; returns when the node has it in its pipe."""
+        """Send the waiting events and stop; returns when they are in the pipe to the node."""
         self._closed = True
         self._wake.set()
         self._sender.join(timeout=10)
@@ -111,7 +111,7 @@ class Link:
 
 
 def install(link: Link | None) -> None:
-    """Make a link the one of this process."""
+    """Set the link of this process."""
     global _current
     _current = link
 

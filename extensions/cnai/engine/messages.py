@@ -5,7 +5,7 @@
     supervisor ◄── Leaving, FromNode ────── node ◄── FromRank ───────── rank
     supervisor ◄── Report (its result) ──── node ◄── Outcome ────────── agent
 
-Between a node and its ranks they travel as they are; through Dask's RPC and topics as `plain` data.
+Messages between a node and its ranks are pickled; Dask's RPCs and topics carry them as `plain` data.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 LastWord = Literal["finished", "ended"]
-"""How a target came to its end: by itself, or with its generation."""
+"""How a target ended: by itself, or with its generation."""
 Ending = Literal["graceful", "terminate", "kill"]
 """How ranks end: at a step boundary, by SIGTERM, or by SIGKILL."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What a rank is told about its place in the run. Paths are absolute and reachable from this node."""
+    """A rank's place in the run. Paths are absolute and reachable from this node."""
 
     run_id: str
     generation: int
@@ -40,12 +40,12 @@ class Assignment:
     checkpoint_every: Interval
     timeout_seconds: float
     first_world_size: int
-    """World size of generation 0: default number of shards, so that it stays the same across a resize."""
+    """World size of generation 0: the default number of shards, which must stay the same across a resize."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What one node is asked to start: its share of a generation's ranks."""
+    """The request to a node to start its share of a generation's ranks."""
 
     assignment: Assignment
     node_rank: int
@@ -54,7 +54,7 @@ class Order:
     ranks: int
     """Ranks on this node."""
     endpoint: str
-    """host:port of the rendezvous on node 0; port 0 on a single node: the agent picks one."""
+    """host:port of the rendezvous on node 0; with a single node the port is 0 and the agent chooses one."""
     cwd: str
     env: dict[str, str]
     cpu: float | None
@@ -83,23 +83,23 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How an agent ended, as it tells its node; it did its work if there is nothing to tell."""
+    """How an agent ended, reported to its node; empty if the agent did its work."""
 
     failures: tuple[Failure, ...] = ()
     error: str = ""
-    """Why the agent itself could not go on."""
+    """Why the agent itself failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """How one node's share of a generation came to its end."""
+    """How one node's share of a generation ended."""
 
     node_rank: int
     said: dict[int, LastWord] = field(default_factory=dict)
     """By rank."""
     failures: tuple[Failure, ...] = ()
     error: str = ""
-    """Why the agent itself ended, "" if it did its work."""
+    """Why the agent itself failed, "" if it did its work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,25 +111,25 @@ class Events:
 
 @dataclass(frozen=True, kw_only=True)
 class Abilities:
-    """What a rank, or its code, can do from now on; None: as before."""
+    """The abilities of a rank or its code from now on; None leaves one unchanged."""
 
     pid: int | None = None
     graceful: bool | None = None
-    """It ends at a step boundary when it is asked to."""
+    """Whether it ends at a step boundary on request."""
     max_ranks: int | None = None
     """How many ranks it can use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """A rank's last word."""
+    """A rank's last message: how its target ended."""
 
     how: LastWord
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromRank:
-    """What a rank tells its node."""
+    """A message from a rank to its node."""
 
     rank: int
     content: Events | Abilities | Said
@@ -140,19 +140,19 @@ class Stop:
     """Asks a rank to end its generation at the next step boundary."""
 
     id: int = 0
-    """An answer names it; 0: none is expected."""
+    """An answer repeats it; 0 if no answer is expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A node's ranks are being started."""
+    """A node is starting its ranks."""
 
     agent_pid: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Announced:
-    """A rank told its abilities."""
+    """A rank has announced its abilities."""
 
     rank: int
     abilities: Abilities
@@ -160,7 +160,7 @@ class Announced:
 
 @dataclass(frozen=True, kw_only=True)
 class FromNode:
-    """What a node tells the supervisor about its share of a generation."""
+    """A message from a node to the supervisor about its share of a generation."""
 
     run_id: str
     generation: int
@@ -170,10 +170,10 @@ class FromNode:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaving:
-    """A node is about to leave; its ranks can't stay."""
+    """A node is about to leave, so its ranks must end."""
 
     node: str
-    """Its address."""
+    """The node's address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,7 @@ _PLAIN = {each.__name__: each for each in (Events, Abilities, Started, Announced
 
 
 def plain(message: Any) -> Any:
-    """Return a message as data that msgpack keeps as it is."""
+    """Return a message as data that survives msgpack unchanged."""
     name = type(message).__name__
     if name not in _PLAIN:
         return message
@@ -205,9 +205,9 @@ def plain(message: Any) -> Any:
 
 
 def message_of(data: Any) -> Any:
-    """Return the message that `plain` was given."""
+    """Return the message from which `plain` made the data."""
     if not isinstance(data, dict) or data.get("message") not in _PLAIN:
         return data
     record = _PLAIN[data["message"]]
-    known = {one.name for one in fields(record)}  # Dask adds "worker" to what comes over a topic
+    known = {one.name for one in fields(record)}  # Dask adds "worker" to data from a topic
     return record(**{key: message_of(value) for key, value in data.items() if key in known})

@@ -1,4 +1,4 @@
-"""Records: what a run's folder and an engine say of themselves, as typed facts. Keys of later versions are ignored."""
+"""Records: the facts in a run's folder and in an engine's status, typed. Reading ignores keys of later versions."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What each node has for a run's ranks, and how many nodes: what a backend's `check` makes of a spec."""
+    """The number of nodes for a run, and the resources of each; a backend's `check` derives it from the spec."""
 
     cpu: float | None = None
-    """CPUs of a node; None: all it has."""
+    """CPUs of a node; None for all."""
     gpus: int | None = None
-    """GPUs of a node; None: all it has."""
+    """GPUs of a node; None for all."""
     nodes: int | None = None
-    """None: as few as hold the ranks."""
+    """None for as few as hold the ranks."""
     ranks_per_node: int | None = None
-    """None: as many as there are."""
+    """None for all ranks."""
     flavor: str = ""
     image_reference: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """record.json: who started a run, when, from which code and versions, and the room that it asked for."""
+    """record.json: who started a run, when, from which code and versions, and the room that it requested."""
 
     created: float = 0.0
     """Seconds since 1970 (UTC)."""
@@ -45,31 +45,31 @@ class Record:
     packages: dict[str, str] = field(default_factory=dict)
     image: str = ""
     engine: str = ""
-    """Name of the engine that has to run it, "" where a backend has no names."""
+    """Name of the run's engine, "" if its backend has no names."""
     room: Room = field(default_factory=Room)
 
     def to_json(self) -> str:
-        """Return the file's content: the room's facts stand among the others."""
-        told = asdict(self)
-        room = told.pop("room")
-        return json.dumps({**told, **room}, indent=1)
+        """Return the file's content, with the room's fields on the top level."""
+        content = asdict(self)
+        room = content.pop("room")
+        return json.dumps({**content, **room}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
-        told = json.loads(text)
-        return cls(**known(cls, told), room=Room(**known(Room, told)))
+        content = json.loads(text)
+        return cls(**known(cls, content), room=Room(**known(Room, content)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """state.json: where a run is; what a new run has before an engine has taken it is the default."""
+    """state.json: the status of a run; the defaults are those of a run that no engine has begun."""
 
     state: State = State.PENDING
     reason: str = ""
     generation: int = 0
     world_size: int = 0
-    """0: no generation has begun yet."""
+    """0 before the first generation."""
     first_world_size: int | None = None
     max_ranks: int | None = None
     """How many ranks the code can use; None until it has reached `ctx.steps`."""
@@ -82,23 +82,23 @@ class Status:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
-        told = json.loads(text)
-        return cls(**{**known(cls, told), "state": State(told["state"])})
+        content = json.loads(text)
+        return cls(**{**known(cls, content), "state": State(content["state"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """A node that is connected to its engine."""
+    """The status of a node."""
 
     address: str
     pid: int
     memory_mib: float
-    """Of the node's own process, without its ranks."""
+    """Memory of the node's own process, without its ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EngineStatus:
-    """What a scheduler answers: its address and pid, its nodes, and the state of each run that is going on."""
+    """The status of an engine: the scheduler's address and pid, its nodes, and the state of each active run."""
 
     address: str
     pid: int
@@ -106,23 +106,23 @@ class EngineStatus:
     runs: dict[str, State] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Self:
-        """Read the scheduler's own answer."""
-        nodes = tuple(NodeStatus(**known(NodeStatus, node)) for node in told["nodes"])
-        runs = {run_id: State(state) for run_id, state in told["runs"].items()}
-        return cls(**{**known(cls, told), "nodes": nodes, "runs": runs})
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """Read the scheduler's answer."""
+        nodes = tuple(NodeStatus(**known(NodeStatus, node)) for node in answer["nodes"])
+        runs = {run_id: State(state) for run_id, state in answer["runs"].items()}
+        return cls(**{**known(cls, answer), "nodes": nodes, "runs": runs})
 
     def __repr__(self) -> str:
         return readable(self)
 
 
 def readable(record: DataclassInstance) -> str:
-    """Return a record's facts as indented lines, for people; what is None is left out."""
+    """Return a record's fields as indented lines, for people, without fields that are None."""
     facts = {key: value for key, value in asdict(record).items() if value is not None}
     return json.dumps(facts, indent=2, default=str)
 
 
-def known(record: type[DataclassInstance], told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a record has of what was told."""
+def known(record: type[DataclassInstance], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the items of a mapping that are fields of a record, except `room`."""
     names = {one.name for one in fields(record)} - {"room"}
-    return {key: value for key, value in told.items() if key in names}
+    return {key: value for key, value in content.items() if key in names}

@@ -1,4 +1,4 @@
-"""Scribe: the one who writes a run's journal and state, be it for a driver or where no engine is."""
+"""Scribe: writes a run's journal and state, for a driver or for a process without an engine."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Gets whatever goes into a journal, after the journal itself: its byte position belongs to the fact."""
+    """Receives the lines of a journal with their byte positions, after they are written."""
 
     def take(self, run_id: str, position: int, text: str) -> None:
-        """Take whole lines that begin at a byte of the run's journal."""
+        """Receive complete lines that begin at a byte position of the run's journal."""
 
 
 class Scribe:
-    """Writes one run; whoever creates it has to know that nobody else does.
+    """Writes one run; the caller must ensure that a run has only one scribe.
 
-    `status` is where the run is. A full disk keeps journal and status in memory until there is room: methods that
-    change the status raise StoreError then, but the change counts.
+    `status` is the run's current status. While the disk is full, journal and status are kept in memory: methods that
+    change the status then raise StoreError, but the change takes effect.
     """
 
     def __init__(self, folder: RunFolder, sinks: Sequence[Sink] = ()) -> None:
@@ -39,11 +39,11 @@ class Scribe:
 
     @property
     def behind(self) -> bool:
-        """Tell whether something waits for room on the disk."""
+        """Tell whether the journal or the status waits for room on the disk."""
         return self._unsaved or self._journal.behind
 
     def listen(self, down: Connection) -> None:
-        """Write what a rank says until it hangs up."""
+        """Write a rank's events until the rank closes the connection."""
         while True:
             try:
                 message = down.recv()
@@ -53,18 +53,18 @@ class Scribe:
                 self.take(message.content.text)
 
     def take(self, text: str) -> None:
-        """Write events that are whole lines already."""
+        """Write events that are complete lines."""
         position = self._journal.append(text)
         for sink in self._sinks:
             sink.take(self._folder.run_id, position, text)
 
-    def note(self, said: Payload, rank: int | None = None) -> None:
+    def note(self, fact: Payload, rank: int | None = None) -> None:
         """Write an event of the run itself."""
-        event = Event.now(said, self._folder.run_id, max(0, self.status.generation), rank)
+        event = Event.now(fact, self._folder.run_id, max(0, self.status.generation), rank)
         self.take(event.to_json() + "\n")
 
     def become(self, state: State, reason: str = "", **changes: Any) -> None:
-        """Write a new state, or a new reason for the present one, and what else of the status changes with it."""
+        """Write a new state, or a new reason for the current state, with other changes of the status."""
         if state is not self.status.state or reason:
             self._check(state)
             self.note(StateChange(state=state, reason=reason))
@@ -80,7 +80,7 @@ class Scribe:
         self._unsaved = False
 
     def catch_up(self) -> None:
-        """Write what has waited for room."""
+        """Write the journal and the status that waited for room."""
         self._journal.append("")
         if self._unsaved:
             self.keep()

@@ -1,7 +1,7 @@
 """Store: runs on disk, at a root that every node reaches under the same path.
 
-What is there is enough to rebuild a Run without the process that made it. Everything is written by rename, except the
-journal of events, which only the supervisor appends to.
+The files are enough to rebuild a Run without the process that started it. All files are written by rename, except the
+journal of events, to which only one process at a time appends.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class RunFolder:
 
     @property
     def spec(self) -> RunSpec:
-        """Return what was sent."""
+        """Return the run's spec."""
         return RunSpec.from_json((self.path / "spec.json").read_text())
 
     @property
     def record(self) -> Record:
-        """Return who made the run, when, from which code and versions."""
+        """Return who started the run, when, from which code and versions."""
         return Record.from_json((self.path / "record.json").read_text())
 
     @property
@@ -54,7 +54,7 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        """Return the file of what the target returned; exists after SUCCEEDED."""
+        """Return the file of the target's return value; it exists after SUCCEEDED."""
         return self.path / "result"
 
     @property
@@ -63,7 +63,7 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     def log_file(self, generation: int, rank: int) -> Path:
-        """Return the file of everything that a rank printed."""
+        """Return the file of a rank's output."""
         return self.path / "logs" / f"gen-{generation}" / f"rank-{rank}.log"
 
     def events(self) -> list[Event]:
@@ -82,11 +82,11 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Tell whether an engine has had the run."""
+        """Tell whether an engine has begun the run."""
         return (self.path / "state.json").exists()
 
     def status(self) -> Status:
-        """Return where the run is, as last written."""
+        """Return the run's last written status."""
         try:
             return Status.from_json((self.path / "state.json").read_text())
         except FileNotFoundError:
@@ -98,7 +98,7 @@ class RunFolder:
 
     @property
     def notice(self) -> str:
-        """Return what the run waits for, "" if nobody who follows it has said so within a minute."""
+        """Return what the run waits for, "" if no follower has written it within a minute."""
         path = self.path / "notice"
         try:
             fresh = time.time() - path.stat().st_mtime < NOTICE_SECONDS
@@ -107,7 +107,7 @@ class RunFolder:
             return ""
 
     def write_notice(self, text: str) -> None:
-        """Say what the run waits for, as long as it does; "" takes it back."""
+        """Write what the run waits for; call it repeatedly while the run waits. "" removes the notice."""
         path = self.path / "notice"
         try:
             if not text:
@@ -118,7 +118,7 @@ class RunFolder:
             return  # a full disk: the run itself doesn't need this
 
     def latest(self) -> Path | None:
-        """Return the last committed checkpoint."""
+        """Return the last committed checkpoint, None if there is none."""
         link = self.path / "checkpoints" / "latest"
         try:
             return self.path / link.read_text()
@@ -130,7 +130,7 @@ class RunFolder:
         write(self.path / "checkpoints" / "latest", relative)
 
     def prune_checkpoints(self) -> None:
-        """Remove all but the last two checkpoints; one that is being written is newer than those and stays."""
+        """Remove all but the last two checkpoints; an unfinished checkpoint is newer and stays."""
         latest = self.latest()
         found = sorted((self.path / "checkpoints").glob("gen-*/step-*"), key=lambda p: p.stat().st_mtime)
         older = found[: found.index(latest)] if latest in found else []
@@ -139,7 +139,7 @@ class RunFolder:
 
     @property
     def code_zip(self) -> Path:
-        """Return the file of the run's local modules; exists if it has any."""
+        """Return the file of the run's local modules; it exists if there are any."""
         return self.path / "code.zip"
 
 
@@ -150,7 +150,7 @@ class Store:
         self.root = root
 
     def create(self, spec: RunSpec, record: Record, payload: bytes, code_zip: bytes) -> RunFolder:
-        """Write a new run; on failure nothing of it stays."""
+        """Write a new run; on failure no part of it remains."""
         created = record.created or time.time()
         run_id = f"{spec.name}-{time.strftime('%m%d-%H%M%S', time.localtime(created))}-{secrets.token_hex(2)}"
         fresh, path = self.root / f".{run_id}", self.root / run_id
@@ -174,20 +174,20 @@ class Store:
     def folder(self, run_id: str) -> RunFolder:
         """Return the folder of a run that exists."""
         path = self.root / run_id
-        if self._is_anothers(path) or not (path / "spec.json").exists():
+        if self._is_foreign(path) or not (path / "spec.json").exists():
             raise StoreError(f"no run {run_id} in {self.root}")
         return RunFolder(path)
 
     def folders(self) -> list[RunFolder]:
-        """Return all runs but other accounts', newest first."""
+        """Return all runs except other accounts' runs, newest first."""
         if not self.root.exists():
             return []
-        mine = [path for path in self.root.iterdir() if not path.name.startswith(".") and not self._is_anothers(path)]
+        mine = [path for path in self.root.iterdir() if not path.name.startswith(".") and not self._is_foreign(path)]
         found = [RunFolder(path) for path in mine if (path / "record.json").exists()]
         return sorted(found, key=lambda folder: folder.record.created, reverse=True)
 
-    def _is_anothers(self, path: Path) -> bool:
-        """Tell whether neither we nor the store's owner made this run; its pickles would be loaded as us."""
+    def _is_foreign(self, path: Path) -> bool:
+        """Tell whether neither we, root nor the store's owner own the run; loading its pickles would run its code."""
         try:
             owner = path.lstat().st_uid
         except FileNotFoundError:
@@ -196,10 +196,10 @@ class Store:
 
 
 class Journal:
-    """Appends events to a run's journal and tells at which byte each batch begins.
+    """Appends events to a run's journal and returns the byte position of each batch.
 
-    A disk that is full keeps the batches in memory and writes them when there is room again; nothing is lost while the
-    supervisor lives.
+    While the disk is full, batches are kept in memory and written when there is room again; nothing is lost while the
+    process runs.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -213,7 +213,7 @@ class Journal:
         return bool(self._waiting)
 
     def append(self, text: str) -> int:
-        """Write whole lines; return the byte position of the first."""
+        """Write complete lines; return the byte position of the first."""
         position = self._written + len(self._waiting)
         self._waiting += text.encode()
         try:
@@ -232,12 +232,12 @@ class Journal:
 
 
 def parse(lines: bytes) -> list[Event]:
-    """Read whole journal lines."""
+    """Read complete journal lines."""
     return [Event.from_json(line.decode()) for line in lines.splitlines()]
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file by rename, so that readers see the old one or the new one."""
+    """Write a file by rename, so that readers see either the old or the new content."""
     fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     with writing(path):
         try:
@@ -250,7 +250,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write into one clear line."""
+    """Turn an OSError of a write into a StoreError of one line."""
     try:
         yield
     except OSError as error:
@@ -259,5 +259,5 @@ def writing(path: Path) -> Iterator[None]:
                 f"the disk of {path} is full; free some space and try again, nothing was started"
             ) from None
         raise StoreError(
-            f"can't write {path}: {error.strerror}; check the folder, or set {environment.HOME} to another one"
+            f"can't write {path}: {error.strerror}; check the folder, or set {environment.HOME} to another folder"
         ) from None

@@ -1,4 +1,4 @@
-"""Verbs: each takes a parsed request and calls the function of the same name that Python code would call."""
+"""Verbs: each takes a parsed request and calls the API's function of the same name."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LIMIT = 20
 
 
 def perform(request: Namespace, namespace: Mapping[str, Any] | None) -> Any:
-    """Do what was asked; `namespace` holds the notebook's names, None on the command line."""
+    """Execute a request; `namespace` holds the notebook's names, None on the command line."""
     if request.verb == "train":
         return train(request, namespace)
     return _VERBS[request.verb](request)
 
 
 def train(request: Namespace, namespace: Mapping[str, Any] | None) -> Run | Text:
-    """Start a run of a function or a script; with --dry-run only tell what would be sent."""
+    """Start a run of a function or a script; with --dry-run only show the plan."""
     if request.returns:
         raise UsageError("--return belongs to a cell: %%cnai train --return loss,model; a function returns its result")
     if not request.target:
@@ -91,7 +91,7 @@ def _stop(request: Namespace) -> Text:
 
 
 def _pause(request: Namespace) -> Text:
-    return Text(f"{cnai.pause(_named(request)).id}: pausing; %cnai resume goes on")
+    return Text(f"{cnai.pause(_named(request)).id}: pausing; %cnai resume continues the run")
 
 
 def _resume(request: Namespace) -> Text:
@@ -100,15 +100,15 @@ def _resume(request: Namespace) -> Text:
 
 def _scale(request: Namespace) -> Text:
     if request.ranks < 1:
-        raise UsageError(f"ranks must be a number from 1; given: {request.ranks}")
+        raise UsageError(f"ranks must be 1 or more; given: {request.ranks}")
     run = cnai.scale(request.ranks, _named(request))
-    return Text(f"{run.id}: going on with {request.ranks} rank{'s' * (request.ranks > 1)}")
+    return Text(f"{run.id}: scaling to {request.ranks} rank{'s' * (request.ranks > 1)}")
 
 
 def _cluster(request: Namespace) -> Table | Text:
     if request.action == "stop":
         if request.nodes is not None:
-            raise UsageError("stop takes --flavor, not --nodes; scale a run to give nodes back")
+            raise UsageError("stop takes --flavor, not --nodes; scale a run to release nodes")
         return Text("the engine is stopped" if cnai.cluster.stop(request.flavor) else "no engine was running")
     if request.action == "start":
         return engines_shown(cnai.cluster.start(request.flavor, request.nodes))
@@ -123,13 +123,13 @@ def _publish(request: Namespace) -> Any:
         slug=request.slug,
         include=tuple(request.include or ()),
         flavor=request.flavor,
-        progress=lambda text: print(text, flush=True),  # noqa: T201 - a minute of silence would look like a fault
+        progress=lambda text: print(text, flush=True),  # noqa: T201 - a minute without output would look like a hang
     )
 
 
 def _unpublish(request: Namespace) -> Text:
     cnai.unpublish(request.app)
-    return Text(f"{request.app}: taken away")
+    return Text(f"{request.app}: removed")
 
 
 def _apps(_: Namespace) -> Any:

@@ -1,4 +1,4 @@
-"""Apps: publish a notebook, list what was published, take it back.
+"""Apps: publishes notebooks, lists and removes apps.
 
 Works in a notebook server of the hub and, for the workbench's owner, in a terminal on the same machine.
 """
@@ -48,7 +48,7 @@ class App:
         return f"{self.title} ({self.slug}, version {self.version}, {self.state}): {self.url}"
 
     def _repr_html_(self) -> str:
-        # Of the address only the path: a browser may know the hub by another name than this process.
+        # Only the path of the address: the browser may reach the hub under another name than this process.
         link, words = urlparse(self.url).path, (self.title, self.author, self.state)
         title, author, state = map(html.escape, words)
         shared = html.escape(", ".join(self.share)) or "nobody"
@@ -80,14 +80,14 @@ def publish(
 ) -> App:
     """Publish a notebook as an app, with the local modules it imports and the files or folders of `include`.
 
-    It runs once here before it replaces the app's current release; returns when the app answers. `share` names users
-    and groups, all of them: who is not named any more loses access. `flavor` is the app's, by default the
-    catalog's default. `progress` is called with a line for each thing done.
+    The notebook runs once here before it replaces the app's current release; returns when the app answers. `share` is
+    the full list of users and groups: people whom it no longer names lose access. `flavor` is the app's, by default
+    the catalog's default. `progress` is called with one line per step.
     """
     path = Path(notebook).expanduser()
     content = read_notebook(path)
     tell = _once(progress)
-    wanted = Request(
+    request = Request(
         slug=checked_slug(slug) if slug else slug_from(path.stem),
         title=title or _heading(content) or path.stem,
         name=path.name,
@@ -98,21 +98,21 @@ def publish(
     )
     files = {**_files(path, content, include), path.name: json.dumps(_bare(content)).encode()}
     tell("checking")
-    accepted = appservice.read(Accepted, appservice.ask("POST", "api/check", wanted))
+    accepted = appservice.read(Accepted, appservice.ask("POST", "api/check", request))
     outcome = _try(files, path.name, accepted.current, tell)
     runs = trial.results(outcome.runs) if accepted.runs else {}
     with tempfile.TemporaryFile() as body:
-        _pack(body, replace(wanted, python=outcome.python, packages=outcome.packages), files, runs)
+        _pack(body, replace(request, python=outcome.python, packages=outcome.packages), files, runs)
         return _app(_send(body, tell))
 
 
 def _once(progress: Callable[[str], None] | None) -> Callable[[str], None]:
-    """Pass on what differs from what was said last."""
-    said = [""]
+    """Return a function that reports each line once, even if it is repeated."""
+    last = [""]
 
     def tell(text: str) -> None:
-        if progress and text != said[0]:
-            said[0] = text
+        if progress and text != last[0]:
+            last[0] = text
             progress(text)
 
     return tell
@@ -129,12 +129,12 @@ def _try(files: dict[str, bytes], name: str, current: int | None, tell: Callable
 
 
 def _pack(body: IO[bytes], request: Request, files: dict[str, bytes], runs: dict[str, bytes]) -> None:
-    """Write what is sent: the request first, then the notebook's files, then the runs that it shows."""
-    sent = {"request.json": request.to_json().encode()}
-    sent |= {f"files/{name}": content for name, content in files.items()}
-    sent |= {f"runs/{name}": content for name, content in runs.items()}
+    """Write the bundle: first the request, then the notebook's files, then the runs that it shows."""
+    members = {"request.json": request.to_json().encode()}
+    members |= {f"files/{name}": content for name, content in files.items()}
+    members |= {f"runs/{name}": content for name, content in runs.items()}
     with tarfile.open(fileobj=body, mode="w") as tar:
-        for name, content in sent.items():
+        for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -152,7 +152,7 @@ def _send(body: IO[bytes], tell: Callable[[str], None]) -> AppModel:
 
 
 def unpublish(app: str) -> None:
-    """Take back an app, by its slug: nobody can open it any more, its releases are deleted. The notebook stays."""
+    """Remove an app, given by its slug, with all its releases; the notebook stays."""
     reply = appservice.ask("DELETE", f"api/apps/{checked_slug(app)}")
     if reply.status_code == 404:
         raise UnknownName("app", app, [model.slug for model in _models() if model.mine])
@@ -160,7 +160,7 @@ def unpublish(app: str) -> None:
 
 
 def apps() -> Apps:
-    """Return all apps that I may open, the latest published first."""
+    """Return all apps that I may open, last published first."""
     return Apps(_app(model) for model in _models())
 
 
@@ -178,13 +178,13 @@ def read_notebook(path: Path) -> Notebook:
 
 
 def _bare(content: Notebook) -> Notebook:
-    """Return a notebook's JSON without outputs, which no app shows."""
+    """Return a notebook's JSON without outputs, which apps don't show."""
     cells = [{**cell, "outputs": []} if "outputs" in cell else cell for cell in content["cells"]]
     return {**content, "cells": cells}
 
 
 def slug_from(name: str) -> str:
-    """Return an app's name made from a notebook's: `01 First run!` becomes `01-first-run`."""
+    """Return an app's name derived from a notebook's: `01 First run!` becomes `01-first-run`."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[: LONGEST_SLUG + 1].strip("-")[:LONGEST_SLUG].strip("-")
     return checked_slug(slug) if slug else "app"
@@ -204,8 +204,8 @@ def _files(path: Path, content: Notebook, include: Iterable[str | Path]) -> dict
 
     folder = path.resolve().parent
     names = [include] if isinstance(include, str | Path) else include
-    wanted = included(folder, names, modules(folder, content))
-    return {file.relative_to(folder).as_posix(): _content(file) for file in sorted(wanted)}
+    found = included(folder, names, modules(folder, content))
+    return {file.relative_to(folder).as_posix(): _content(file) for file in sorted(found)}
 
 
 def _content(file: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Local files of a notebook: the modules next to it that it imports, and what its author includes by name."""
+"""Local files of a notebook: the modules next to it that it imports, and the files that its author includes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def modules(folder: Path, notebook: Notebook) -> set[Path]:
 
 
 def included(folder: Path, names: Iterable[str | Path], modules: Iterable[Path] = ()) -> set[Path]:
-    """Return modules with the files that names of files and folders stand for; all must be in the notebook's folder."""
+    """Return `modules` and the files that `names` of files and folders stand for; all must be in `folder`."""
     from cnai.engine.capture.imports import files_in
 
     found = set(modules)
@@ -50,7 +50,7 @@ def _check(name: str | Path, found: set[Path]) -> None:
 
 
 def _code(cell: Notebook) -> str:
-    """Return a code cell's Python, magics translated; empty if it is none."""
+    """Return a code cell's source as Python, with magics translated; "" for other cells."""
     from IPython.core.inputtransformer2 import TransformerManager
 
     source = "".join(cell.get("source", ""))

@@ -1,4 +1,4 @@
-"""The hub's apps service, as a notebook server (or the owner's terminal) asks it."""
+"""Client of the hub's apps service, for a notebook server or the owner's terminal."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _START = "start it with `make run`, or publish from a notebook server of a hub"
 
 
 def ask(method: str, path: str, body: Record | None = None) -> httpx.Response:
-    """Ask, with a record if any."""
+    """Send a request, with a record as its body if given."""
     import httpx
 
     try:
         with _client() as client:
             return client.request(method, path, json=body and body.plain())
     except httpx.HTTPError as error:
-        raise _silent(error) from None
+        raise _no_answer(error) from None
 
 
 def send(path: str, body: IO[bytes]) -> Iterator[appwire.Progress | appwire.Published | appwire.Refusal]:
-    """Send a file from where it stands and return the facts of the answer, as they come."""
+    """Send a file from its current position; yield the facts of the answer as they arrive."""
     import httpx
 
     begin = body.tell()
@@ -46,21 +46,21 @@ def send(path: str, body: IO[bytes]) -> Iterator[appwire.Progress | appwire.Publ
             for line in reply.iter_lines():
                 yield appwire.publication(line)
     except httpx.HTTPError as error:
-        raise _silent(error) from None
+        raise _no_answer(error) from None
     except Mistake as mistake:
-        raise _other(mistake) from None
+        raise _other_version(mistake) from None
 
 
 def read(kind: type[_Read], reply: httpx.Response) -> _Read:
-    """Return the record that the service answered, or raise what it refused with."""
+    """Return the record in the service's answer, or raise its refusal."""
     try:
         return kind.from_json(fine(reply).content)
     except Mistake as mistake:
-        raise _other(mistake) from None
+        raise _other_version(mistake) from None
 
 
 def fine(reply: httpx.Response) -> httpx.Response:
-    """Raise what the service refused with, in its own words."""
+    """Return a successful answer, or raise the service's refusal with its own message."""
     if not reply.is_error:
         return reply
     try:
@@ -71,7 +71,7 @@ def fine(reply: httpx.Response) -> httpx.Response:
 
 
 def _hub() -> tuple[str, str]:
-    """Return the hub's address and a token: a notebook server's own, else the workbench owner's on this machine."""
+    """Return the hub's address and a token: the notebook server's, otherwise the workbench owner's on this machine."""
     if token := os.environ.get("JUPYTERHUB_API_TOKEN"):
         url = environment.HUB_URL.get()
         if not url:
@@ -80,7 +80,7 @@ def _hub() -> tuple[str, str]:
     try:
         known = appwire.Terminal.from_json((paths.home() / "hub" / "client.json").read_bytes())
     except (OSError, Mistake):
-        raise HubError(f"there is no hub to publish on; {_START}") from None
+        raise HubError(f"found no hub to publish to; {_START}") from None
     return known.hub_url, known.token
 
 
@@ -88,16 +88,16 @@ def _client() -> httpx.Client:
     import httpx
 
     url, token = _hub()
-    # No proxy from the environment: the hub is on this machine, or on the same cluster. No read timeout for publishing
-    # is needed, since the service says something every few seconds.
+    # No proxy from the environment: the hub is on this machine or on the same cluster. The timeout also suits
+    # publishing, since the service reports every few seconds.
     return httpx.Client(
         base_url=f"{url}services/apps/", headers={"Authorization": f"token {token}"}, timeout=60, trust_env=False
     )
 
 
-def _silent(error: Exception) -> HubError:
+def _no_answer(error: Exception) -> HubError:
     return HubError(f"the hub at {_hub()[0]} does not answer ({type(error).__name__}); {_START}")
 
 
-def _other(mistake: Mistake) -> HubError:
-    return HubError(f"the hub at {_hub()[0]} has another version of cnai than this one ({mistake}); update the older")
+def _other_version(mistake: Mistake) -> HubError:
+    return HubError(f"the hub at {_hub()[0]} runs another version of cnai ({mistake}); update the older one")

@@ -1,6 +1,7 @@
-"""Trial: a notebook runs once where its author works, before it is published.
+"""Trial: runs a notebook once in its author's server or terminal, before it is published.
 
-What it ran with becomes part of the release, and so do the runs whose results it took, where the app can't reach them.
+The release records the versions that the trial used. Where apps can't reach the store, the release also contains the
+runs whose results the notebook showed.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _PATIENCE_SECONDS = 20.0
 
 
 class TrialFailed(HubError):
-    """The notebook does not run through; the message has cell, line and the end of the traceback."""
+    """The notebook failed; the message has cell, line and the end of the traceback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a notebook ran through with. `runs` are those that it attached to or asked to reuse."""
+    """The versions that a successful trial used. `runs` are the runs that the notebook attached to or reused."""
 
     python: str
     packages: dict[str, str]
@@ -44,7 +45,7 @@ class Outcome:
 def rehearse(
     files: Mapping[str, bytes], notebook: str, *, deadline_seconds: float, progress: Callable[[str], None]
 ) -> Outcome:
-    """Execute a notebook among its files in a folder of its own; TrialFailed says why it doesn't run through."""
+    """Execute a notebook with its files in a new folder. Raises TrialFailed."""
     scratch = Path(tempfile.mkdtemp(prefix="cnai-trial-"))
     try:
         for name, content in files.items():
@@ -62,7 +63,7 @@ def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: C
         process = subprocess.Popen(
             (sys.executable, "-m", programs.TRIAL, notebook),
             cwd=scratch / "files",
-            # An app has no home, and so no packages of its author's either.
+            # An app has no home, and therefore no packages from its author's home.
             env={**os.environ, environment.RUNS_TAKEN.name: str(taken), "PYTHONNOUSERSITE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -94,7 +95,7 @@ def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: C
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the child; on SIGTERM nbclient takes its kernel with it."""
+    """End the child; on SIGTERM nbclient ends its kernel, too."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -110,7 +111,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _too_slow(notebook: str, deadline_seconds: float, last: AtCell | None) -> TrialFailed:
     where = f"cell {last.cell} of {last.cells}" if last else "its start"
     return TrialFailed(
-        f"{notebook} did not run through within {deadline_seconds:g} s (it was at {where}); make it quicker, "
+        f"{notebook} did not finish within {deadline_seconds:g} s (it was at {where}); make it faster, "
         "for example by attaching to a finished run instead of training"
     )
 
@@ -120,7 +121,7 @@ def _outcome(notebook: str, last: AtCell | CellFailed | RanThrough | None, error
         return last
     if last is None:
         errors.seek(0)
-        said = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        said = errors.read().decode(errors="replace").strip().splitlines() or ["the trial printed nothing"]
         raise TrialFailed(f"{notebook} could not be tried: {said[-1]}")
     if isinstance(last, AtCell):
         raise TrialFailed(f"{notebook} could not be tried: its kernel ended at cell {last.cell}")
@@ -129,14 +130,16 @@ def _outcome(notebook: str, last: AtCell | CellFailed | RanThrough | None, error
 
 
 def results(runs: Iterable[str]) -> dict[str, bytes]:
-    """Return the files by which an app shows these runs, as `<run>/<file>`."""
+    """Return the files that an app needs to show these runs, as `<run>/<file>`."""
     from cnai.run import attach
 
     found: dict[str, bytes] = {}
     for name in runs:
         run = attach(name)
         if not run.state.final:
-            raise UsageError(f"run {name} is {run.state}; the app shows it as it ended, so publish when it has")
+            raise UsageError(
+                f"run {name} is {run.state}, but an app shows only finished runs; publish when the run has ended"
+            )
         folder = store_root() / name
         found |= {f"{name}/{file}": (folder / file).read_bytes() for file in RUN_FILES if (folder / file).exists()}
     size = sum(map(len, found.values()))

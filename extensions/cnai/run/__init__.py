@@ -1,4 +1,4 @@
-"""Runs: start one, find one, and what people do with it."""
+"""Run: starts, finds and controls runs."""
 
 from cnai.run.control import logs, pause, resume, scale, stop
 from cnai.run.engines import Cluster, cluster
@@ -8,7 +8,7 @@ from cnai.run.search import attach, find, runs
 from cnai.run.series import Series
 
 for _shown in (Run, Series):
-    _shown.__module__ = __name__  # where people import them from, and what views register for
+    _shown.__module__ = __name__  # the module from which people import them and for which views register
 
 __all__ = [
     "Cluster",

@@ -1,4 +1,4 @@
-"""Control: what people do with a run that they name: by "latest", its id, the beginning of it, or its name."""
+"""Control: functions that act on a run, given as "latest", its id, the start of its id, or its name."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ if TYPE_CHECKING:
 
 
 def logs(run: str = "latest", rank: int | None = None, tail: int | None = None) -> str:
-    """Return what the ranks of a run printed, oldest first: all ranks or one, all of it or the last `tail` lines."""
+    """Return the output of a run's ranks, oldest first: of all ranks or one, all lines or the last `tail` lines."""
     return find(run).logs(rank=rank, tail=tail)
 
 
 def stop(run: str = "latest") -> Run:
-    """Ask for the end of a run, now; its checkpoints stay. Returns the run."""
+    """Request the immediate end of a run; its checkpoints stay. Returns the run."""
     found = find(run)
     found.stop()
     return found
 
 
 def pause(run: str = "latest") -> Run:
-    """Ask for a checkpoint at the next step and the end of the ranks; `resume` goes on from there. Returns the run."""
+    """Request a checkpoint at the next step and the end of the ranks; `resume` continues there. Returns the run."""
     found = find(run)
     found.pause()
     return found
 
 
 def resume(run: str = "latest") -> Run:
-    """Ask a paused run to go on from its last checkpoint. Returns the run."""
+    """Request that a paused run continues from its last checkpoint. Returns the run."""
     found = find(run)
     found.resume()
     return found
 
 
 def scale(ranks: int, run: str = "latest") -> Run:
-    """Ask for another number of ranks; step, global batch and sample order stay. Returns the run."""
+    """Request a different number of ranks; step, global batch and sample order stay. Returns the run."""
     found = find(run)
     found.scale(ranks)
     return found

@@ -1,4 +1,4 @@
-"""Engines: what people do with those of the default backend, all of them at once."""
+"""Engines: shows, starts and stops the engines of the default backend."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Cluster:
     def status(self) -> Engines:
         """Return the engines that exist; starts none.
 
-        On this machine that is one, with its address, pid, nodes and runs; on Kubernetes each has flavor, nodes, GPUs,
-        runs and what it waits for.
+        On this machine there is at most one, with its address, pid, nodes and runs; on Kubernetes each engine has
+        flavor, nodes, GPUs, runs, and the reason why it waits.
         """
         return backends.get(backends.default()).status()
 
@@ -30,9 +30,9 @@ class Cluster:
         return backends.get(backends.default()).start(flavor, nodes)
 
     def stop(self, flavor: str | None = None) -> bool:
-        """End the engines with everything on them, or those of a flavor; tell whether there was one.
+        """Stop all engines, or those of a flavor, and everything on them; tell whether there was one.
 
-        Runs that were going on are resumed by `attach`.
+        `attach` resumes their runs.
         """
         return backends.get(backends.default()).stop(flavor)
 

@@ -1,4 +1,4 @@
-"""Run: a handle on one run, the same from the kernel that started it, another one, or after it has ended."""
+"""Run: a handle on one run, the same in the kernel that started it, in another kernel, and after its end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TICK_SECONDS = 1.0
 
 
 class Run:
-    """One run: its state and curves while it goes on, its result afterwards, and the wishes one may have for it."""
+    """One run: its state and curves while it is active, its result afterwards, and methods to control it."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -43,47 +43,47 @@ class Run:
 
     @property
     def state(self) -> State:
-        """Return where the run is."""
+        """Return the run's state."""
         return self._history.state
 
     @property
     def reason(self) -> str:
-        """Return why the run came into its state and what it waits for, "" if there is nothing to say."""
+        """Return the reason for the state and what the run waits for, "" if there is neither."""
         waits_for = "" if self.state.final else self._folder.notice
         return " · ".join(filter(None, (self._history.reason, waits_for)))
 
     @property
     def generation(self) -> int:
-        """Return which incarnation of its ranks the run is in, from 0."""
+        """Return the number of the current generation, from 0."""
         return self._history.generation
 
     @property
     def world_size(self) -> int:
-        """Return how many ranks this generation has."""
+        """Return the number of ranks of this generation."""
         return self._history.world_size
 
     @property
     def step(self) -> int | None:
-        """Return the last step that was reported, None before the first."""
+        """Return the last reported step, None before the first."""
         return self._history.step
 
     @property
     def events(self) -> list[Event]:
-        """Return everything that happened so far, in order."""
+        """Return all events so far, in order."""
         return list(self._history.events)
 
     @property
     def metrics(self) -> Metrics:
-        """Return the reported numbers by name."""
+        """Return the reported metrics by name."""
         return self._history.metrics
 
     @property
     def error(self) -> RunFailed | None:
-        """Return why the run failed, None if it didn't."""
+        """Return the error of a failed run, None otherwise."""
         return self._history.error
 
     def logs(self, rank: int | None = None, tail: int | None = None) -> str:
-        """Return what the ranks printed, oldest first: of all ranks or of one, all of it or the last `tail` lines."""
+        """Return the output of the ranks, oldest first: of all ranks or one, all lines or the last `tail` lines."""
         texts = [
             event.payload["text"]
             for event in self.events
@@ -93,7 +93,7 @@ class Run:
         return text if tail is None else "\n".join(text.splitlines()[-tail:] if tail else [])
 
     def watch(self, callback: Callable[[list[Event]], None]) -> Callable[[], None]:
-        """Call back with the events so far, then with each new batch from a background thread; returns what ends it."""
+        """Call back with the events so far, then from a thread with new batches; returns a function that ends it."""
         return self._history.watch(callback)
 
     def wait(self, timeout: float | None = None) -> Run:
@@ -103,7 +103,7 @@ class Run:
             while not self.state.final:
                 left = TICK_SECONDS if deadline is None else min(TICK_SECONDS, deadline - time.monotonic())
                 if left <= 0:
-                    raise TimeoutError(f"run {self.id} is {self.state} after {timeout} s; it goes on")
+                    raise TimeoutError(f"run {self.id} is {self.state} after {timeout} s; it keeps running")
                 if not self._history.changed.wait(left):
                     self._history.read()
                     self._line.check()
@@ -131,19 +131,19 @@ class Run:
             ) from None
 
     def stop(self) -> None:
-        """Ask for the end of the run, now."""
+        """Request the immediate end of the run."""
         self._wish("stop")
 
     def pause(self) -> None:
-        """Ask for a checkpoint at the next step and the end of the ranks; `resume` goes on from there."""
+        """Request a checkpoint at the next step and the end of the ranks; `resume` continues there."""
         self._wish("pause")
 
     def resume(self) -> None:
-        """Ask a paused run to go on."""
+        """Request that a paused run continues."""
         self._wish("resume")
 
     def scale(self, ranks: int) -> None:
-        """Ask for another number of ranks; step, global batch and sample order stay."""
+        """Request a different number of ranks; step, global batch and sample order stay."""
         backends.get(self.spec.backend).check(replace(self.spec, ranks=Ranks.parse(ranks), nodes=None))
         self._wish("scale", ranks)
 
@@ -153,7 +153,7 @@ class Run:
         self._line.wish(verb, value)
 
     def follow(self, *, revive: bool = True) -> None:
-        """Hear of the run live; with `revive` an engine that was lost or ended is started again."""
+        """Follow the run live; `revive` restarts an engine that was lost or stopped."""
         self._line.open(revive=revive)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""History: everything that happened in a run so far, from its journal and then live, without hole or repetition."""
+"""History: all events of a run so far, from its journal and then live, without gap or repetition."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class History:
-    """Events of one run and what follows from them. Thread-safe.
+    """Events of one run and the state that follows from them. Thread-safe.
 
-    A journal's byte position says how far we are: live batches carry theirs, so what was read from disk isn't taken
-    twice.
+    The byte position in the journal tells which events are known: live batches carry their position, so no event from
+    the disk is added twice.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -37,12 +37,12 @@ class History:
         self.error: RunFailed | None = None
 
     def read(self) -> None:
-        """Take what the journal has."""
+        """Read the journal's new lines."""
         with self._lock:
             self._take(self._folder.read_journal(self._position))
 
     def hear(self, position: int, text: str) -> None:
-        """Take a live batch that begins at a byte position of the journal."""
+        """Add a live batch that begins at a byte position of the journal."""
         data = text.encode()
         with self._lock:
             if position > self._position:  # a batch was missed while the line was down
@@ -51,7 +51,7 @@ class History:
             self._take(data[known:])
 
     def watch(self, watcher: Callable[[list[Event]], None]) -> Callable[[], None]:
-        """Call with the events so far, then with each new batch from a background thread; returns what ends it."""
+        """Call with the events so far, then new batches from a background thread; returns a function that ends it."""
         with self._lock:
             watcher(list(self.events))
             self._watchers.append(watcher)
@@ -89,11 +89,11 @@ class History:
 
 
 def _failure(event: Event) -> RunFailed:
-    told = event.payload
+    payload = event.payload
     return RunFailed(
-        told["summary"],
+        payload["summary"],
         rank=event.rank,
-        traceback=told.get("traceback", ""),
-        log_tail=told.get("log_tail", ""),
-        hint=told.get("hint", ""),
+        traceback=payload.get("traceback", ""),
+        log_tail=payload.get("log_tail", ""),
+        hint=payload.get("hint", ""),
     )

@@ -1,4 +1,4 @@
-"""Launch: from what was typed to a run that goes on."""
+"""Launch: captures a target, validates its spec and starts a run."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ RECORDED_PACKAGES = ("cnai", "torch", "numpy", "distributed", "cloudpickle")
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan:
-    """What `train` would send."""
+    """The spec, manifest and payload that `train` would send."""
 
     spec: RunSpec
     manifest: Manifest | None
-    """What would be sent to start nodes, None if nothing would."""
+    """The manifest that would start nodes, None if the backend sends none."""
     payload_bytes: int
     code_zip_bytes: int
     code_hash: str
@@ -58,7 +58,7 @@ def train(
     """Train a function, or a script with its arguments; returns at once.
 
     With `reuse` it returns the last successful run of the same code with the same arguments, if there is one. Values
-    that the code takes from the notebook are not compared. Keywords are the fields of RunSpec: ranks, nodes, flavor,
+    that the code uses from the notebook are not compared. Keywords are the fields of RunSpec: ranks, nodes, flavor,
     image, backend, name, checkpoint_every, retries, infra_retries, timeout_seconds, stall_seconds, deadline_seconds,
     ttl_seconds, env, debug. The debug backend runs rank 0 in this process, with breakpoints, and returns at its end.
     """
@@ -80,7 +80,7 @@ def _inputs(captured: Captured, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 def train_cell(
     source: str, namespace: dict[str, Any], *, returns: Sequence[str] = (), cell_name: str = "", **spec: Any
 ) -> Run:
-    """Train a notebook cell's body on each rank; `result()` is the dict of the names in `returns`."""
+    """Run a notebook cell's body in each rank; `result()` returns a dict of the names in `returns`."""
     from cnai.engine.capture import capture_cell
 
     return _start(capture_cell(source, namespace, returns=tuple(returns), cell_name=cell_name), spec)
@@ -92,7 +92,7 @@ def plan(
     kwargs: Mapping[str, Any] | None = None,
     **spec: Any,
 ) -> Plan:
-    """Return what `train` would send, without sending it."""
+    """Return the plan of a run without starting it."""
     captured = capture(target, args, kwargs or {})
     built = build_spec(captured, spec)
     backend = backends.get(built.backend)
@@ -184,6 +184,6 @@ def warm_up() -> None:
             backends.get(backends.default()).prepare()
             import cnai.engine.capture  # noqa: F401
         except (CnaiError, OSError):
-            return  # the first run says what is wrong
+            return  # the first run reports the problem
 
     threading.Thread(target=prepare, name="cnai-warm-up", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Search: find runs that exist."""
+"""Search: finds runs in the store."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cnai.run.handle import Run
 
 
 def runs(limit: int | None = None) -> list[Run]:
-    """Return the newest runs, newest first; by default all."""
+    """Return all runs, or the `limit` newest ones, newest first."""
     return [Run(folder) for folder in Store(store_root()).folders()[:limit]]
 
 
 def attach(run: str = "latest") -> Run:
-    """Return a run by "latest", its id, the beginning of it, or its name (then the newest), and follow it live.
+    """Return a run by "latest", its id, the start of its id, or its name (then the newest), and follow it live.
 
-    Starts the engine again if it was lost; what was going on there goes on from its last checkpoint.
+    Restarts the engine if it was lost or stopped; the run continues from its last checkpoint.
     """
     found = find(run)
     if not found.state.final:
@@ -30,7 +30,7 @@ def attach(run: str = "latest") -> Run:
 
 
 def take(run: Run) -> None:
-    """Note that the notebook shows a run that it may not have started, if somebody wants to know."""
+    """Note the id of a run that the notebook shows, if a trial records these ids."""
     if file := environment.RUNS_TAKEN.get():
         with Path(file).open("a") as notes:
             notes.write(f"{run.id}\n")
@@ -50,23 +50,23 @@ def finished(target: str, inputs: str) -> Run | None:
     return None
 
 
-def _find(wanted: str) -> RunFolder:
+def _find(given: str) -> RunFolder:
     folders = Store(store_root()).folders()
     if not folders:
         raise UsageError("there are no runs yet; start one with %cnai train")
-    if wanted == "latest":
+    if given == "latest":
         return folders[0]
     for folder in folders:
-        if folder.run_id == wanted:
+        if folder.run_id == given:
             return folder
-    begin = [folder for folder in folders if folder.run_id.startswith(wanted)]
-    named = [folder for folder in begin if folder.spec.name == wanted]
+    matching = [folder for folder in folders if folder.run_id.startswith(given)]
+    named = [folder for folder in matching if folder.spec.name == given]
     if named:
         return named[0]
-    if len(begin) > 1:
+    if len(matching) > 1:
         raise UsageError(
-            f"{wanted!r} begins {len(begin)} runs: {', '.join(f.run_id for f in begin[:5])}; type more of it"
+            f"{given!r} matches {len(matching)} runs: {', '.join(f.run_id for f in matching[:5])}; type more of the id"
         )
-    if begin:
-        return begin[0]
-    raise UnknownName("run", wanted, [folder.run_id for folder in folders[:5]], "see %cnai runs")
+    if matching:
+        return matching[0]
+    raise UnknownName("run", given, [folder.run_id for folder in folders[:5]], "see %cnai runs")

@@ -1,4 +1,4 @@
-"""Series: one metric over steps, as reported by the lowest rank that reports it."""
+"""Series: one metric over steps, from the lowest rank that reports it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Series:
         return len(self.steps)
 
     def cut(self, step: int) -> None:
-        """Forget what came after a step: a new generation reports it again."""
+        """Remove the values after a step, which a new generation will report again."""
         keep = bisect_right(self.steps, step)
         del self.steps[keep:], self.values[keep:], self.times[keep:]
 
@@ -34,7 +34,7 @@ class Metrics(dict[str, Series]):
     """Series by name, folded from events."""
 
     def add(self, event: Event) -> None:
-        """Take a metric event; a generation event cuts what its ranks will report again."""
+        """Add a metric event; a generation event removes the values that its ranks will report again."""
         if event.kind is Kind.GENERATION:
             for series in self.values():
                 series.cut(event.payload.get("from_step", 0))

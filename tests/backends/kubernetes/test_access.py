@@ -123,7 +123,9 @@ def test_an_unusable_kubeconfig_is_told_in_one_line(tmp_path, text, said):
 
 def test_a_login_by_a_program_is_refused_by_its_name(kubeconfig):
     file = kubeconfig({"exec": {"command": "aws"}})
-    with pytest.raises(UsageError, match="kubeconfig logs in by exec; allowed: token, tokenFile or client-certificate"):
+    with pytest.raises(
+        UsageError, match="kubeconfig authenticates with exec; allowed: token, tokenFile or client-certificate"
+    ):
         access.of_kubeconfig(file)
 
 

@@ -249,7 +249,7 @@ def test_engines_are_stopped_by_flavor(server):
 def test_an_engine_ahead_of_its_run(server):
     (told,) = cnai.cluster.start("gpu", 2)
     assert (told.flavor, told.nodes, told.wanted_nodes, told.gpus) == ("gpu", 0, 2, 0)
-    assert "being made" in told.reason
+    assert "being created" in told.reason
     assert repr(told).startswith(f"{told.engine} (gpu) · 0 of 2 nodes · 0 GPUs · idle · ")
     (told,) = cnai.cluster.start("gpu", 3)
     assert told.wanted_nodes == 3

@@ -234,7 +234,7 @@ def test_a_killed_node(two):
     two.start("node", "two")
     run = read(run, two, ended)
     assert run.result(0)[0] == STEPS
-    assert reasons(run)[0].startswith("node 1 was lost; going on from step-") or "node 0 was lost" in reasons(run)[0]
+    assert reasons(run)[0].startswith("node 1 was lost; continuing from step-") or "node 0 was lost" in reasons(run)[0]
 
 
 def test_a_node_that_has_to_go_ends_at_a_step(two):
@@ -243,7 +243,7 @@ def test_a_node_that_has_to_go_ends_at_a_step(two):
     two.end("two")
     run = read(run, two, ended)
     assert run.result(0)[0] == STEPS
-    assert reasons(run) == ["asked to leave its node"]
+    assert reasons(run) == ["its node is shutting down"]
     first, second = begins(run)
     assert first == 0
     assert second >= 15
@@ -260,7 +260,7 @@ def test_code_that_knows_no_steps_starts_again_elsewhere(two):
     run = read(begin(two, plain, infra_retries=0), two, lambda run: run.logs())
     two.end(next(each["name"] for each in two.names() if each["busy"]))
     run = read(run, two, lambda run: len(begins(run)) == 2 and run.state is State.RUNNING)
-    assert reasons(run) == ["asked to leave its node"]
+    assert reasons(run) == ["its node is shutting down"]
     two.client().wish(run.id, Wish("stop"))
     assert read(run, two, ended).state is State.CANCELLED
 
@@ -328,7 +328,7 @@ def test_all_nodes_or_none(pods, monkeypatch):
     run = write(digits, (1,), ranks=2)
     pods.start("scheduler")
     run = read(run, pods, ended)
-    assert run.reason == "2 nodes wanted, 0 found within 1 s"
+    assert run.reason == "2 nodes needed, 0 found within 1 s"
     until(pods.idle, "nothing goes on any more")
 
 

@@ -33,8 +33,8 @@ def test_no_engine():
 def test_on_its_way_to_complete():
     scheduler, first, second = pod("e", "scheduler"), pod("e", "worker"), pod("e", "worker")
     steps = [
-        ([], "the engine's pods are being made"),
-        ([pod("e", "scheduler", runs=False), pod("e", "worker", runs=False)], "the scheduler's pod starts"),
+        ([], "the engine's pods are being created"),
+        ([pod("e", "scheduler", runs=False), pod("e", "worker", runs=False)], "the scheduler's pod is starting"),
         ([scheduler, pod("e", "worker", runs=False)], "0 of 2 nodes run"),
         ([scheduler, first], "1 of 2 nodes run"),
         ([scheduler, first, second], ""),
@@ -107,7 +107,7 @@ def test_a_complaint_is_over_when_the_pod_is_there():
 
 
 def test_nobody_acts():
-    assert "being made" in _judge().reason
+    assert "being created" in _judge().reason
     for age, heals in ((20, True), (90, False)):
         now = _judge(age=age)
         assert "ask your administrator whether the Dask operator runs" in now.reason

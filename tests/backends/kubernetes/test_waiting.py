@@ -81,7 +81,7 @@ def test_the_deadline_ends_it(server, monkeypatch):
     monkeypatch.setenv("CNAI_NODE_SECONDS", "1")
     run = cnai.train(print)
     server.pods.append(_unschedulable(run.record["engine"]))
-    with pytest.raises(RunFailed, match="not there within 1 s: no node has 4 GiB of memory free"):
+    with pytest.raises(RunFailed, match="did not start within 1 s: no node has 4 GiB of memory free"):
         run.result(60)
     assert server.clusters == {}
 
@@ -105,7 +105,7 @@ def test_stopped_before_its_engine_was_there(run, server):
 
 
 def test_other_wishes_wait(run):
-    with pytest.raises(UsageError, match=r"can't pause run fit.*its engine isn't there yet: it is PENDING"):
+    with pytest.raises(UsageError, match=r"can't pause run fit.*its engine has not started yet: the run is PENDING"):
         run.pause()
     with pytest.raises(UsageError, match="can't scale run fit"):
         run.scale(2)
@@ -121,7 +121,7 @@ def test_a_person_stopped_the_engine(run, server):
     again = cnai.attach("fit")
     assert list(server.clusters) == [run.record["engine"]]
     assert not credentials.was_stopped(run.record["engine"])
-    until(lambda: "being made" in again.reason, again.reason)
+    until(lambda: "being created" in again.reason, again.reason)
     again.stop()
     assert again.wait(60).state is State.CANCELLED
 
@@ -172,7 +172,7 @@ def test_a_paused_run_has_no_engine_until_it_is_resumed(run, server):
     run.resume()
     (made,) = server.clusters.values()
     assert made["metadata"]["name"] == run.record["engine"]
-    until(lambda: "being made" in run.reason, run.reason)
+    until(lambda: "being created" in run.reason, run.reason)
 
 
 def test_scaled_while_its_engine_comes_it_is_resumed_with_so_many_ranks(run, server, monkeypatch):
@@ -193,7 +193,7 @@ def test_resuming_is_given_up_when_no_node_comes(run, server, monkeypatch):
     monkeypatch.setenv("CNAI_NODE_SECONDS", "1")
     _paused(run)
     run.resume()
-    until(lambda: "can't resume: its nodes were not there within 1 s" in run.reason, run.reason)
+    until(lambda: "can't resume: its nodes did not start within 1 s" in run.reason, run.reason)
     assert run.state is State.PAUSED
     assert server.clusters == {}
 

@@ -58,7 +58,7 @@ class Agent:
     async def cancel(self):
         self.cancelled = True
         if not self.begun or not self.node.there:
-            why = "ended before it began on node" if self.node.there else "node"
+            why = "canceled before it started on node" if self.node.there else "node"
             lost = "" if self.node.there else " was lost"
             self.end(error=f"{why} {self.order.node_rank}{lost}")
 

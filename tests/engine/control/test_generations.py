@@ -86,7 +86,7 @@ async def test_a_crash_goes_on_from_the_last_checkpoint(world, steps):
     (begun,) = [e for e in run.folder.events() if e.kind is Kind.GENERATION and e.generation == 1]
     assert begun.payload == {"ranks": 2, "from_step": steps[-1] if steps else 0}
     where = f"from step-{steps[-1]}" if steps else "from the beginning"
-    assert run.reasons[1] == f"rank 0: ValueError: x; going on {where}"
+    assert run.reasons[1] == f"rank 0: ValueError: x; continuing {where}"
 
 
 async def test_the_budget_is_for_failures_without_progress(world):
@@ -120,7 +120,7 @@ async def test_the_failure_of_one_node_ends_the_others(world):
     await world.until(lambda: other.told == ["terminate"])
     await run.becomes(State.FAILED)
     assert other.told == ["terminate", "kill"]
-    assert run.status.reason == "rank 0 was ended by SIGKILL"
+    assert run.status.reason == "rank 0 was killed by SIGKILL"
 
 
 async def test_a_node_is_lost_before_its_port_is_known(world):
@@ -133,7 +133,7 @@ async def test_a_node_is_lost_before_its_port_is_known(world):
     first.free_port = dies
     run = await world.submit(2, nodes=2)
     await run.becomes(State.RESTARTING)
-    assert run.status.reason == "node 0 was lost; going on from the beginning"
+    assert run.status.reason == "node 0 was lost; continuing from the beginning"
     world.node()
     await run.running(1)
 
@@ -146,7 +146,7 @@ async def test_a_node_is_lost_before_its_agent_starts(world):
     node.lose()
     world.node()
     await run.running(1)
-    assert "node 0 was lost; going on from the beginning" in run.reasons
+    assert "node 0 was lost; continuing from the beginning" in run.reasons
 
 
 async def test_a_node_is_lost_while_it_runs(world):
@@ -158,7 +158,7 @@ async def test_a_node_is_lost_while_it_runs(world):
     world.node()
     await run.running(1)
     assert other.told == ["terminate"]
-    assert "node 0 was lost; going on from step-3" in run.reasons
+    assert "node 0 was lost; continuing from step-3" in run.reasons
     assert run.agent.order.assignment.resume_from.name == "step-3"
 
 
@@ -189,7 +189,7 @@ async def test_too_few_nodes(world):
     run = await world.submit(2, nodes=2)
     before = world.clock.now
     await run.becomes(State.FAILED)
-    assert run.status.reason == "2 nodes wanted, 1 found within 60 s"
+    assert run.status.reason == "2 nodes needed, 1 found within 60 s"
     assert 60 <= world.clock.now - before < 62
     assert run.failure.payload["summary"] == run.status.reason
 
@@ -247,7 +247,7 @@ async def test_a_stall_is_dumped_and_started_again(world):
     assert stalled.told == []
     await run.running(1)
     assert stalled.told == ["dump", "terminate"]
-    assert "no step or output for 100 s; the ranks' logs have the stacks of their threads; going on from step-1" in (
+    assert "no step or output for 100 s; the ranks' logs have the stacks of their threads; continuing from step-1" in (
         run.reasons
     )
 
@@ -269,7 +269,7 @@ async def test_a_deadline_has_no_second_try(world, manners):
     await world.pass_by(400)
     assert run.state is State.RUNNING
     await run.becomes(State.FAILED)
-    assert run.status.reason == "the deadline of 500 s is over"
+    assert run.status.reason == "the deadline of 500 s has passed"
     assert run.agent.told == ["terminate", "kill"][: 1 + (manners == "stubborn")]
 
 
@@ -298,7 +298,7 @@ async def test_a_leaving_node_hands_its_run_over(world):
     first.leave()
     await run.running(1)
     assert run.generations == [1, 1]
-    assert "asked to leave its node" in run.reasons
+    assert "its node is shutting down" in run.reasons
     assert run.agent.node is second
     assert other.generations == [1]
 
@@ -344,4 +344,4 @@ async def test_failures_of_several_nodes_have_the_first_as_their_cause(world):
     run.agents[1].end(failures=(Failure(rank=1, exit_code=-11, time=5.0),))
     run.agents[0].end(failures=(Failure(rank=0, exit_code=-6, time=6.0),))
     await run.becomes(State.FAILED)
-    assert run.status.reason == "rank 1 was ended by SIGSEGV"
+    assert run.status.reason == "rank 1 was killed by SIGSEGV"

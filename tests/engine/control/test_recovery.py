@@ -40,7 +40,7 @@ def left(world, **status):
         (State.RUNNING, "", "lost"),
         (State.RESIZING, "from 1 to 2 ranks", "lost"),
         (State.RESTARTING, STOPPED, "stopped"),
-        (State.RESTARTING, "rank 0 was ended by SIGKILL", "lost"),
+        (State.RESTARTING, "rank 0 was killed by SIGKILL", "lost"),
     ],
 )
 async def test_a_run_goes_on_with_the_next_engine(world, state, reason, why):

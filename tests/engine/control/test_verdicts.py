@@ -39,14 +39,14 @@ def test_ended_on_two_nodes():
         (
             [Report(node_rank=0, failures=(Failure(rank=1, exit_code=-9, time=5.0),))],
             {0: said(4.0, GLOO)},
-            "rank 1 was ended by SIGKILL",
+            "rank 1 was killed by SIGKILL",
             "infra",
             1,
         ),
         (
             [Report(node_rank=0, failures=(Failure(rank=0, exit_code=3, time=5.0),))],
             {},
-            "rank 0 left with exit code 3",
+            "rank 0 exited with code 3",
             "user",
             0,
         ),
@@ -61,7 +61,7 @@ def test_ended_on_two_nodes():
         ([Report(node_rank=0, error="node 0 was lost")], {0: said(1.0, GLOO)}, "node 0 was lost", "infra", None),
         # Only echoes: a collective that nobody joined.
         ([Report(node_rank=0)], {1: said(1.0, GLOO)}, f"rank 1: {GLOO}", "infra", 1),
-        ([Report(node_rank=0)], {}, "the ranks ended without saying why", "infra", None),
+        ([Report(node_rank=0)], {}, "the ranks ended without a reason", "infra", None),
     ],
 )
 def test_cause(reports, diagnoses, summary, fault, rank):

@@ -46,12 +46,12 @@ def test_without_an_engine_it_can_only_be_stopped(state):
     assert may("stop", state=state, has_engine=False) is None
     for verb in ("pause", "scale"):
         why = may(verb, 1, state=state, has_engine=False)
-        assert why.startswith(f"can't {verb} run fit now, its engine isn't there yet: it is {state}")
+        assert why.startswith(f"can't {verb} run fit now, its engine has not started yet: the run is {state}")
 
 
 @pytest.mark.parametrize("ranks", [None, 0, -1])
 def test_ranks_are_numbers_from_one(ranks):
-    assert may("scale", ranks) == f"ranks must be a number from 1; given: {ranks}"
+    assert may("scale", ranks) == f"ranks must be 1 or more; given: {ranks}"
 
 
 def test_code_without_steps_can_only_be_stopped():
@@ -72,7 +72,7 @@ async def test_refusals_reach_those_who_ask_and_change_nothing(world):
     run.finish()
     await run.becomes(State.SUCCEEDED)
     await world.pass_by(1)
-    assert await run.wish("stop") == f"run {run.id} isn't going on here; see %cnai runs"
+    assert await run.wish("stop") == f"run {run.id} isn't running on this engine; see %cnai runs"
 
 
 async def test_a_pause_at_a_step_boundary(world):
@@ -188,7 +188,7 @@ async def test_resized_back_while_it_is_resized(world):
     run.agent.end("ended")
     await run.running(1)
     assert run.generations == [2, 2]
-    assert "asked to leave its node" not in run.reasons
+    assert "its node is shutting down" not in run.reasons
 
 
 async def test_a_stop_that_is_overtaken_is_no_failure(world):
@@ -334,10 +334,10 @@ async def test_rest_lets_ranks_reach_a_boundary_and_waits_no_longer_than_it_may(
     one = await (await world.submit()).running()
     two = await (await world.submit()).running()
     before = world.clock.now
-    await world.supervisor.rest(12, "asked to leave its node")
+    await world.supervisor.rest(12, "its node is shutting down")
     assert 12 <= world.clock.now - before < 14
     assert (one.agent.told, two.agent.told) == (["graceful"], ["graceful"])
-    assert {run.status.reason for run in (one, two)} == {"asked to leave its node"}
+    assert {run.status.reason for run in (one, two)} == {"its node is shutting down"}
     assert world.supervisor.nodes()
     await world.supervisor.rest()
     await world.supervisor.close()

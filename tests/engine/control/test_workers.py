@@ -97,7 +97,7 @@ def test_an_agent_that_can_not_start_has_a_report(monkeypatch):
     play(story, monkeypatch, fails)
 
 
-@pytest.mark.parametrize(("lost", "why"), [(False, "ended before it began on node 1"), (True, "node 1 was lost")])
+@pytest.mark.parametrize(("lost", "why"), [(False, "canceled before it started on node 1"), (True, "node 1 was lost")])
 def test_one_that_waits_for_room_is_given_up(monkeypatch, lost, why):
     async def story(scheduler, place, worker):
         await (await place.client()).run_on_scheduler(_no_room, worker.address)

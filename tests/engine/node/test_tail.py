@@ -29,5 +29,5 @@ def test_a_flood_is_cut_and_says_so(tmp_path):
         file.write((b"y" * 99 + b"\n") * (SKIP_BYTES // 50))
     (text,) = texts(tail.read())
     assert text.startswith("… ")
-    assert "bytes left out here, see" in text.splitlines()[0]
+    assert "bytes omitted here, see" in text.splitlines()[0]
     assert len(text) < LIMIT_BYTES + 1000

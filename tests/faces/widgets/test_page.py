@@ -85,8 +85,8 @@ def test_a_failed_run_says_why_first(write):
 
 
 def test_why_a_run_is_in_its_state(write):
-    run = write(BEGUN, state("RESTARTING", "rank 1 was ended by SIGKILL"))
-    assert plain(page(run).head) == "fit RESTARTING 2 ranks rank 1 was ended by SIGKILL"
+    run = write(BEGUN, state("RESTARTING", "rank 1 was killed by SIGKILL"))
+    assert plain(page(run).head) == "fit RESTARTING 2 ranks rank 1 was killed by SIGKILL"
 
 
 def test_many_metrics_and_long_logs_are_bounded(write):

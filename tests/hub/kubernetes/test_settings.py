@@ -97,7 +97,7 @@ BARE = {"name": "torch", "title": "PyTorch"}
         ),
         (
             {"catalog": {**CATALOG, "flavor": [{**SMALL, "default": True}, {**SMALL, "name": "b", "default": True}]}},
-            "custom.cnai.catalog.flavor[1].default is true for small and b; only one flavor may be",
+            "custom.cnai.catalog.flavor[1].default is true for small and b; only one flavor may be the default",
         ),
     ],
 )

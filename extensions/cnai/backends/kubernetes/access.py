@@ -1,4 +1,4 @@
-"""Access: where the API server is and how this process proves who it is, by its pod's own account or by KUBECONFIG."""
+"""Access: the API server's address and this process's credentials, from its pod's service account or KUBECONFIG."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from cnai import environment
 from cnai.errors import EngineError, UsageError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_ELSE = "start a server on the cluster, set KUBECONFIG, or use --backend local"
+_ADVICE = "start a server on the cluster, set KUBECONFIG, or use --backend local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """An API server as one account sees it. Paths are read when they are needed, texts are PEM or the token itself."""
+    """An API server and the credentials of one account. Paths are read on use; texts are PEM or the token itself."""
 
     url: str
     namespace: str = ""
     token: Path | str = ""
     authority: Path | str = ""
     certificate: str = ""
-    """The client's own certificate and key."""
+    """The client's certificate and key, as PEM."""
     trusts_anyone: bool = False
     inside: bool = False
-    """Whether this process runs in a pod of the cluster: proxies lead away from it."""
+    """Whether this process runs in a pod of the cluster, where it must not use the environment's proxies."""
 
     def headers(self) -> dict[str, str]:
-        """Return what proves who asks; the token is read each time, since kubelet renews the file."""
+        """Return the headers that authenticate a request; reads the token each time, since kubelet renews the file."""
         try:
             token = _text(self.token).strip()
         except OSError:
-            raise EngineError(f"there is no service account token in {Path(self.token).parent}") from None
+            raise EngineError(f"found no service account token in {Path(self.token).parent}") from None
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def trust(self) -> ssl.SSLContext | bool:
-        """Return whom to believe to be the API server."""
+        """Return the TLS context that verifies the API server."""
         if not self.url.startswith("https"):
             return False
         context = ssl.create_default_context(cadata=_text(self.authority) or None)
-        # From Python 3.13 on; the authorities of many clusters lack the extensions that it demands.
+        # Set by default from Python 3.13 on; the authorities of many clusters lack the extensions that it requires.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.trusts_anyone:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -57,14 +57,14 @@ class Access:
 
 
 def here() -> Access:
-    """Return the access of this process: KUBECONFIG's if it is set, otherwise its pod's or that of ~/.kube/config."""
+    """Return this process's access: from KUBECONFIG if it is set, otherwise from its pod, or from ~/.kube/config."""
     if (ACCOUNT / "token").exists() and "KUBECONFIG" not in os.environ:
         return of_pod()
     return of_kubeconfig(Path(os.environ.get("KUBECONFIG") or "~/.kube/config").expanduser())
 
 
 def of_pod(account: Path = ACCOUNT) -> Access:
-    """Return the access of the pod's own account; it fails when it is used where there is none."""
+    """Return the access of the pod's service account; outside a pod the first use fails."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     namespace = account / "namespace"
     return Access(
@@ -96,10 +96,10 @@ def of_kubeconfig(file: Path) -> Access:
     except UsageError:  # which is a ValueError
         raise
     except OSError as error:
-        raise UsageError(f"no Kubernetes here: {error.filename} can't be read ({error.strerror}); {_ELSE}") from None
+        raise UsageError(f"no Kubernetes here: {error.filename} can't be read ({error.strerror}); {_ADVICE}") from None
     except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
         lacks = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"no Kubernetes here: {file} is not a usable kubeconfig ({lacks}); {_ELSE}") from None
+        raise UsageError(f"no Kubernetes here: {file} is not a usable kubeconfig ({lacks}); {_ADVICE}") from None
 
 
 def _namespace(otherwise: str) -> str:
@@ -116,7 +116,7 @@ def _named(config: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
 def _check_login(file: Path, user: dict[str, Any]) -> None:
     if given := sorted({"exec", "auth-provider", "username"} & set(user)):
         allowed = "token, tokenFile or client-certificate"
-        raise UsageError(f"{file} logs in by {' and '.join(given)}; allowed: {allowed}; {_ELSE}")
+        raise UsageError(f"{file} authenticates with {' and '.join(given)}; allowed: {allowed}; {_ADVICE}")
 
 
 def _pem(entry: dict[str, Any], key: str, folder: Path) -> str:

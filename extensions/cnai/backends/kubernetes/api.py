@@ -1,7 +1,7 @@
-"""The API server, asked as this process: plain objects in and out. Every refusal is one line.
+"""Client of the API server, with this process's credentials: plain objects in and out, one line per refusal.
 
-Over httpx: in a notebook's kernel the `kubernetes` package takes 17 MiB and kr8s 20 MiB of memory for the same few
-questions, httpx 4 MiB; and images need no 70 MiB of generated code.
+Uses httpx: in a notebook's kernel the `kubernetes` package takes 17 MiB and kr8s 20 MiB of memory for the same few
+requests, httpx 4 MiB; and images don't need 70 MiB of generated code.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _NOT_FOUND, _TOO_MANY_REQUESTS, _SERVER_ERROR = 404, 429, 500
 
 
 class Refused(EngineError):
-    """The API server said no; the message says why in one line, `status` is that of HTTP."""
+    """The API server refused a request; the message gives the reason in one line, `status` is the HTTP status."""
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(reasons.of_refusal(body))
         self.status = status
         self.is_absent = status == _NOT_FOUND and body.lstrip().startswith("{")
-        """Whether an object is missing; about a missing kind of objects the API server writes no JSON."""
+        """Whether the object doesn't exist; for an unknown kind of object the API server's answer isn't JSON."""
 
 
 class Away(EngineError):
-    """The API server does not answer; it may a moment later."""
+    """The API server does not answer now; a later request may succeed."""
 
 
 class Api:
-    """One namespace of a cluster, as the account of this process may see it. Thread-safe; asks once, never again."""
+    """One namespace of a cluster, with the rights of this process's account. Thread-safe; never retries."""
 
     def __init__(self, given: Access) -> None:
         self._access = given
@@ -50,7 +50,7 @@ class Api:
 
     @property
     def namespace(self) -> str:
-        """Return the namespace that engines live in."""
+        """Return the namespace of the engines."""
         return self._access.namespace
 
     def engines(self) -> list[dict[str, Any]]:
@@ -66,40 +66,40 @@ class Api:
         self.ask(f"{self._dask}/daskclusters", manifest)
 
     def delete(self, name: str) -> bool:
-        """Delete an engine's DaskCluster and with it all that it made; tell whether there was one."""
+        """Delete an engine's DaskCluster and everything that it owns; tell whether it existed."""
         return self._find(f"{self._dask}/daskclusters/{name}", "DELETE") is not None
 
     def node_count(self, name: str) -> int | None:
-        """Return how many nodes an engine should have, None as long as the operator has made no group of them."""
+        """Return how many nodes an engine should have, None before the operator has created its worker group."""
         found = self._find(self._scale(name))
         return None if found is None else int(found["spec"]["replicas"])
 
     def scale(self, name: str, nodes: int) -> None:
-        """Say how many nodes an engine should have."""
+        """Set how many nodes an engine should have."""
         self.ask(self._scale(name), {"spec": {"replicas": nodes}}, method="PATCH")
 
     def pods(self, engine: str) -> list[dict[str, Any]]:
-        """Return an engine's pods, as the API server writes them; of all engines if the name is empty."""
+        """Return an engine's pods as JSON objects; the pods of all engines if the name is empty."""
         return self._items(self.core("pods"), f"{labels.DASK_CLUSTER}={engine}" if engine else labels.DASK_CLUSTER)
 
     def is_left_of(self, engine: str) -> bool:
-        """Tell whether something, pods aside, is still there that the operator made for an engine."""
+        """Tell whether objects other than pods still exist that the operator created for an engine."""
         listed = (f"apis/apps/v1/namespaces/{self.namespace}/deployments", self.core("services"))
         selector = f"{labels.DASK_CLUSTER}={engine}"
         return self.node_count(engine) is not None or any(self._items(path, selector) for path in listed)
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the events of the namespace, as the API server writes them."""
+        """Return the events of the namespace as JSON objects."""
         return self._items(self.core("events"))
 
     def core(self, kind: str) -> str:
-        """Return the path of a kind of objects that every Kubernetes has."""
+        """Return the path of a kind of object in the core API."""
         return f"api/v1/namespaces/{self.namespace}/{kind}"
 
     def ask(
         self, path: str, body: dict[str, Any] | None = None, *, method: str = "", selector: str = ""
     ) -> dict[str, Any]:
-        """Return what the API server answers: to GET, or to POST when there is a body."""
+        """Return the API server's answer to a request: POST if there is a body, otherwise GET."""
         import httpx
 
         headers = {**self._access.headers(), **(_MERGE if method == "PATCH" else {})}
@@ -113,8 +113,8 @@ class Api:
                 raise Refused(reply.status_code, reply.text or reply.reason_phrase)
             answer: dict[str, Any] = reply.json()
         except (httpx.HTTPError, OSError, ValueError) as error:
-            what = f"{type(error).__name__} at {self._access.url}"
-            raise Away(f"the API server does not answer ({what})") from None
+            cause = f"{type(error).__name__} at {self._access.url}"
+            raise Away(f"the API server does not answer ({cause})") from None
         return answer
 
     def _find(self, path: str, method: str = "GET") -> dict[str, Any] | None:
@@ -141,7 +141,7 @@ class Api:
             verify=self._access.trust(),
             trust_env=not self._access.inside,
         )
-        # httpx logs every request as INFO, which a notebook with logging.basicConfig would show twice a second.
+        # httpx logs every request at INFO; a notebook with logging.basicConfig would show two lines a second.
         ours = str(client.base_url)
         logging.getLogger("httpx").addFilter(lambda record: ours not in record.getMessage())
         return client
@@ -152,7 +152,7 @@ _lock = threading.Lock()
 
 
 def connect() -> Api:
-    """Return the line to the API server, by the pod's own account or by KUBECONFIG; one per process and place."""
+    """Return this process's client of the API server, one for each value of KUBECONFIG."""
     where = os.environ.get("KUBECONFIG", "")
     with _lock:
         if where not in _connected:

@@ -1,7 +1,7 @@
 """Kubernetes backend: one DaskCluster per engine, in the person's own namespace.
 
-Engines come with a run, serve one run at a time, and are taken away by the operator when they have been idle, whether
-a notebook lives or not. The run's record says which engine it has, so all of it can be made again.
+Each run starts an engine or reuses an idle one; an engine serves one run at a time. The operator removes idle engines,
+even if no notebook runs. The run's record names its engine, so the engine can be recreated.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from cnai.engine.store import RunFolder
 
 RANKS_PER_CPU = 8
-"""More ranks than this on a CPU only fight for it."""
+"""More ranks would only compete for the CPU."""
 MARGIN_SECONDS = 10.0
-"""An engine that is taken away so soon takes no new run."""
+"""An engine that will be removed this soon gets no new run."""
 NONE = "no engines running; each run starts one, idle ones are removed"
 
 
 class KubernetesBackend:
-    """Any number of engines; creating one returns before its pods run."""
+    """Creates any number of engines, without waiting for their pods."""
 
     def check(self, spec: RunSpec) -> Room:
-        """Validate flavor, image and ranks against the catalog; return what the engine is made of."""
-        shelf = catalog.load()
-        flavor = _flavor(spec.flavor, shelf)
+        """Validate flavor, image and ranks against the catalog; return the engine's room."""
+        offered = catalog.load()
+        flavor = _flavor(spec.flavor, offered)
         most = flavor.gpus or RANKS_PER_CPU * max(1, int(flavor.cpu))
         nodes = nodes_for(spec.ranks.maximum, spec.nodes, most)
         if spec.nodes is not None and nodes > spec.nodes:
-            what = f"{flavor.gpus} GPU{'s' * (flavor.gpus > 1)}" if flavor.gpus else f"{flavor.cpu:g} CPU"
+            has = f"{flavor.gpus} GPU{'s' * (flavor.gpus > 1)}" if flavor.gpus else f"{flavor.cpu:g} CPU"
             raise UsageError(
-                f"{spec.ranks.maximum} ranks need {nodes} nodes of flavor {flavor.name} ({what}: {most} ranks each);"
+                f"{spec.ranks.maximum} ranks need {nodes} nodes of flavor {flavor.name} ({has}: {most} ranks each);"
                 f" given: --nodes {spec.nodes}"
             )
         return Room(
@@ -58,7 +58,7 @@ class KubernetesBackend:
             nodes=nodes,
             ranks_per_node=most,
             flavor=flavor.name,
-            image_reference=_image(spec.image, shelf),
+            image_reference=_image(spec.image, offered),
         )
 
     def preview(self, room: Room) -> Manifest:
@@ -66,14 +66,14 @@ class KubernetesBackend:
         return fleet.manifest(f"{room.flavor}-0000", room, room.nodes or 1)
 
     def begin(self, draft: Draft) -> RunFolder:
-        """Write a run and have an engine begin it: an idle one, or a new one."""
+        """Write a run and let an idle or a new engine begin it."""
         with claim(draft.record.room) as engine:
             folder = draft.write(engine)
             PatientLine.to(folder).begin()
             return folder
 
     def line(self, folder: RunFolder, listener: Listener) -> Line:
-        """Return a run's line to its engine, which may not exist at any time."""
+        """Return a run's line to its engine, which need not exist yet or any more."""
         return PatientLine.to(folder, listener)
 
     def prepare(self) -> None:
@@ -82,7 +82,7 @@ class KubernetesBackend:
         import distributed  # noqa: F401 - a third of a second
 
     def start(self, flavor: str | None = None, nodes: int | None = None) -> Engines:
-        """Create an engine before a run needs it; it goes away again if no run comes."""
+        """Create an engine before a run needs it; the operator removes it if no run uses it."""
         ranks = Ranks(nodes or 1, nodes or 1)
         room = self.check(RunSpec(target=Target("function", "start"), ranks=ranks, flavor=flavor))
         with claim(room) as engine:
@@ -91,11 +91,11 @@ class KubernetesBackend:
         return self.status()
 
     def status(self) -> Engines:
-        """Return the engines with their flavor, nodes, GPUs, runs, and for how long they have been idle."""
+        """Return the engines with their flavor, nodes, GPUs, runs and idle times."""
         return Engines(engines.listing(api.connect()), NONE)
 
     def stop(self, flavor: str | None = None) -> bool:
-        """End the engines, all or those of a flavor; runs on them go on when somebody attaches to them."""
+        """Delete the engines, all or those of a flavor; `attach` resumes their runs."""
         names = [
             cluster["metadata"]["name"]
             for cluster in api.connect().engines()
@@ -109,26 +109,26 @@ class KubernetesBackend:
 
 @contextmanager
 def claim(room: Room) -> Iterator[str]:
-    """Hold the name of an engine for a run that is about to be written: one that idles, or a new one."""
+    """Hold the name of an idle or a new engine until the run that will use it is written."""
     folder = engine_dir()
     with writing(folder):
         lock = (private(folder) / "claims").open("w")
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two kernels must not take the same one
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two kernels must not claim the same engine
         found = engines.idle(api.connect(), room, fleet.idle_seconds() - MARGIN_SECONDS)
         yield found or f"{room.flavor}-{secrets.token_hex(2)}"
 
 
-def _flavor(name: str | None, shelf: Catalog) -> Flavor:
-    if wanted := name or environment.FLAVOR.get():
-        return shelf.flavor(wanted)
-    return shelf.default_flavor()
+def _flavor(name: str | None, offered: Catalog) -> Flavor:
+    if chosen := name or environment.FLAVOR.get():
+        return offered.flavor(chosen)
+    return offered.default_flavor()
 
 
-def _image(name: str | None, shelf: Catalog) -> str:
+def _image(name: str | None, offered: Catalog) -> str:
     if name is None and (own := environment.IMAGE_REFERENCE.get()):
         return own
-    image = shelf.image(name) if name else shelf.default_image()
+    image = offered.image(name) if name else offered.default_image()
     if not image.reference:
         raise UsageError(
             f"image {image.name!r} has no reference in the catalog and can't be pulled; ask your administrator for one"

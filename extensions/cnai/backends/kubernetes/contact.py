@@ -1,4 +1,4 @@
-"""Contact: from a run to its engine's scheduler, once that answers, and from there to everyone who follows the run."""
+"""Contact: connects a run to its engine's scheduler once that answers, and forwards its events to all followers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Contact:
-    """One run's contact with its engine in this process."""
+    """This process's connection to the engine of one run."""
 
     def __init__(self, folder: RunFolder, engine: str) -> None:
         self._folder, self._engine = folder, engine
@@ -28,17 +28,17 @@ class Contact:
         self._client: EngineClient | None = None
 
     def add(self, listener: Listener) -> None:
-        """Pass on what happens to one more listener, as long as somebody holds it."""
+        """Forward events to one more listener, until it is garbage-collected."""
         self._listeners.add(listener)
 
     def alive(self) -> EngineClient | None:
-        """Return the line to the scheduler, None if there is none or it was lost."""
+        """Return the client of the scheduler, None if there is none or its connection was lost."""
         return self._client if self._client is not None and self._client.alive else None
 
     def reach(self, standing: Standing) -> EngineClient | None:
-        """Return a new line to the scheduler if it answers, and have it begin the run if nobody has.
+        """Connect to the scheduler if it answers, and let it begin a PENDING run; return the client.
 
-        A name that is asked for before it exists stays unknown for seconds, so the pod has to run first.
+        A DNS name that is resolved before it exists stays unknown for seconds, so this waits until the pod runs.
         """
         self._client = None
         if not standing.scheduler:
@@ -56,7 +56,7 @@ class Contact:
         return client
 
     def read(self) -> None:
-        """Have all listeners take what the journal has."""
+        """Let all listeners read the journal's new lines."""
         for listener in list(self._listeners):
             listener.read()
 

@@ -1,6 +1,6 @@
-"""Ending: a run's end, and whatever else is written of it here, only once its engine's scheduler is gone.
+"""Ending: writes a run's end, or another state, from here, but only after its engine's scheduler is gone.
 
-So a journal has one writer. Locks in the run's folder hold off the person's other processes.
+This way a journal has one writer. Locks in the run's folder keep the person's other processes out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def end(folder: RunFolder, engine: str, state: State, why: str) -> None:
-    """End a run: take its engine away, then write what became of the run, unless the engine just did."""
+    """End a run: delete its engine, then write the final state unless the engine has just written one."""
     with alone(folder):
         fleet.release(engine)
         with sole_writer(folder) as scribe:
@@ -32,7 +32,7 @@ def end(folder: RunFolder, engine: str, state: State, why: str) -> None:
 
 @contextmanager
 def alone(folder: RunFolder, *, wait: bool = True) -> Iterator[bool]:
-    """Keep followers in other processes from creating the engine again that one of them takes away; tell whether."""
+    """Hold the lock that keeps other processes from recreating an engine that one deletes; yield whether it is held."""
     with (folder.path / ".ending").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -44,7 +44,7 @@ def alone(folder: RunFolder, *, wait: bool = True) -> Iterator[bool]:
 
 @contextmanager
 def sole_writer(folder: RunFolder) -> Iterator[Scribe]:
-    """Write a run whose scheduler is gone, one process at a time."""
+    """Yield the scribe of a run whose scheduler is gone, to one process at a time."""
     with (folder.path / ".writer").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         scribe = Scribe(folder)

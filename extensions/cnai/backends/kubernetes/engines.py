@@ -1,4 +1,4 @@
-"""Engines: those that are there, which runs name them, and which one idles."""
+"""Engines: lists the engines that exist with their runs, and finds an idle engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def idle(line: Api, room: Room, at_most_seconds: float) -> str | None:
-    """Return an engine of the flavor and image of `room` that nothing goes on on, and which isn't about to leave."""
+    """Return an idle engine with the flavor and image of `room` that will not be removed soon."""
     fitting = [cluster["metadata"] for cluster in line.engines() if _is_of(cluster, room.flavor, room.image_reference)]
     runs = _runs() if fitting else {}
     for metadata in fitting:
@@ -37,20 +37,20 @@ def idle(line: Api, room: Room, at_most_seconds: float) -> str | None:
 
 
 def listing(line: Api) -> list[PodEngine]:
-    """Return what there is to know of each engine."""
+    """Return the facts of each engine."""
     found = [cluster for cluster in line.engines() if not cluster["metadata"].get("deletionTimestamp")]
     if not found:
         return []
     runs, pods, events = _runs(), line.pods(""), line.events()
-    told = []
+    listed = []
     for cluster in found:
         name = cluster["metadata"]["name"]
         mine = [pod for pod in pods if pod["metadata"]["labels"][labels.DASK_CLUSTER] == name]
-        told.append(_told(cluster, line.node_count(name), mine, events, runs))
-    return told
+        listed.append(_engine(cluster, line.node_count(name), mine, events, runs))
+    return listed
 
 
-def _told(
+def _engine(
     cluster: Manifest,
     wanted: int | None,
     pods: list[Manifest],
@@ -96,7 +96,7 @@ def _runs() -> Runs:
 
 
 def _idle_for(metadata: Mapping[str, Any], runs: Runs) -> float | None:
-    """Return for how many seconds nothing has gone on, None if a run is there that may go on."""
+    """Return for how many seconds the engine has been idle, None if one of its runs has not ended."""
     mine = runs.get(metadata["name"], [])
     if any(not state.final for _, state, _ in mine):
         return None

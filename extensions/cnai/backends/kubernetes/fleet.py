@@ -1,4 +1,4 @@
-"""Fleet: engines by their names. Each is created, looked at, resized, connected to and deleted here."""
+"""Fleet: creates, inspects, resizes, connects to and deletes engines by name."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def node_seconds() -> float:
-    """Return how long a run waits for its nodes: they may have to be started and their image pulled."""
+    """Return how long a run waits for its nodes, which may have to be added and to pull their image."""
     return environment.NODE_SECONDS.get("kubernetes")
 
 
 def idle_seconds() -> int:
-    """Return how long an engine stays when nothing goes on."""
+    """Return how long an idle engine is kept."""
     return int(environment.IDLE_SECONDS.get("kubernetes"))
 
 
@@ -56,7 +56,7 @@ def manifest(engine: str, room: Room, nodes: int) -> Manifest:
 
 
 def ensure(engine: str, room: Room, nodes: int) -> bool:
-    """Create an engine unless it exists; tell whether it was created. Waits until one that is being deleted is gone."""
+    """Create an engine unless it exists; tell whether it was created. Waits for the end of a deletion in progress."""
     line = api.connect()
     known = _is_known(engine)
     deadline = time.monotonic() + GOING_SECONDS
@@ -66,7 +66,7 @@ def ensure(engine: str, room: Room, nodes: int) -> bool:
             return False
         if time.monotonic() > deadline:
             raise EngineError(
-                f"engine {engine} is still going away; try again, or ask your administrator whether the operator runs"
+                f"engine {engine} is still being deleted; try again, or ask your administrator if the operator runs"
             )
         time.sleep(TICK_SECONDS)
     wanted = manifest(engine, room, nodes)
@@ -88,7 +88,7 @@ def _is_known(engine: str) -> bool:
 
 
 def resize(engine: str, nodes: int) -> None:
-    """Say how many nodes an engine should have; has no effect before the operator has created some."""
+    """Set how many nodes an engine should have; does nothing before the operator has created its worker group."""
     line = api.connect()
     if (now := line.node_count(engine)) is not None and now != nodes:
         line.scale(engine, nodes)
@@ -100,7 +100,7 @@ def node_count(engine: str) -> int:
 
 
 def standing(engine: str) -> Standing:
-    """Return how far an engine is and what it lacks."""
+    """Return which parts of an engine run and what is missing."""
     line = api.connect()
     cluster = line.engine(engine)
     if cluster is None:
@@ -115,18 +115,18 @@ def delete(engine: str) -> None:
 
 
 def release(engine: str) -> None:
-    """Delete an engine and wait until its scheduler can't write any more."""
+    """Delete an engine and wait until its scheduler can no longer write."""
     delete(engine)
     line = api.connect()
     deadline = time.monotonic() + GOING_SECONDS
     while any(pod["metadata"]["labels"].get(labels.DASK_COMPONENT) == labels.SCHEDULER for pod in line.pods(engine)):
         if time.monotonic() > deadline:
-            raise EngineError(f"the scheduler of engine {engine} does not end")
+            raise EngineError(f"the scheduler of engine {engine} does not stop; try again in a minute")
         time.sleep(TICK_SECONDS)
 
 
 def connect(engine: str) -> EngineClient:
-    """Return the line to an engine that runs; one per process and engine."""
+    """Return the client of a running engine; one per process and engine."""
     with _locks[engine]:
         client = _clients.get(engine)
         if client is not None and client.alive:

@@ -1,7 +1,7 @@
-"""Patience: the line to an engine that starts eventually, may be replaced at any moment, and ends when it is idle.
+"""PatientLine: the line to an engine that starts eventually, may be replaced at any moment, and is removed when idle.
 
-A thread per run that is followed reaches for the engine, has wishes delivered as soon as they can be granted, says what
-is missing meanwhile, and gives up when waiting does not help.
+One thread per followed run connects to the engine, delivers requests as soon as they can be granted, reports what is
+missing in the meantime, and gives up when waiting can't help.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ logger = logging.getLogger(__name__)
 
 
 class PatientLine:
-    """One run's line in this process, however many handles there are on the run."""
+    """One run's line in this process, shared by all handles of the run."""
 
     _all: ClassVar[WeakValueDictionary[str, PatientLine]] = WeakValueDictionary()
 
     @classmethod
     def to(cls, folder: RunFolder, listener: Listener | None = None) -> PatientLine:
-        """Return the line of a run, which tells one more listener what happens."""
+        """Return the line of a run, and add a listener to it."""
         line = cls._all.setdefault(str(folder.path), cls(folder))
         if listener is not None:
             line._contact.add(listener)
@@ -63,14 +63,14 @@ class PatientLine:
         self._leaving = False
 
     def begin(self) -> None:
-        """Have an engine begin the run: a new one is created, an idle one is told."""
+        """Let an engine begin the run: create a new engine, or tell an idle one."""
         nodes = self._record.room.nodes or 1
         try:
             if not fleet.ensure(self._engine, self._record.room, nodes):
                 fleet.resize(self._engine, nodes)
                 self._contact.reach(fleet.standing(self._engine))
         except CnaiError:
-            shutil.rmtree(self._folder.path, ignore_errors=True)  # nobody has heard of it yet
+            shutil.rmtree(self._folder.path, ignore_errors=True)  # no other process knows the run yet
             raise
         self._start()
 
@@ -82,12 +82,12 @@ class PatientLine:
         self._start()
 
     def check(self) -> None:
-        """Raise EngineError if nobody brings the engine back."""
+        """Raise EngineError if the engine will not be restarted."""
         if self._lost:
             raise EngineError(self._lost)
 
     def wish(self, verb: Verb, value: int | None = None) -> None:
-        """Ask the engine, or note what it has to be told when it can do it."""
+        """Send a request to the engine, or keep the request until the engine can grant it."""
         with self._lock:
             self._wishes.refusal = ""
             client = self._contact.alive() or self._contact.reach(fleet.standing(self._engine))
@@ -96,12 +96,12 @@ class PatientLine:
                 self._hopeless_since = None
             elif client is not None:
                 client.wish(self._folder.run_id, Wish("stop"))
-            else:  # here, now: whoever asked may be gone a moment later
+            else:  # immediately, because the caller's process may end a moment later
                 self._end(State.CANCELLED, "stopped")
             self._contact.read()
         self._start()
 
-    # The rest runs in the line's thread.
+    # The methods below run in the line's thread, except `_start` and `_leave`.
 
     def _start(self) -> None:
         with self._lock:
@@ -113,7 +113,7 @@ class PatientLine:
                 self._thread.start()
 
     def _leave(self) -> None:
-        """End the thread before the interpreter does: to be ended inside compiled code would end the process badly."""
+        """End the thread before the interpreter exits: stopping it in compiled code would crash the process."""
         self._leaving = True
         self._news.set()
         if (thread := self._thread) is not None:
@@ -128,7 +128,7 @@ class PatientLine:
             except CnaiError as trouble:
                 self._say(str(trouble))
                 going_on = True
-            except OSError as error:  # the store; a run that was removed is nobody's any more
+            except OSError as error:  # from the store; stop following a run that was removed
                 logger.warning("run %s: %s", self._folder.run_id, error)
                 going_on = self._folder.path.exists()
             self._contact.read()
@@ -140,7 +140,7 @@ class PatientLine:
             self._news.wait(TICK_SECONDS)
 
     def _tick(self) -> bool:
-        """Do what is due; tell whether there is more to come."""
+        """Do the next piece of work; tell whether to continue."""
         state, waiting = self._state(), self._wishes.waiting
         if state.final:
             self._wishes.forget()
@@ -151,14 +151,14 @@ class PatientLine:
             self._say(self._wishes.refusal)
             return True
         standing = fleet.standing(self._engine)
-        if self._state() is not state:  # that may be why the engine is gone
+        if self._state() is not state:  # the new state may be the reason why the engine is gone
             return True
         if state is State.PAUSED and waiting is None:
             self._wishes.keep_nodes()
             self._say(self._wishes.refusal)
             return standing.exists
         if not standing.exists:
-            return self._come_back()
+            return self._recreate()
         self._wait_for_engine(standing)
         return True
 
@@ -171,7 +171,7 @@ class PatientLine:
             self._give_up(why)
 
     def _hopeless(self, standing: Standing) -> str:
-        """Return why waiting does not help, "" as long as it may."""
+        """Return why waiting can't help, "" while it may help."""
         now, wish = time.time(), self._wishes.waiting
         if not standing.reason or standing.reason.heals:
             self._hopeless_since = None
@@ -182,7 +182,7 @@ class PatientLine:
         begun = now - standing.age_seconds
         waited = now - (wish.since if wish is not None else max(self._record.created, begun))
         if waited > fleet.node_seconds():
-            return f"its nodes were not there within {fleet.node_seconds():g} s: {standing.reason}"
+            return f"its nodes did not start within {fleet.node_seconds():g} s: {standing.reason}"
         return ""
 
     def _give_up(self, why: str) -> None:
@@ -191,17 +191,17 @@ class PatientLine:
         elif self._state() is State.PENDING:
             self._end(State.FAILED, why)
 
-    def _come_back(self) -> bool:
-        """Create the engine again unless a person ended it; tell whether there is more to come."""
+    def _recreate(self) -> bool:
+        """Recreate the engine unless a person stopped it; tell whether to continue."""
         if credentials.was_stopped(self._engine) or self._revivals >= REVIVALS:
             self._lost = (
-                f"the engine was stopped; `%cnai attach {self._folder.run_id}` starts it again and the run goes on"
+                f"the engine was stopped; `%cnai attach {self._folder.run_id}` starts it again and resumes the run"
             )
             self._wishes.forget()
             self._say(self._lost)
             return False
         with ending.alone(self._folder, wait=False) as mine:
-            # Otherwise another process just took the engine away to end the run.
+            # Otherwise another process has just deleted the engine to end the run.
             if mine and not self._state().final:
                 self._revivals += 1
                 self._revive()

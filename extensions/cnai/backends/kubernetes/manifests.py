@@ -1,8 +1,8 @@
-"""Manifests: what an engine on Kubernetes is, as pure functions; tests compare them whole.
+"""Manifests: an engine on Kubernetes, as pure functions; tests compare whole manifests.
 
-An engine is one DaskCluster: a scheduler pod, and one pod per node. Both run the notebook's own image with the home
-of its person under the same path, hold no token, and are admitted under the restricted Pod Security Standard and the
-policies of tenants (`cnai_hub.tenants.admission`).
+An engine is one DaskCluster: a scheduler pod, and one pod per node. Both run the notebook's own image, mount the
+person's home under the same path, hold no token, and satisfy the restricted Pod Security Standard and the policies of
+tenants (`cnai_hub.tenants.admission`).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 COMM_PORT, API_PORT = 8786, 8787
 GRACE_SECONDS = 60
-"""From SIGTERM to SIGKILL: time for a step, and for its checkpoint."""
+"""From SIGTERM to SIGKILL: time for a step and its checkpoint."""
 
-# By name: the resource definition takes text only, and text is a name to a probe.
+# A port name: the resource definition accepts only text, which a probe treats as a name.
 _HEALTH = {"path": "/health", "port": "health"}
 SMALLEST_CPU = 0.05
 GUARANTEED_CPU = 0.1
-"""Share of a flavor's CPUs that a node is sure of; the rest is whoever needs it, memory and GPUs are never shared."""
+"""Guaranteed share of a flavor's CPUs; pods compete for the rest. Memory and GPUs are never shared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a person's pods live: their namespace, their home's claim, and what their notebook's environment says."""
+    """The place of a person's pods: namespace, volume claim of the home, and environment of their notebook."""
 
     namespace: str
     claim: str
@@ -63,17 +63,17 @@ def engine(name: str, place: Place, flavor: Flavor, image: str, nodes: int) -> M
 
 
 def address(name: str, namespace: str) -> str:
-    """Return where an engine's scheduler answers, for pods of its namespace."""
+    """Return the address of an engine's scheduler, for pods of its namespace."""
     return f"tls://{name}-scheduler.{namespace}:{COMM_PORT}"
 
 
 def node_group(name: str) -> str:
-    """Return the name of the worker group that the operator makes for an engine's nodes."""
+    """Return the name of the worker group that the operator creates for an engine's nodes."""
     return f"{name}-default"
 
 
 def _service(name: str) -> Manifest:
-    # No targetPort: the resource definition takes text only, where a Service wants a number.
+    # No targetPort: the resource definition accepts only text, a Service requires a number.
     return {
         "type": "ClusterIP",
         "selector": {DASK_CLUSTER: name, DASK_COMPONENT: SCHEDULER},
@@ -84,7 +84,7 @@ def _service(name: str) -> Manifest:
 def _scheduler(name: str, place: Place, image: str) -> Manifest:
     resources = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
     pod = _pod("scheduler", name, place, image, resources, podspec.without_gpus())
-    # By this the operator knows a cluster that has lost its scheduler for good.
+    # With this probe the operator recognizes a cluster that has lost its scheduler for good.
     pod["containers"][0]["readinessProbe"] = {"httpGet": _HEALTH, "periodSeconds": 1, "timeoutSeconds": 5}
     return pod
 
@@ -118,12 +118,12 @@ def _pod(part: str, name: str, place: Place, image: str, resources: Manifest, mo
     container = {
         "name": part,
         "image": image,
-        # args, not command: the image's entrypoint is an init that passes signals on.
+        # args, not command: the image's entrypoint is an init that forwards signals.
         "args": ["python", "-m", ENGINE_POD, part],
         "env": [{"name": key, "value": value} for key, value in environment.items()],
         "ports": [{"name": "health", "containerPort": API_PORT}],
         "resources": resources,
-        # Five minutes: one that replaces another waits for its end, which takes up to `GRACE_SECONDS`.
+        # Five minutes: a replacement waits for the end of its predecessor, which takes up to `GRACE_SECONDS`.
         "livenessProbe": {"httpGet": _HEALTH, "periodSeconds": 20, "timeoutSeconds": 10, "failureThreshold": 15},
         "securityContext": podspec.container_security(),
         "volumeMounts": [{"name": "home", "mountPath": place.home}],

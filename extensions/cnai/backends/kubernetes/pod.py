@@ -1,11 +1,11 @@
 """The engine in pods: `python -m cnai.backends.kubernetes.pod scheduler` in one, `… node` in each of the others.
 
-The same Dask classes and preloads as the local engine. Address and credentials are in the engine's folder on the shared
-volume before the first pod starts, so any pod can be replaced: the next scheduler has the same address behind its
-Service, and goes on with the runs that the store says are this engine's.
+Uses the same Dask classes and preloads as the local engine. Address and credentials are in the engine's folder on the
+shared volume before the first pod starts, so any pod can be replaced: the next scheduler has the same address behind
+its Service, and continues the runs that name this engine in the store.
 
-`CNAI_ENGINE` names the engine, `CNAI_NODE_SECONDS` says how long a run waits for its nodes, `CNAI_HTTP_PORT` where
-`/health` and the operator's questions are answered.
+`CNAI_ENGINE` names the engine, `CNAI_NODE_SECONDS` limits how long a run waits for its nodes, `CNAI_HTTP_PORT` is the
+port for `/health` and the operator's questions.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LEAVE_SECONDS = 50.0
-"""A pod has `terminationGracePeriodSeconds` (60 in our manifests) to go; ranks that haven't ended by then are lost."""
+"""Less than `terminationGracePeriodSeconds` (60 in our manifests), after which ranks that still run are lost."""
 STATUS_SECONDS = 30.0
-"""A network volume may show a new file to another machine some seconds later."""
+"""On a network volume a new file may take some seconds to appear on another machine."""
 POLL_SECONDS = 0.2
 
 DASK = {
     **engine.DASK,
-    # Nodes look for a scheduler that is being replaced; Dask's pauses between attempts grow with this.
+    # Nodes keep trying a scheduler that is being replaced; Dask's pauses between attempts grow with this timeout.
     "distributed.comm.timeouts.connect": "5s",
     "distributed.scheduler.http.routes": [programs.QUESTIONS, "distributed.http.health"],
     "distributed.worker.http.routes": ["distributed.http.health"],
@@ -54,16 +54,16 @@ logger = logging.getLogger(programs.ENGINE_POD)
 
 
 def main() -> None:
-    """Be the pod's process until SIGTERM."""
+    """Run the pod's process until SIGTERM."""
     parser = argparse.ArgumentParser(prog=f"python -m {programs.ENGINE_POD}", description="The engine in pods.")
-    parser.add_argument("what", choices=["scheduler", "node"])
-    what = parser.parse_args().what
+    parser.add_argument("part", choices=["scheduler", "node"])
+    part = parser.parse_args().part
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         found = status()
     except EngineError as error:
         sys.exit(str(error))
-    if what == "node":
+    if part == "node":
         asyncio.run(_keep())
     else:
         with _alone(folder()):
@@ -79,7 +79,7 @@ def folder() -> Path:
 
 
 def status() -> Credentials:
-    """Return the engine's address and credentials, which whoever asked for the engine has written before."""
+    """Return the engine's address and credentials, which the process that created the engine has written."""
     file = folder() / FILE
     deadline = time.monotonic() + STATUS_SECONDS
     while True:
@@ -95,7 +95,7 @@ def status() -> Credentials:
 
 @contextlib.contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """Wait until the scheduler that this one replaces is gone: two would write to the same runs."""
+    """Wait until the scheduler that this one replaces is gone; two schedulers would write to the same runs."""
     with (private(place) / "lock").open("w") as lock:
         while True:
             try:
@@ -106,7 +106,7 @@ def _alone(place: Path) -> Iterator[None]:
             except OSError as error:
                 if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
                     raise
-                logger.warning("the volume of %s knows no locks: %s", place, error)
+                logger.warning("the volume of %s supports no locks: %s", place, error)
             break
         yield
 
@@ -129,11 +129,11 @@ async def _schedule(found: Credentials) -> None:
         logger.info("the scheduler of %s listens at %s", environment.ENGINE.get(), scheduler.address)
         stopped = asyncio.create_task(_stop().wait())
         await asyncio.wait({asyncio.create_task(scheduler.finished()), stopped}, return_when=asyncio.FIRST_COMPLETED)
-        await engine.supervisor_of(scheduler).rest(LEAVE_SECONDS, "asked to leave its node")
+        await engine.supervisor_of(scheduler).rest(LEAVE_SECONDS, "its node is shutting down")
 
 
 async def _keep() -> None:
-    """Keep one node alive, also past the loss of its scheduler, until this pod has to go."""
+    """Keep one node alive, even after the loss of its scheduler, until this pod is stopped."""
     stop = _stop()
     keeper = asyncio.create_task(engine.keep_node(_start_node(), _start_node, LEAVE_SECONDS))
     await asyncio.wait({keeper, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -143,19 +143,19 @@ async def _keep() -> None:
 
 
 def _start_node() -> subprocess.Popen[bytes]:
-    # A session of its own: the container's init sends SIGTERM to its whole group, and ranks would die of it.
+    # In a new session: the container's init sends SIGTERM to its process group, which would kill the ranks.
     command = engine.node_command(programs.ENGINE_POD)
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def node_main(keeper: int) -> None:
-    """Be the node process."""
+    """Run the node process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     asyncio.run(_work(status(), keeper))
 
 
 async def _work(found: Credentials, keeper: int) -> None:
-    """Be a node of whatever scheduler is there; end when it is lost, with all ranks: the next one starts them again."""
+    """Run a node until its scheduler is lost; then end with all ranks, which the next scheduler starts again."""
     engine.configure(_scratch(), DASK)
     from distributed import Worker
 
@@ -190,7 +190,7 @@ async def _work(found: Credentials, keeper: int) -> None:
 
 
 def _scratch() -> Path:
-    # Not on the home's volume, which may be slow; mkdtemp(3) creates it private.
+    # Not on the home's volume, which may be slow; mkdtemp(3) creates a private folder.
     return Path(tempfile.mkdtemp(prefix=f"cnai-{engine.SCRATCH}-"))
 
 
@@ -203,15 +203,15 @@ async def _end_without(keeper: int) -> None:
 
 
 def node_name() -> str:
-    """Return the node's name: of its Deployment, which the operator ends it by, and what tells its processes apart.
+    """Return the node's name: its Deployment's, by which the operator deletes it, made unique by host and pid.
 
-    A pod that has to go and the one that replaces it are of the same Deployment, and Dask refuses a name that it has.
+    A terminating pod and its replacement share a Deployment, and Dask refuses duplicate names.
     """
     return f"{os.environ.get('DASK_WORKER_NAME') or 'node'}/{socket.gethostname()}/{os.getpid()}"
 
 
 def own_address(of_engine: str) -> str:
-    """Return the address at which this pod is reached: loopback if the engine is there."""
+    """Return the address at which other pods reach this pod; loopback if the engine's address is loopback."""
     from distributed.utils import get_ip
 
     host = of_engine.partition("://")[2].rpartition(":")[0]

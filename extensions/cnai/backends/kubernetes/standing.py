@@ -1,4 +1,4 @@
-"""Standing: how far an engine on Kubernetes has come and what it lacks, from what the API server says of its pods."""
+"""Standing: which parts of an engine on Kubernetes run and what is missing, read from the API server's objects."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 OPERATOR_SECONDS = 10.0
-"""By then the operator has begun with a DaskCluster, if there is one."""
+"""Within this time a running operator starts to act on a DaskCluster."""
 HOPELESS_SECONDS = 60.0
-_MAKERS = ("ReplicaSet", "Deployment", "DaskCluster", "DaskWorkerGroup")
+_CREATORS = ("ReplicaSet", "Deployment", "DaskCluster", "DaskWorkerGroup")
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far an engine is. `reason` says what is missing, "" when everything runs."""
+    """Which parts of an engine run. `reason` says what is missing, "" if everything runs."""
 
     exists: bool
     age_seconds: float = 0.0
     scheduler: bool = False
     """Whether the scheduler's pod runs."""
     nodes: int = 0
-    """Pods of nodes that run."""
+    """Running pods of nodes."""
     reason: Reason = Reason()  # noqa: RUF009 - immutable
 
 
@@ -38,7 +38,7 @@ def judge(
     events: Iterable[Mapping[str, Any]],
     now: float,
 ) -> Standing:
-    """Say how far an engine is; `wanted` is how many nodes it should have, None before the operator knows."""
+    """Return an engine's standing; `wanted` is how many nodes it should have, None before its worker group exists."""
     if cluster is None or _deleting(cluster):
         return Standing(exists=False)
     age = now - seconds(cluster["metadata"]["creationTimestamp"])
@@ -53,7 +53,7 @@ def judge(
     if not reason and not alive:
         reason = _nobody_acts(age)
     if not reason and not (scheduled and nodes >= goal):
-        reason = Reason(f"{nodes} of {goal} nodes run" if scheduled else "the scheduler's pod starts")
+        reason = Reason(f"{nodes} of {goal} nodes run" if scheduled else "the scheduler's pod is starting")
     return Standing(exists=True, age_seconds=age, scheduler=scheduled, nodes=nodes, reason=reason)
 
 
@@ -65,18 +65,18 @@ def _complaints(
     said += [
         reasons.of_refusal(str(event.get("message") or ""))
         for event in events
-        # What has made its pod by now has nothing to complain of any more.
+        # A complaint of an object whose pod exists by now is outdated.
         if _is_about(cluster, event) and event["involvedObject"]["name"] not in content
     ]
     return [one for one in said if one]
 
 
 def _is_about(cluster: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
-    """Tell whether an event is a complaint of what makes this engine's pods."""
+    """Tell whether an event is a warning about an object that creates this engine's pods."""
     about, name = event.get("involvedObject") or {}, cluster["metadata"]["name"]
     return (
         event.get("type") != "Normal"
-        and about.get("kind") in _MAKERS
+        and about.get("kind") in _CREATORS
         and (about.get("name") == name or str(about.get("name")).startswith(f"{name}-"))
         and reasons.last_seen(event) >= seconds(cluster["metadata"]["creationTimestamp"])
     )
@@ -84,9 +84,9 @@ def _is_about(cluster: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
 
 def _nobody_acts(age: float) -> Reason:
     if age < OPERATOR_SECONDS:
-        return Reason("the engine's pods are being made")
+        return Reason("the engine's pods are being created")
     return Reason(
-        "nobody makes pods for Dask clusters here; ask your administrator whether the Dask operator runs",
+        "no pods are created for Dask clusters here; ask your administrator whether the Dask operator runs",
         heals=age < HOPELESS_SECONDS,
     )
 

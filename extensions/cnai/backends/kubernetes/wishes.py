@@ -1,4 +1,4 @@
-"""Wishes: what somebody asks of a run, delivered to its engine as soon as the nodes for it are there."""
+"""Wishes: requests about a run, delivered to its engine as soon as their nodes run."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ class Waiting:
 
     wish: Wish
     nodes: int
-    """The wish is delivered when the engine has so many."""
+    """The wish is delivered when the engine has this many nodes."""
     since: float
     """Seconds since 1970 (UTC)."""
 
 
 class Wishes:
-    """The wishes for one run. Whoever calls holds the lock of the run's line."""
+    """The wishes for one run. Callers must hold the lock of the run's line."""
 
     def __init__(self, folder: RunFolder, engine: str) -> None:
         self._folder, self._engine, self._room = folder, engine, folder.record.room
         self.waiting: Waiting | None = None
         self.refusal = ""
-        """Why the last wish wasn't granted, "" if it was."""
+        """Why the last wish was refused, "" if it was granted."""
         self._surplus_since: int | None = None
-        """The generation in which fewer ranks were asked for; with the next one nodes are given back."""
+        """The generation that was asked to shrink; the next one releases its surplus nodes."""
         self._settled = -1
         """The last generation that has no more nodes than it needs."""
 
     def take(self, wish: Wish, client: EngineClient | None) -> None:
-        """Have the engine grant a wish, or keep the wish until the engine can; raises UsageError if neither can be."""
+        """Let the engine grant a wish, now or as soon as it can; raises UsageError if the wish can't be granted."""
         if wish.verb == "scale" and self.waiting is not None and self.waiting.wish.verb == "resume":
             wish = Wish("resume", wish.ranks)
         why = None if client else refusal(wish, self._folder.run_id, self._folder.status(), has_engine=False)
@@ -60,7 +60,7 @@ class Wishes:
             self._note_world(wish.ranks or 1)
 
     def deliver(self, client: EngineClient) -> None:
-        """Tell the engine what waits if the nodes are there; asking before that keeps it from being idle."""
+        """Deliver the waiting wish if its nodes run; until then only ask, so that the engine doesn't count as idle."""
         assert self.waiting is not None
         waiting = self.waiting
         complete = len(client.status().nodes) >= waiting.nodes
@@ -73,7 +73,7 @@ class Wishes:
             self.waiting = None if complete else waiting
 
     def give_up(self, why: str) -> None:
-        """Drop the wish that waits, and the nodes that were asked for because of it."""
+        """Drop the waiting wish, and the nodes that were requested for it."""
         assert self.waiting is not None
         verb = self.waiting.wish.verb
         self.waiting = None
@@ -84,16 +84,16 @@ class Wishes:
             fleet.release(self._engine)
 
     def forget(self) -> None:
-        """Drop what waits: the run or its engine has ended."""
+        """Drop the waiting wish: the run or its engine has ended."""
         self.waiting = None
         self.keep_nodes()
 
     def keep_nodes(self) -> None:
-        """Give back no nodes: the engine itself goes."""
+        """Cancel the release of nodes: the engine itself is being removed."""
         self._surplus_since = None
 
     def settle(self) -> None:
-        """Give back nodes that the present generation doesn't need."""
+        """Release nodes that the current generation doesn't need."""
         status = self._folder.status()
         if status.generation == self._settled:
             return
@@ -105,12 +105,12 @@ class Wishes:
             self._surplus_since = None
 
     def nodes(self, ranks: int) -> int:
-        """Return how many nodes so many ranks need; 0 ranks: as many as the run may have."""
+        """Return how many nodes a number of ranks needs; 0 stands for the run's maximum."""
         spec = self._folder.spec
         return nodes_for(ranks or spec.ranks.maximum, spec.nodes, self._room.ranks_per_node)
 
     def _ask_for_nodes(self, wish: Wish, client: EngineClient | None) -> None:
-        """Deliver a wish if its nodes are there; otherwise get them and deliver it when they are."""
+        """Deliver a wish if its nodes run; otherwise request the nodes and deliver the wish when they run."""
         needed = self.nodes(wish.ranks or self._folder.status().world_size)
         if client is not None:
             client.wish(self._folder.run_id, wish, only_ask=True)
@@ -126,19 +126,19 @@ class Wishes:
         status = self._folder.status()
         client.wish(self._folder.run_id, wish)
         self.waiting = None
-        # As many ranks as before begin no new generation.
+        # An unchanged number of ranks starts no new generation.
         if wish.ranks is not None and wish.ranks < status.world_size and fleet.node_count(self._engine) > needed:
             self._surplus_since = status.generation
             self._stay()
 
     def _note_world(self, ranks: int) -> None:
-        """Note the world size of a paused run whose engine is gone; it counts when the run is resumed."""
+        """Note the world size of a paused run whose engine is gone, for when the run is resumed."""
         with sole_writer(self._folder) as scribe:
             scribe.become(State.PAUSED, f"{ranks} rank{'s' * (ranks > 1)} from now on", world_size=ranks)
 
     def _stay(self) -> None:
-        """Keep a command from ending before its wish was delivered and its nodes were given back."""
-        # No daemon, so the interpreter waits for it.
+        """Keep the command's process alive until its wish is delivered and surplus nodes are released."""
+        # Not a daemon thread, so the interpreter waits for it.
         threading.Thread(target=self._await_delivery, name=f"cnai-wish-{self._folder.run_id}").start()
 
     def _await_delivery(self) -> None:

@@ -1,6 +1,6 @@
 """Local backend: two detached processes of this user, a Dask scheduler and one Dask worker.
 
-They belong to no kernel, so runs outlive kernels, and end after an hour without a run.
+No kernel owns them, so runs outlive kernels. They end after an hour without a run.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 ENGINE = "local"
 RANKS_PER_CPU = 8
-"""More ranks than this on a CPU only fight for it."""
+"""More ranks would only compete for the CPU."""
 
 
 class LocalBackend:
-    """One engine, this machine as it is."""
+    """One engine with one node, this machine."""
 
     def check(self, spec: RunSpec) -> Room:
         """Validate ranks, nodes and flavor against this machine; return the room for the ranks."""
@@ -46,14 +46,14 @@ class LocalBackend:
         return Room(cpu=flavor.cpu, gpus=flavor.gpus) if spec.flavor else Room()
 
     def preview(self, _: Room) -> None:
-        """Return nothing: the one node there is needs no description."""
+        """Return nothing: the only node needs no manifest."""
 
     def begin(self, draft: Draft) -> RunFolder:
-        """Write a run and have the engine begin it, started if need be."""
+        """Write a run and let the engine begin it; starts the engine if necessary."""
         return begin(draft.write(ENGINE), client.connect)
 
     def line(self, folder: RunFolder, listener: Listener) -> Line:
-        """Return a run's line to the engine; it is started if it isn't there."""
+        """Return a run's line to the engine; using the line starts the engine if necessary."""
         return DirectLine(folder, listener, client.connect)
 
     def prepare(self) -> None:
@@ -62,19 +62,19 @@ class LocalBackend:
         client.connect()
 
     def start(self, flavor: str | None = None, nodes: int | None = None) -> Engines:
-        """Start the engine if need be; return it."""
+        """Start the engine if necessary; return it."""
         if flavor is not None or nodes not in {None, 1}:
-            raise UsageError("the local engine is this machine as it is; start it without --flavor and --nodes")
+            raise UsageError("the local engine uses all of this machine; start it without --flavor and --nodes")
         return Engines([client.connect().status()])
 
     def status(self) -> Engines:
-        """Return the engine if it runs; never starts one."""
+        """Return the engine if it runs; starts none."""
         return Engines([client.connect().status()] if client.running() else [])
 
     def stop(self, flavor: str | None = None) -> bool:
-        """End the engine and everything on it."""
+        """Stop the engine and everything on it."""
         if flavor is not None:
-            raise UsageError("the local engine is this machine as it is; stop it without --flavor")
+            raise UsageError("the local engine uses all of this machine; stop it without --flavor")
         return client.stop()
 
 

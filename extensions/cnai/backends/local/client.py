@@ -1,4 +1,4 @@
-"""The local engine as its person's processes see it: find it, start it, connect to it, end it."""
+"""Client of the local engine: finds, starts, connects to and stops it, for its person's processes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from cnai.paths import compiled_dir, engine_dir, private, store_root
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
-"""An engine needs up to 12 s for its runs, then a few for itself."""
+"""An engine needs up to 12 s to rest its runs, then a few seconds to end."""
 
 _connection: EngineClient | None = None
 _lock = threading.Lock()
 
 
 def connect() -> EngineClient:
-    """Return the line to this user's engine, started if need be; one per process and address."""
+    """Return the client of this user's engine, one per process and address; starts the engine if necessary."""
     global _connection
     with _lock:
         found = running()
@@ -52,13 +52,13 @@ def _connected(found: LocalEngine) -> EngineClient:
 
 
 def running() -> LocalEngine | None:
-    """Return the engine that runs, None if there is none or it is leaving."""
+    """Return the running engine, None if there is none or it is shutting down."""
     found = _alive()
     return found if found is not None and found.address else None
 
 
 def _alive() -> LocalEngine | None:
-    """Return the engine whose process exists, also while it leaves."""
+    """Return the engine whose process exists, even while it shuts down."""
     import psutil
 
     from cnai.backends.local import processes
@@ -66,7 +66,7 @@ def _alive() -> LocalEngine | None:
     try:
         found = LocalEngine.from_json(status_file().read_text())
         process = psutil.Process(found.pid)
-        # Started at another time: another process, which got the pid of a dead engine.
+        # A different start time means that another process has the pid of a dead engine.
         alive = process.create_time() == found.started and processes.alive(process)
     except (OSError, ValueError, psutil.Error):
         return None
@@ -74,16 +74,16 @@ def _alive() -> LocalEngine | None:
 
 
 def launch() -> None:
-    """Start the engine's processes without waiting for them; harmless if they run."""
+    """Start the engine's processes without waiting for them; does nothing if they run."""
     if running():
         return
     for variable in (environment.IDLE_SECONDS, environment.NODE_SECONDS):
-        variable.get()  # a mistake shows here, not in a process nobody sees
+        variable.get()  # fail here on a bad value, not in a process that nobody sees
     folder = engine_dir()
     with writing(folder):
         private(folder)
         private(store_root())
-        write(folder / "starting", str(os.getpid()))  # a full disk shows here, not in a process nobody sees
+        write(folder / "starting", str(os.getpid()))  # fail here on a full disk, not in a process that nobody sees
         log = (folder / "engine.log").open("ab")
     with log:
         subprocess.Popen(
@@ -98,7 +98,7 @@ def launch() -> None:
 
 
 def stop() -> bool:
-    """End the engine and everything on it; tell whether there was one."""
+    """Stop the engine and everything on it; tell whether there was an engine."""
     import psutil
 
     from cnai.backends.local import processes

@@ -1,4 +1,4 @@
-"""The local engine's two processes: a scheduler, which keeps one node alive beside it.
+"""The local engine's two processes: a scheduler, and a node that the scheduler keeps alive.
 
 The node starts its forkserver before it imports Dask, so that torch loads while both Dask processes start.
 """
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 RUNS_AT_ONCE = 8
-"""On a machine without GPUs; runs that hold GPUs go one after the other."""
+"""Limit on a machine without GPUs; with GPUs, runs execute one after the other."""
 LEAVE_SECONDS = 5.0
 WAIT_SECONDS = 60.0
-"""How long an engine that starts waits for one that leaves."""
+"""How long a starting engine waits for an engine that is shutting down."""
 RESTART_SECONDS = 2.0
-"""A node lives at least this long before the next one starts, so that one that can't start doesn't take the machine."""
+"""Minimum time between two starts of the node, so that a node that can't start doesn't overload the machine."""
 
 DASK = {
-    "distributed.scheduler.allowed-failures": 0,  # a lost node is the supervisor's to judge, at once
+    "distributed.scheduler.allowed-failures": 0,  # the supervisor handles a lost node, immediately
     "distributed.scheduler.worker-ttl": "30s",
-    "distributed.worker.daemon": False,  # agents have children
+    "distributed.worker.daemon": False,  # agents need child processes, which daemons can't have
     "distributed.worker.profile.enabled": False,
-    "distributed.admin.low-level-log-length": 16,  # events are in the store; Dask needn't remember them
+    "distributed.admin.low-level-log-length": 16,  # the store keeps the events, so Dask needn't
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.admin.tick.interval": "1s",
-    # HTTP asks for no credentials, and Dask's own pages import bokeh.
+    # Dask's HTTP server requires no credentials, and its own pages import bokeh.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
 SCRATCH = "dask-scratch-space"
-"""Dask's name for its folder; it appends this to any path that doesn't have it."""
+"""Dask's name for its folder; Dask appends it to any path that doesn't contain it."""
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Be the scheduler process, unless one runs already."""
+    """Run the scheduler process, unless an engine is already running."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     with (engine_dir() / "lock").open("w") as lock:
         if not _take(lock):
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _take(lock: IO[str]) -> bool:
-    """Take the engine's lock, if need be after an engine that leaves; tell whether no other engine runs."""
+    """Take the engine's lock, waiting for an engine that shuts down; return False if another engine runs."""
     from cnai.backends.local import client as local
 
     deadline = time.monotonic() + WAIT_SECONDS
@@ -85,12 +85,12 @@ def _take(lock: IO[str]) -> bool:
 
 
 def _start_node() -> subprocess.Popen[bytes]:
-    # A session of its own: a signal to the scheduler's whole group must not end ranks that could reach a boundary.
+    # In a new session: a signal to the scheduler's process group must not end ranks that could reach a boundary.
     return subprocess.Popen(node_command(__name__), stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def node_command(backend: str) -> list[str]:
-    """Return the command of a node of this process: torch begins to load before all else."""
+    """Return the command that starts a node as a child of this process; torch starts to load before everything else."""
     program = (
         f"from {programs.NODE_WARM_UP} import warm_up; warm_up(); "
         f"from {backend} import node_main; node_main({os.getpid()})"
@@ -99,10 +99,10 @@ def node_command(backend: str) -> list[str]:
 
 
 def configure(scratch: Path, settings: Mapping[str, Any] = DASK) -> None:
-    """Set up Dask in this process. `scratch` is a folder that only we can write to, with `SCRATCH` in its name.
+    """Configure Dask in this process. `scratch` is a folder that only we can write to, with `SCRATCH` in its name.
 
-    Dask imports modules from there. Its default is in the folder for temporary files, where another account may have
-    created it.
+    Dask imports modules from this folder. By default it is in the folder for temporary files, where another account may
+    have created it.
     """
     import dask
 
@@ -110,7 +110,7 @@ def configure(scratch: Path, settings: Mapping[str, Any] = DASK) -> None:
 
 
 class NoHTTP:
-    """Mixed into a Dask server, keeps it from opening a port for HTTP, for which Dask has no setting."""
+    """Mixin that keeps a Dask server from opening an HTTP port; Dask has no setting for this."""
 
     def start_http_server(self, *_: Any, **__: Any) -> None:
         """Open nothing."""
@@ -141,15 +141,15 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
         finished = asyncio.create_task(scheduler.finished())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        _write_status(scheduler, "")  # nobody connects any more
-        await supervisor_of(scheduler).rest()  # while there is still a node
+        _write_status(scheduler, "")  # from here on no process connects
+        await supervisor_of(scheduler).rest()  # while the node still runs
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
 
 
 def supervisor_of(scheduler: Scheduler) -> Supervisor:
-    """Return the supervisor that a scheduler has preloaded."""
+    """Return the supervisor that a scheduler's preload installed."""
     from cnai.engine.control.supervisor import Supervisor
 
     supervisor = scheduler.plugins[Supervisor.name]
@@ -158,7 +158,7 @@ def supervisor_of(scheduler: Scheduler) -> Supervisor:
 
 
 def _write_status(scheduler: Scheduler, address: str) -> None:
-    """Say which process is the engine, and how to connect to it."""
+    """Write the engine's pid, address and certificate."""
     import psutil
 
     LocalEngine(
@@ -172,7 +172,7 @@ def _write_status(scheduler: Scheduler, address: str) -> None:
 async def keep_node(
     process: subprocess.Popen[bytes], start: Callable[[], subprocess.Popen[bytes]], leave_seconds: float
 ) -> None:
-    """Start the node again when it dies; end it with this task, blocking for at most `leave_seconds`."""
+    """Restart the node whenever it dies; on cancellation end it, blocking for at most `leave_seconds`."""
     try:
         while True:
             started = time.monotonic()
@@ -191,7 +191,7 @@ async def keep_node(
 
 
 def node_main(scheduler_pid: int) -> None:
-    """Be the node process."""
+    """Run the node process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     asyncio.run(_work(_wait_for_scheduler(scheduler_pid)))
 
@@ -220,7 +220,7 @@ async def _work(found: LocalEngine) -> None:
         found.address,
         security=found.security(),
         protocol="tls",
-        host=HOST,  # by default all interfaces
+        host=HOST,  # the default is all interfaces
         nthreads=slots,
         resources={"node": slots},
         memory_limit=0,

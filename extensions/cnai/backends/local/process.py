@@ -1,4 +1,4 @@
-"""The file in which the local engine says that it runs, and where."""
+"""The file that says whether the local engine runs, and at which address."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalEngine(Credentials):
-    """engine.json of the engine of this machine, which is a process; while the engine leaves, its address is ""."""
+    """engine.json of the local engine, with its process; the address is "" while the engine shuts down."""
 
     pid: int
     started: float
-    """When the process was created, in seconds since 1970 (UTC): a pid alone may be another process's by now."""
+    """When the process was created, in seconds since 1970 (UTC), because pids are reused."""
 
 
 def status_file() -> Path:
-    """Return the file, readable for its owner only; it exists while the engine runs."""
+    """Return the path of the file, which only its owner can read; the file exists while the engine runs."""
     return engine_dir() / FILE

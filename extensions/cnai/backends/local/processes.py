@@ -1,4 +1,4 @@
-"""Processes: whether one is alive, and its end with all that it started."""
+"""Processes: checks whether a process is alive, and ends it with all its children."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHILD_SECONDS = 2.0
 
 
 def alive(process: psutil.Process) -> bool:
-    """Tell whether a process runs; a zombie, whose parent hasn't looked yet, doesn't."""
+    """Tell whether a process runs; a zombie, which its parent has not reaped yet, doesn't."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
@@ -19,7 +19,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def end(process: psutil.Process, seconds: float) -> None:
-    """Ask a process to end within so many seconds, then kill it and all that it leaves behind."""
+    """Send SIGTERM to a process, wait up to `seconds`, then kill it and its remaining children."""
     below = process.children(recursive=True)
     process.terminate()
     _outlast([process], seconds)
@@ -27,7 +27,7 @@ def end(process: psutil.Process, seconds: float) -> None:
 
 
 def _outlast(processes: list[psutil.Process], seconds: float) -> None:
-    """Wait for the end of processes, and kill those that take longer."""
+    """Wait up to `seconds` for processes to end, then kill the rest."""
     deadline = time.monotonic() + seconds
     while any(map(alive, processes)) and time.monotonic() < deadline:
         time.sleep(0.05)

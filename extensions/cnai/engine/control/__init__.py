@@ -1,1 +1,1 @@
-"""Control: beside the Dask scheduler, what takes runs through their generations; and a process's line to it."""
+"""Control: takes runs through their generations, in the Dask scheduler's process; and the client of that process."""

@@ -1,4 +1,4 @@
-"""Client: a process's line to one engine. Wishes go down as calls, events come up through a Dask topic."""
+"""Client: connects a process to one engine. Requests travel down as RPCs, events travel up over a Dask topic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 DOWN = "cnai"
-"""Dask topic from the supervisor to everybody who watches."""
+"""Dask topic from the supervisor to all clients."""
 
 
 class Batch(TypedDict):
@@ -29,12 +29,12 @@ class Batch(TypedDict):
 
     run: str
     at: int
-    """Byte of the journal where they begin."""
+    """Byte position of the lines in the journal."""
     text: str
 
 
 class EngineClient:
-    """Connected to a Dask scheduler with our supervisor. Thread-safe; listeners are called on Dask's own thread."""
+    """Client of a Dask scheduler with our supervisor. Thread-safe; calls listeners on Dask's own thread."""
 
     def __init__(self, address: str, security: distributed.Security | None = None) -> None:
         from distributed import Client
@@ -55,7 +55,7 @@ class EngineClient:
 
     @property
     def alive(self) -> bool:
-        """Tell whether the scheduler is still there."""
+        """Tell whether the scheduler is still connected."""
         return bool(self._dask.status == "running")
 
     def submit(self, run_id: str, root: str) -> None:
@@ -65,18 +65,18 @@ class EngineClient:
     def wish(self, run_id: str, wish: Wish, *, only_ask: bool = False) -> None:
         """Ask for stop, pause, resume or scale; raises UsageError with the supervisor's reason if it refuses.
 
-        With `only_ask` nothing happens but the refusal.
+        With `only_ask` it checks the wish without granting it.
         """
         answer = self._call("cnai_wish", run_id=run_id, wish=plain(wish), only_ask=only_ask)
         if "refused" in answer:
             raise UsageError(answer["refused"])
 
     def status(self) -> EngineStatus:
-        """Return the engine's nodes and the runs that are going on."""
+        """Return the engine's nodes and active runs."""
         return EngineStatus.of(self._call("cnai_status"))
 
     def listen(self, run_id: str, listener: Callable[[int, str], None]) -> Callable[[], None]:
-        """Call `listener(position, lines)` for each batch of a run's journal; returns what ends it."""
+        """Call `listener(position, lines)` for each batch of a run's journal; returns the function that ends this."""
         with self._lock:
             self._listeners.setdefault(run_id, []).append(listener)
 
@@ -91,7 +91,7 @@ class EngineClient:
         return forget
 
     def close(self) -> None:
-        """Hang up; runs go on."""
+        """Disconnect; the runs continue."""
         self._dask.close()
 
     def _heard(self, stamped: tuple[float, Batch]) -> None:
@@ -117,6 +117,6 @@ class EngineClient:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError at once if nobody listens; Dask would go on trying until its timeout."""
+    """Raise OSError immediately if the port is closed; Dask would retry until its timeout."""
     host, _, port = address.partition("://")[2].rpartition(":")
     socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()

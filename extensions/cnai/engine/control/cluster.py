@@ -1,4 +1,4 @@
-"""Cluster: what drivers and generations ask of the place that they run in. Dask is behind it (`workers`)."""
+"""Cluster: the interface of drivers and generations to their nodes; `workers` implements it with Dask."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ if TYPE_CHECKING:
 
 
 class NodeLost(Exception):
-    """The node is gone, or does not answer."""
+    """The node was lost or does not answer."""
 
 
 class Agent(Protocol):
-    """One node's share of a generation, from the moment it was asked for."""
+    """One node's share of a generation, from the moment of its order."""
 
     @property
     def done(self) -> bool:
-        """Tell whether its report is there."""
+        """Tell whether its report has arrived."""
 
     async def report(self) -> Report:
-        """Wait for its end; a node that was lost has a report too."""
+        """Wait for its end and return its report; a lost node has a report, too."""
 
     async def cancel(self) -> None:
-        """Give up one that has not begun; its report says so."""
+        """Cancel an agent that has not started; its report says so."""
 
 
 class Node(Protocol):
-    """One node, also after it is gone."""
+    """One node, even after it is lost."""
 
     @property
     def address(self) -> str:
-        """Return what it is known by, as `tls://host:port`."""
+        """Return its address, as `tls://host:port`."""
 
     @property
     def host(self) -> str:
-        """Return where other nodes reach it."""
+        """Return the host at which other nodes reach it."""
 
     @property
     def name(self) -> str:
-        """Return what its backend calls it."""
+        """Return the name that its backend gave it."""
 
     @property
     def there(self) -> bool:
-        """Tell whether it still belongs to the cluster."""
+        """Tell whether it is still connected to the cluster."""
 
     @property
     def open(self) -> bool:
-        """Tell whether it takes ranks; one that closes doesn't."""
+        """Tell whether it accepts ranks; a closing node doesn't."""
 
     @property
     def load(self) -> int:
-        """Return how many agents it has or waits to start."""
+        """Return how many agents run or wait on it."""
 
     async def free_port(self) -> int:
         """Return a port for a rendezvous. Raises NodeLost."""
 
     async def start(self, order: Order) -> Agent:
-        """Start an agent; if the node has no room it waits there."""
+        """Start an agent, which waits on the node until there is room."""
 
     async def tell(self, message: End | Dump) -> None:
-        """Tell it something about a generation. Raises NodeLost."""
+        """Send it a message about a generation. Raises NodeLost."""
 
     async def about(self) -> NodeStatus:
         """Return its facts. Raises NodeLost."""
@@ -75,29 +75,29 @@ class Nodes(Protocol):
 
     @property
     def address(self) -> str:
-        """Return the scheduler's own."""
+        """Return the scheduler's address."""
 
     def nodes(self) -> Sequence[Node]:
-        """Return the nodes that are there."""
+        """Return the connected nodes."""
 
     async def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
 
 
 class Cluster(Protocol):
-    """Where the runs of one engine live."""
+    """The surroundings of an engine's runs: its nodes and its state."""
 
     @property
     def engine(self) -> str:
-        """Return its name, "" where a backend has no names."""
+        """Return the engine's name, "" if its backend has no names."""
 
     @property
     def resting(self) -> str:
-        """Return why no generation may begin any more, "" while they may."""
+        """Return why no more generations may start, "" while they may."""
 
     @property
     def sinks(self) -> Sequence[Sink]:
-        """Return everybody who gets what goes into journals."""
+        """Return the receivers of everything that is written to journals."""
 
     def nodes(self, *, without_ranks: bool = False) -> Sequence[Node]:
-        """Return the nodes that may get ranks; all of them, or those that no generation has."""
+        """Return the nodes that may get ranks; optionally only nodes that no generation uses."""

@@ -36,11 +36,11 @@ logger = logging.getLogger(__name__)
 
 
 class Refusal(Exception):
-    """A wish that can't be granted, with the reason for the person who asked."""
+    """A wish can't be granted; the message is the reason, for the person who asked."""
 
 
 class Driver:
-    """One run and the wishes of people for it. Lives on the scheduler's event loop."""
+    """Drives one run and grants people's wishes for it. Runs on the scheduler's event loop."""
 
     def __init__(self, cluster: Cluster, folder: RunFolder, *, recovered: bool = False) -> None:
         self.folder, self.spec, self.record = folder, folder.spec, folder.record
@@ -54,11 +54,11 @@ class Driver:
 
     @property
     def state(self) -> State:
-        """Return where the run is."""
+        """Return the run's state."""
         return self._scribe.status.state
 
     async def drive(self) -> None:
-        """Run until a final state, or until the engine ends, which leaves the run to the next one."""
+        """Run until a final state, or until the engine rests and leaves the run to the next engine."""
         try:
             await self._drive()
         except Exception as error:
@@ -78,19 +78,19 @@ class Driver:
         self._begin()
         while not self.state.final and not self._cluster.resting:
             await self._next()
-        while self._scribe.behind and not self._cluster.resting:  # nobody else knows how the run ended
+        while self._scribe.behind and not self._cluster.resting:  # only this driver knows how the run ended
             await asyncio.sleep(TICK_SECONDS)
             with self._despite_a_full_disk():
                 self._scribe.catch_up()
 
     def wish(self, wish: Wish, *, only_ask: bool = False) -> None:
-        """Note what a person wants, unless they only ask; the newest wish counts. Raises Refusal."""
+        """Note a person's wish, replacing an earlier wish; with `only_ask` only check it. Raises Refusal."""
         if why := refusal(wish, self.folder.run_id, self._scribe.status):
             raise Refusal(why)
         if only_ask:
             return
         if self.state is State.PAUSED and wish.ranks is not None:
-            self._keep(world_size=wish.ranks)  # at once: the next wish must not overtake it
+            self._keep(world_size=wish.ranks)  # immediately: the next wish must not overtake this one
         if wish.verb == "resume":
             self._become(State.RESTARTING, "resumed")
         self._wish = wish
@@ -101,13 +101,13 @@ class Driver:
         return self._generation is not None and self._generation.on(address)
 
     def leave(self) -> None:
-        """End the present generation at a step boundary; where its ranks are, they can't stay."""
+        """End the current generation at a step boundary, because its ranks must leave their nodes."""
         if self._generation is not None:
             self._generation.left = True
         self._wished.set()
 
     def hear(self, message: FromNode) -> None:
-        """Take what a node says about the current generation."""
+        """Handle a node's message about the current generation."""
         current, content = self._generation, message.content
         if current is None or message.generation != current.number:
             return
@@ -125,7 +125,7 @@ class Driver:
         self._scribe.take(events.text)
         current.last_heard = time.monotonic()
         for line in events.text.splitlines():
-            # Only the few facts that the supervisor acts on are worth parsing here.
+            # Parse only the few events that the supervisor acts on.
             if '"kind":"checkpoint"' in line:
                 self._commit(Checkpoint.of(Event.from_json(line)).path)
             elif '"kind":"diagnosis"' in line and '"error":' in line:
@@ -135,37 +135,37 @@ class Driver:
     def _commit(self, checkpoint: str) -> None:
         try:
             self.folder.commit_checkpoint(checkpoint)
-        except StoreError as full:  # the one before stays the last
+        except StoreError as full:  # the previous checkpoint stays the latest
             self._scribe.note(Diagnosis(summary=f"checkpoint not kept: {full}"))
             return
         self._budget.progress()
-        # Removing large files takes long; the scheduler's loop has other things to do.
+        # Removing large files takes long and would block the scheduler's event loop.
         asyncio.get_running_loop().run_in_executor(None, self.folder.prune_checkpoints)
 
     def _begin(self) -> None:
         status, most = self._scribe.status, self.spec.ranks.maximum
-        mine = {
+        fields = {
             "engine": self._cluster.engine,
             "world_size": status.world_size or most,
             "first_world_size": status.first_world_size or most,
         }
         if not self._recovered:
-            self._keep(**mine, generation=-1)
+            self._keep(**fields, generation=-1)
         elif status.state is State.PAUSED:
-            self._keep(**mine)
+            self._keep(**fields)
         else:
             how = "stopped" if status.reason == verdicts.STOPPED else "lost"
-            self._become(State.RESTARTING, f"the engine was {how} and started again", **mine)
+            self._become(State.RESTARTING, f"the engine was {how} and started again", **fields)
 
     def _rest(self) -> None:
-        """Leave the run to the next engine, with what people have asked for in the meantime."""
+        """Leave the run to the next engine, after granting a pending wish."""
         self._grant()
         if not self.state.final and self.state is not State.PAUSED:
             state = State.PENDING if self.state is State.PENDING else State.RESTARTING
             self._become(state, self._cluster.resting or verdicts.STOPPED)
 
     async def _next(self) -> None:
-        """Take the run one generation further, or wait while it is paused."""
+        """Run one more generation, or wait while the run is paused."""
         if self.state is State.PAUSED:
             await self._wished.wait()
         if self._cluster.resting or not self._grant():
@@ -182,7 +182,7 @@ class Driver:
         self._conclude(verdict)
 
     def _grant(self) -> bool:
-        """Grant a wish between generations; tell whether the next one may start."""
+        """Grant a wish between generations; tell whether the next generation may start."""
         wish, self._wish = self._wish, None
         self._wished.clear()
         if wish is not None and wish.ranks is not None:
@@ -220,7 +220,7 @@ class Driver:
         return Verdict(ending="ended") if current.excuses(verdict) else verdict
 
     def _granting(self) -> Ending | None:
-        """Name how the generation should end for the present wish, None if it needn't."""
+        """Return how the generation should end for the pending wish, None if it should continue."""
         wish, current = self._wish, self._generation
         leaving: Ending | None = "graceful" if current is not None and current.left else None
         if wish is None or current is None:
@@ -240,7 +240,7 @@ class Driver:
             assert verdict.cause is not None
             self._fail_or_restart(verdict.cause)
         elif verdict.ending == "ended" and self._wish is None and not self._cluster.resting:
-            self._become(State.RESTARTING, "asked to leave its node")
+            self._become(State.RESTARTING, "its node is shutting down")
 
     def _succeed(self) -> None:
         result = self.folder.path / f"result-gen-{self._scribe.status.generation}"
@@ -254,18 +254,18 @@ class Driver:
             return
         latest = self.folder.latest()
         where = f"from {latest.name}" if latest else "from the beginning"
-        self._become(State.RESTARTING, f"{cause.summary}; going on {where}")
+        self._become(State.RESTARTING, f"{cause.summary}; continuing {where}")
 
     def _fail(self, cause: Cause) -> None:
         tail = self._log_tail(cause.rank) if not cause.traceback else ""
-        told = Diagnosis(
+        diagnosis = Diagnosis(
             summary=cause.summary,
             final=True,
             traceback=cause.traceback,
             log_tail=tail,
             hint=cause.hint or verdicts.hint(tail),
         )
-        self._scribe.note(told, rank=cause.rank)
+        self._scribe.note(diagnosis, rank=cause.rank)
         self._become(State.FAILED, cause.summary)
 
     def _log_tail(self, rank: int | None) -> str:
@@ -285,7 +285,7 @@ class Driver:
 
     @contextmanager
     def _despite_a_full_disk(self) -> Iterator[None]:
-        """Go on with the run itself; the scribe keeps what it could not write."""
+        """Continue the run although the disk is full; the scribe keeps the unwritten state in memory."""
         try:
             yield
         except StoreError as full:

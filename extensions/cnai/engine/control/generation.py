@@ -1,4 +1,4 @@
-"""Generation: one incarnation of a run's ranks, from its nodes to their reports."""
+"""Generation: one incarnation of a run's ranks, from the choice of nodes to their reports."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 TICK_SECONDS = 1.0
 WAIT_SECONDS = 0.02
 ENDINGS: tuple[Ending, ...] = ("graceful", "terminate", "kill")
-"""From soft to hard."""
+"""From gentle to hard."""
 PATIENCE_SECONDS: dict[Ending, float] = {"graceful": 60.0, "terminate": 10.0, "kill": float("inf")}
-"""How long an ending may take before the next, harder one."""
+"""How long an ending may take before the next harder ending."""
 DUMP_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
 
 class NoNodes(Exception):
-    """Fewer nodes than the generation needs."""
+    """There are fewer nodes than the generation needs."""
 
 
 class Interrupted(Exception):
-    """Something else is wanted while the generation still waits for its nodes."""
+    """A wish ends the generation while it still waits for its nodes."""
 
 
 class Generation:
-    """Starts an agent on each node, ends them when something says so, and gathers their reports."""
+    """Starts an agent on each node, ends the agents on a wish, failure or limit, and gathers their reports."""
 
     def __init__(
         self, *, assignment: Assignment, world_size: int, spec: RunSpec, record: Record, cluster: Cluster
@@ -54,12 +54,12 @@ class Generation:
         self.verdict: Verdict | None = None
         """Set when a limit ended the generation; otherwise the reports decide."""
         self.left = False
-        """Set when its ranks have to leave a node: what they end with is no failure."""
+        """Set when its ranks have to leave a node: then their end is no failure."""
         self._assignment, self._spec, self._record, self._cluster = assignment, spec, record, cluster
         self._graceful = False
         self._failed = False
         self._cut = False
-        """Set when ranks that had not failed were ended between two steps."""
+        """Set when healthy ranks were ended between two step boundaries."""
         self._nodes: list[Node] = []
         self._agents: list[Agent] = []
         self._started: set[int] = set()
@@ -68,11 +68,11 @@ class Generation:
 
     @property
     def ending(self) -> bool:
-        """Tell whether its ranks were asked to end."""
+        """Tell whether its ranks have been asked to end."""
         return self._ending is not None
 
     def started(self, node_rank: int) -> bool:
-        """Note that a node's ranks start; tell whether all of them do."""
+        """Note that a node starts its ranks; tell whether all nodes have."""
         self._started.add(node_rank)
         self.last_heard = time.monotonic()
         return len(self._started) == len(self._nodes)
@@ -83,20 +83,20 @@ class Generation:
             self._graceful = abilities.graceful
 
     def excuses(self, verdict: Verdict) -> bool:
-        """Tell whether the ranks ended as they did only because they had to leave.
+        """Tell whether the verdict is only a consequence of leaving a node.
 
-        Code that was ended between two steps may say anything, also that it is finished.
+        Code that is ended between two step boundaries may report anything, even that it has finished.
         """
         lost = verdict.cause is not None and verdict.cause.fault == "infra"
         return self.left and (lost or (self._cut and self.verdict is None))
 
     async def run(self, wished: asyncio.Event, granting: Callable[[], Ending | None]) -> list[Report]:
-        """Run to the end. `granting` tells how to end for a wish, None for not at all."""
+        """Run to the end and return the reports. `granting` returns how to end for a pending wish, None to continue."""
         self._nodes = await self._choose_nodes(wished, granting)
         self.last_heard = time.monotonic()
         try:
             orders = await self._orders()
-        except NodeLost:  # chosen a moment ago
+        except NodeLost:  # lost since it was chosen
             self._give_up("node 0 was lost", "infra")
             return []
         starting = (node.start(order) for node, order in zip(self._nodes, orders, strict=True))
@@ -104,7 +104,7 @@ class Generation:
             self._agents = await asyncio.gather(*starting)
             return await self._watch(wished, granting)
         except Exception:
-            await self._end("kill")  # nobody would hear of these ranks again
+            await self._end("kill")  # no code would stop these ranks later
             raise
 
     async def _watch(self, wished: asyncio.Event, granting: Callable[[], Ending | None]) -> list[Report]:
@@ -112,7 +112,7 @@ class Generation:
         try:
             pending = set(reports)
             while pending:
-                ended, pending = await _some(pending, wished)
+                ended, pending = await _first(pending, wished)
                 if wished.is_set():
                     wished.clear()
                     if how := granting():
@@ -121,23 +121,23 @@ class Generation:
                     self._failed = True
                     await self._end("terminate")
                 await self._check_limits()
-                await self._miss_nodes()
+                await self._cancel_lost()
             return [task.result() for task in reports]
         finally:
             for task in reports:
                 task.cancel()
 
     async def _end(self, how: Ending) -> None:
-        """Ask the nodes to end; code that can't end at a step boundary is terminated."""
+        """Ask the nodes to end their ranks; terminate code that can't end at a step boundary."""
         if how == "graceful" and not self._graceful:
             how = "terminate"
         if self._ending is not None and ENDINGS.index(how) <= ENDINGS.index(self._ending):
-            return  # asked again, it gets no more time
+            return  # a repeated request gives no extra time
         self._ending, self._ending_since = how, time.monotonic()
         self._cut |= how != "graceful" and not self._failed
         await self._tell(End(run_id=self._assignment.run_id, generation=self.number, how=how))
         for number, agent in enumerate(self._agents):
-            if number not in self._started:  # it waits for room on its node, behind other runs
+            if number not in self._started:  # waits for room on its node, behind other runs
                 await agent.cancel()
 
     async def _tell(self, message: End | Dump) -> None:
@@ -146,7 +146,7 @@ class Generation:
                 continue
             try:
                 await node.tell(message)
-            except NodeLost as lost:  # the agent's report says so too
+            except NodeLost as lost:  # the agent's report says so, too
                 logger.info("%s", lost)
 
     async def _check_limits(self) -> None:
@@ -157,7 +157,7 @@ class Generation:
             return
         deadline, stall = self._spec.deadline_seconds, self._spec.stall_seconds
         if deadline is not None and time.time() - self._record.created > deadline:
-            self._give_up(f"the deadline of {deadline:g} s is over", "deadline")
+            self._give_up(f"the deadline of {deadline:g} s has passed", "deadline")
             await self._end("terminate")
         elif stall is not None and self._started and now - self.last_heard > stall:
             self._give_up(
@@ -175,26 +175,26 @@ class Generation:
         return any(node.address == address for node in self._nodes)
 
     async def _choose_nodes(self, wished: asyncio.Event, granting: Callable[[], Ending | None]) -> list[Node]:
-        """Return the least loaded nodes, as soon as there are enough of them.
+        """Return the least loaded nodes, as soon as there are enough.
 
-        Several are taken when they are free together: two runs that hold one node each would wait for one another.
+        Several nodes are taken only together: two runs that hold one node each would wait for each other forever.
         """
-        wanted = nodes_for(self.world_size, self._spec.nodes, self._record.room.ranks_per_node)
+        needed = nodes_for(self.world_size, self._spec.nodes, self._record.room.ranks_per_node)
         patience_seconds = environment.NODE_SECONDS.get()
         deadline = time.monotonic() + patience_seconds
-        while len(free := self._cluster.nodes(without_ranks=wanted > 1)) < wanted:
+        while len(free := self._cluster.nodes(without_ranks=needed > 1)) < needed:
             if wished.is_set() and granting():
                 raise Interrupted
-            if len(self._cluster.nodes()) >= wanted:  # another run's turn
+            if len(self._cluster.nodes()) >= needed:  # another run is using them
                 deadline = time.monotonic() + patience_seconds
             elif time.monotonic() > deadline:
                 found = len(self._cluster.nodes())
-                raise NoNodes(f"{wanted} nodes wanted, {found} found within {patience_seconds:.0f} s")
+                raise NoNodes(f"{needed} nodes needed, {found} found within {patience_seconds:.0f} s")
             await asyncio.sleep(WAIT_SECONDS)
-        return sorted(free, key=lambda node: (node.load, node.address))[:wanted]
+        return sorted(free, key=lambda node: (node.load, node.address))[:needed]
 
-    async def _miss_nodes(self) -> None:
-        """Give up what waits for a node that is gone: Dask would wait until it comes back under its old address."""
+    async def _cancel_lost(self) -> None:
+        """Cancel agents that wait for a lost node; Dask would wait until the node returns under its old address."""
         for node, agent in zip(self._nodes, self._agents, strict=True):
             if not node.there and not agent.done:
                 await agent.cancel()
@@ -221,10 +221,10 @@ class Generation:
         ]
 
 
-async def _some(
+async def _first(
     pending: set[asyncio.Task[Report]], wished: asyncio.Event
 ) -> tuple[set[asyncio.Task[Report]], set[asyncio.Task[Report]]]:
-    """Wait for a report, a wish or the next tick; return what has ended and what has not."""
+    """Wait for a report, a wish or the next tick; return the ended and the pending tasks."""
     wish = asyncio.create_task(wished.wait())
     waited: list[asyncio.Task[Any]] = [*pending, wish]
     await asyncio.wait(waited, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)

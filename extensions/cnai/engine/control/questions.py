@@ -1,6 +1,6 @@
-"""Questions: the few that the operator of a cluster asks a scheduler, as routes for Dask's HTTP server.
+"""Questions: routes of Dask's HTTP server for the few questions that a cluster's operator asks a scheduler.
 
-Plain JSON without credentials, as the operator can hold none of every tenant; a network policy says who may ask.
+Plain JSON without credentials, because the operator can't hold those of every tenant; a network policy limits access.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class _Question(RequestHandler):
 
 
 class Idle(_Question):
-    """Since when no run goes on."""
+    """The time since which no run is active."""
 
     def get(self) -> None:
-        """Answer in seconds since 1970, 0 while one does."""
+        """Answer in seconds since 1970, 0 while a run is active."""
         self.write({"idle_since": self.supervisor.idle_since()})
 
 
 class Retire(_Question):
-    """Which nodes can go."""
+    """The nodes that can be removed."""
 
     def post(self) -> None:
-        """Answer with all nodes by address, those that can go first; `{"n": 2}` says how many will."""
+        """Answer with all nodes by address, removable nodes first; `{"n": 2}` says how many will be removed."""
         number = _number(self.request.body)
         if number is None:
             self.set_status(400)
@@ -43,8 +43,8 @@ class Retire(_Question):
 
 def _number(body: bytes) -> int | None:
     try:
-        asked: Any = json.loads(body)
-        number = asked["n"]
+        question: Any = json.loads(body)
+        number = question["n"]
     except (ValueError, KeyError, TypeError):
         return None
     return number if type(number) is int and number >= 0 else None

@@ -1,4 +1,4 @@
-"""Supervisor: preload of the Dask scheduler. Owns every run of its cluster, whatever becomes of the kernels."""
+"""Supervisor: preload of the Dask scheduler. Owns every run of its engine, independent of kernels."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from cnai.engine.store import RunFolder
 
 REST_SECONDS = 12.0
-"""How long an engine that ends waits for its runs; code that ignores SIGTERM is killed after 5 s."""
+"""How long an engine waits for its runs before it ends; code that ignores SIGTERM is killed after 5 s."""
 CANCEL_SECONDS = 1.0
 RETIRED_SECONDS = 60.0
-"""How long a node that was named for retirement gets no ranks; it stays if nobody ends it."""
+"""How long a node that was named for removal gets no ranks; then it is used again if it still exists."""
 
 UNREADABLE = (CnaiError, OSError, ValueError, KeyError)
-"""A run that can't be read must not hold back the others."""
+"""Errors of an unreadable run, which must not affect other runs."""
 
 logger = logging.getLogger(__name__)
 
 
 def dask_setup(scheduler: Any) -> None:
-    """Make a Dask scheduler supervise runs."""
+    """Add the supervisor and its RPCs to a Dask scheduler."""
     supervisor = Supervisor(Workers(scheduler), environment.ENGINE.get(), [Topic(scheduler)])
     scheduler.add_plugin(supervisor)
     scheduler.handlers.update(cnai_submit=supervisor.submit, cnai_wish=supervisor.wish, cnai_status=supervisor.status)
@@ -54,19 +54,19 @@ def dask_setup(scheduler: Any) -> None:
 
 
 async def dask_teardown(scheduler: Any) -> None:
-    """Hang up before the scheduler does, or the supervisor's own client tries to connect again."""
+    """Close the supervisor's own client before the scheduler closes, or the client would reconnect."""
     await scheduler.plugins[Supervisor.name].close()
 
 
 class Retiring(TypedDict):
-    """A node that may be ended."""
+    """A node that may be removed."""
 
     name: str
     busy: bool
 
 
 class Supervisor(SchedulerPlugin):
-    """All runs of one cluster. Lives on the scheduler's event loop."""
+    """Supervises all runs of one engine. Runs on the scheduler's event loop."""
 
     name = "cnai-supervisor"
 
@@ -77,35 +77,35 @@ class Supervisor(SchedulerPlugin):
         self._tasks: set[asyncio.Task[None]] = set()
         self._recovered = asyncio.Event()
         self._leaving: dict[str, float] = {}
-        """By node: until when it gets no ranks, on the monotonic clock."""
+        """By node address: until when it gets no ranks, on the monotonic clock."""
         self._idle_since = 0.0
         self.resting = ""
-        """Why no generation may begin any more; "" while they may."""
+        """Why no more generations may start, "" while they may."""
 
     async def before_close(self) -> None:
-        """Rest before the scheduler closes, for whatever reason it does."""
+        """Rest before the scheduler closes for any reason."""
         await self.rest()
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the client of the nodes."""
         await self._place.close()
 
     async def submit(self, run_id: str, root: str) -> dict[str, str]:
-        """Begin a run that the caller has written into the store, or go on with one that rests there."""
+        """Begin a run that the caller has written into the store, or continue a run that rests there."""
         await self._recovered.wait()
         folder = Store(Path(root)).folder(run_id)
-        # It goes on, or has ended, when it was found in the store before, or is asked for again after a lost answer.
+        # The run may be active or ended already: found in the store earlier, or submitted again after a lost answer.
         if run_id not in self._drivers and not folder.status().state.final:
             self._drive(Driver(self, folder, recovered=folder.begun))
         return {}
 
     async def wish(self, run_id: str, wish: object, only_ask: bool = False) -> dict[str, str]:
-        """Take a wish as plain data, or only look at it; answers `{"refused": why}` if it can't be granted."""
+        """Take a wish as plain data, or only check it; answers `{"refused": why}` if it can't be granted."""
         await self._recovered.wait()
         self._idle_since = 0.0
         driver = self._drivers.get(run_id)
         if driver is None:
-            return {"refused": f"run {run_id} isn't going on here; see %cnai runs"}
+            return {"refused": f"run {run_id} isn't running on this engine; see %cnai runs"}
         try:
             driver.wish(message_of(wish), only_ask=only_ask)
         except Refusal as refusal:
@@ -116,13 +116,13 @@ class Supervisor(SchedulerPlugin):
         """Return an EngineStatus as plain data."""
         nodes: list[NodeStatus] = []
         for node in self._place.nodes():
-            with contextlib.suppress(NodeLost):  # gone this moment
+            with contextlib.suppress(NodeLost):  # lost this moment
                 nodes.append(await node.about())
         runs = {run_id: driver.state for run_id, driver in self._drivers.items()}
         return asdict(EngineStatus(address=self._place.address, pid=os.getpid(), nodes=tuple(nodes), runs=runs))
 
     async def recover(self) -> None:
-        """Go on with the runs of this engine that the store has: begun by a lost scheduler, or by nobody yet."""
+        """Continue this engine's runs in the store: those of a lost scheduler, and those that were never begun."""
         try:
             if self.engine:
                 store = Store(paths.store_root())
@@ -142,7 +142,7 @@ class Supervisor(SchedulerPlugin):
             logger.exception("run %s", folder.run_id)
 
     def nodes(self, *, without_ranks: bool = False) -> list[Node]:
-        """Return the nodes that may get ranks; all of them, or those that no generation has."""
+        """Return the nodes that may get ranks; optionally only nodes that no generation uses."""
         now, there = time.monotonic(), self._place.nodes()
         addresses = {node.address for node in there}
         self._leaving = {at: until for at, until in self._leaving.items() if until > now and at in addresses}
@@ -156,7 +156,7 @@ class Supervisor(SchedulerPlugin):
         return any(driver.on(address) for driver in self._drivers.values())
 
     def retire(self, number: int) -> dict[str, Retiring]:
-        """Name all nodes, those that can go first; so many of those without ranks get none any more."""
+        """Return all nodes, removable nodes first; of the first `number`, nodes without ranks get no more ranks."""
         free = {node.address for node in self.nodes()}
 
         def cost(node: Node) -> tuple[bool, bool, str]:
@@ -169,7 +169,7 @@ class Supervisor(SchedulerPlugin):
         return {node.address: {"name": node.name.partition("/")[0], "busy": self._busy(node.address)} for node in found}
 
     def idle_since(self) -> float:
-        """Return since when no run goes on here, in seconds since 1970; 0 while one does, or may."""
+        """Return since when no run is active here, in seconds since 1970; 0 while a run is active or may be."""
         states = {driver.state for driver in self._drivers.values()}
         if not self._recovered.is_set() or any(not state.final and state is not State.PAUSED for state in states):
             self._idle_since = 0.0
@@ -178,9 +178,9 @@ class Supervisor(SchedulerPlugin):
         return self._idle_since
 
     async def rest(self, seconds: float = REST_SECONDS, why: str = STOPPED) -> None:
-        """Have all generations end at a step boundary and begin no other one; the next scheduler goes on.
+        """End all generations at a step boundary and start no more; the next scheduler continues the runs.
 
-        After so many seconds the runs rest with their last checkpoint, and their ranks are for the caller to end.
+        After `seconds` the remaining runs rest with their last checkpoint; the caller has to end their ranks.
         """
         self.resting = self.resting or why
         for driver in self._drivers.values():
@@ -194,7 +194,7 @@ class Supervisor(SchedulerPlugin):
             await asyncio.wait(late, timeout=CANCEL_SECONDS)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Hand what nodes say to the drivers of their runs."""
+        """Pass messages from nodes to the drivers of their runs."""
         if topic != UP:
             return
         message = message_of(msg)
@@ -223,7 +223,7 @@ class Supervisor(SchedulerPlugin):
 
 
 def _remove_expired(store: Store) -> None:
-    """Remove finished runs whose time to live is over."""
+    """Remove finished runs whose time to live has passed."""
     for folder in store.folders():
         try:
             ttl, status = folder.spec.ttl_seconds, folder.status()

@@ -1,4 +1,4 @@
-"""Verdicts: what the reports of a generation mean, and what follows. Pure functions."""
+"""Verdicts: decides how a generation ended, from its reports, and whether to retry. Pure functions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"SIGKILL",
-        "nobody asked for this kill; most often the machine ran out of memory: use fewer ranks or a smaller batch_size",
+        "nobody asked for this kill; usually the machine ran out of memory: use fewer ranks or a smaller batch_size",
     ),
     (r"SIGSEGV|SIGABRT|SIGBUS", "native code crashed; the rank's log may hold the stack of each thread"),
     (r"No module named", "put the module next to the notebook, or install it in the environment the engine runs in"),
@@ -51,7 +51,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """Why a generation failed, as one line for people; `traceback` holds the user's own lines."""
+    """The reason why a generation failed, as one line for people; `traceback` holds the user's own lines."""
 
     summary: str
     fault: Fault
@@ -74,7 +74,7 @@ class Verdict:
 
 @dataclass
 class Budget:
-    """Failures without progress; a new checkpoint resets it."""
+    """Counts failures without progress; a new checkpoint resets the count."""
 
     spent: dict[Fault, int] = field(default_factory=lambda: {"user": 0, "infra": 0})
 
@@ -91,7 +91,7 @@ class Budget:
 
 
 def judge(reports: Sequence[Report], diagnoses: Mapping[int, Diagnosis], world_size: int) -> Verdict:
-    """Decide how a generation ended from its nodes' reports and what the ranks said of their exceptions."""
+    """Decide how a generation ended, from its nodes' reports and its ranks' diagnoses."""
     said: dict[int, LastWord] = {}
     for report in reports:
         said.update(report.said)
@@ -101,8 +101,8 @@ def judge(reports: Sequence[Report], diagnoses: Mapping[int, Diagnosis], world_s
 
 
 def _cause(reports: Sequence[Report], diagnoses: Mapping[int, Diagnosis]) -> Cause:
-    """Return the earliest failure that isn't merely the echo of another one."""
-    causes = [(told.at or 0.0, _exception(rank, told)) for rank, told in diagnoses.items()]
+    """Return the earliest failure that isn't merely the echo of another failure."""
+    causes = [(found.at or 0.0, _exception(rank, found)) for rank, found in diagnoses.items()]
     causes += [
         (failure.time, _exit(failure.rank, failure.exit_code, failure.signal_name))
         for report in reports
@@ -118,13 +118,13 @@ def _cause(reports: Sequence[Report], diagnoses: Mapping[int, Diagnosis]) -> Cau
         return Cause(summary=lost[0], fault="infra")
     if causes:
         return causes[0][1]
-    return Cause(summary="the ranks ended without saying why", fault="infra")
+    return Cause(summary="the ranks ended without a reason", fault="infra")
 
 
 def _exception(rank: int, diagnosis: Diagnosis) -> Cause:
     return Cause(
         summary=f"rank {rank}: {diagnosis.summary}",
-        # Losing a peer isn't the user's fault; it becomes the cause only when nobody else failed.
+        # Losing a peer isn't the user's fault; it is the cause only if no other rank failed.
         fault="infra" if is_echo(diagnosis.summary) else "user",
         rank=rank,
         traceback=diagnosis.traceback or "",
@@ -133,15 +133,15 @@ def _exception(rank: int, diagnosis: Diagnosis) -> Cause:
 
 def _exit(rank: int, exit_code: int, signal_name: str) -> Cause:
     if signal_name:
-        return Cause(summary=f"rank {rank} was ended by {signal_name}", fault="infra", rank=rank)
-    return Cause(summary=f"rank {rank} left with exit code {exit_code}", fault="user", rank=rank)
+        return Cause(summary=f"rank {rank} was killed by {signal_name}", fault="infra", rank=rank)
+    return Cause(summary=f"rank {rank} exited with code {exit_code}", fault="user", rank=rank)
 
 
 def hint(text: str) -> str:
-    """Return cause and fix of a known pattern, "" for others."""
+    """Return cause and fix of a known pattern, "" for other texts."""
     return next((fix for pattern, fix in _HINTS if re.search(pattern, text)), "")
 
 
 def spread(ranks: int, nodes: int) -> list[int]:
-    """Share ranks among nodes as evenly as possible, the first nodes hold more."""
+    """Return how many ranks each node holds: as even as possible, the first nodes hold more."""
     return [ranks // nodes + (node < ranks % nodes) for node in range(nodes)]

@@ -1,4 +1,4 @@
-"""Workers: the nodes of a Dask cluster, seen from its scheduler."""
+"""Workers: implements nodes and agents with Dask workers and tasks, in the scheduler's process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Topic:
-    """Tells everybody who watches, through Dask."""
+    """Publishes journals to all clients over a Dask topic."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -35,7 +35,7 @@ class Topic:
 
 
 class Workers:
-    """All nodes of the scheduler in this process. Lives on its event loop."""
+    """All nodes of the scheduler in this process. Runs on the scheduler's event loop."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
@@ -48,11 +48,11 @@ class Workers:
         return str(self.scheduler.address)
 
     def nodes(self) -> list[Worker]:
-        """Return the nodes that are there."""
+        """Return the connected nodes."""
         return [Worker(self, state) for state in self.scheduler.workers.values()]
 
     async def client(self) -> Client:
-        """Return a Dask client of the scheduler that this process is."""
+        """Return a Dask client of this process's scheduler."""
         async with self._connecting:
             if self._client is None:
                 self._client = await Client(
@@ -80,17 +80,17 @@ class Worker:
 
     @property
     def there(self) -> bool:
-        """Tell whether it still belongs to the cluster; one that came back under its address is another one."""
+        """Tell whether it is still connected; a worker that returns under the same address is a different node."""
         return self._workers.scheduler.workers.get(self.address) is self._state
 
     @property
     def open(self) -> bool:
-        """Tell whether it takes ranks; one that closes doesn't."""
+        """Tell whether it accepts ranks; a closing node doesn't."""
         return self._state.status in {Status.init, Status.running}
 
     @property
     def load(self) -> int:
-        """Return how many agents it has or waits to start."""
+        """Return how many agents run or wait on it."""
         return len(self._state.processing)
 
     async def free_port(self) -> int:
@@ -98,7 +98,7 @@ class Worker:
         return cast("int", await self._call("cnai_port", host=self.host))
 
     async def tell(self, message: End | Dump) -> None:
-        """Tell it something about a generation. Raises NodeLost."""
+        """Send it a message about a generation. Raises NodeLost."""
         await self._call("cnai_tell", message=plain(message))
 
     async def about(self) -> NodeStatus:
@@ -107,7 +107,7 @@ class Worker:
         return NodeStatus(address=self.address, pid=found["pid"], memory_mib=found["memory_mib"])
 
     async def start(self, order: Order) -> Task:
-        """Start an agent; if the node has no room it waits there."""
+        """Start an agent, which waits on the node until there is room."""
         client = await self._workers.client()
         key = f"cnai-{order.assignment.run_id}-{order.assignment.generation}-{order.node_rank}"
         future = client.submit(
@@ -119,7 +119,7 @@ class Worker:
             resources={"node": 1},
             pure=False,
         )
-        # A published task isn't forgotten with a client that lost its connection.
+        # Dask keeps a published task even if its client loses the connection.
         await client.publish_dataset(future, name=key, override=True)
         return Task(self, client, future, order.node_rank)
 
@@ -138,11 +138,11 @@ class Task:
 
     @property
     def done(self) -> bool:
-        """Tell whether its report is there."""
+        """Tell whether its report has arrived."""
         return bool(self._future.done())
 
     async def report(self) -> Report:
-        """Wait for its end; a node that was lost has a report too."""
+        """Wait for its end and return its report; a lost node has a report, too."""
         try:
             return cast("Report", await self._future.result())
         except KilledWorker:
@@ -150,14 +150,14 @@ class Task:
         except FutureCancelledError:
             if not self._worker.there:
                 return self._failed(f"node {self._node_rank} was lost")
-            return self._failed(f"ended before it began on node {self._node_rank}")
-        except Exception as error:  # noqa: BLE001  a node that can't start an agent is lost too
+            return self._failed(f"canceled before it started on node {self._node_rank}")
+        except Exception as error:  # noqa: BLE001  a node that can't start an agent counts as lost
             return self._failed(f"node {self._node_rank}: {type(error).__name__}: {error}")
         finally:
             await self._client.unpublish_dataset(self._future.key)
 
     async def cancel(self) -> None:
-        """Give up one that has not begun; its report says so."""
+        """Cancel an agent that has not started; its report says so."""
         await self._future.cancel()
 
     def _failed(self, why: str) -> Report:

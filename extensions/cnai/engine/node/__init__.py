@@ -1,6 +1,6 @@
-"""Node: a machine or pod that holds ranks; `dask worker --preload cnai.engine.node` makes a Dask worker one.
+"""Node: a machine or pod that holds ranks; `dask worker --preload cnai.engine.node` turns a Dask worker into a node.
 
-Nothing is imported here: a node begins to load torch before anything else.
+This module imports nothing: a node starts to load torch before everything else.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """Make a Dask worker a node."""
+    """Turn a Dask worker into a node."""
     from cnai.engine.node import node
 
     node.dask_setup(worker)

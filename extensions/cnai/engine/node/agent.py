@@ -1,6 +1,6 @@
 """Agent: torch's elastic agent in the main thread of its own process, one per node and generation.
 
-It comes from the node's warm forkserver and forks the ranks, so neither the Dask worker nor the forkserver ever runs
+The node's warm forkserver forks it, and it forks the ranks, so neither the Dask worker nor the forkserver ever runs
 user code. Rendezvous is static with `max_restarts=0`: in torch up to 2.13 an in-place restart reads its predecessor's
 addresses from the store, and an elastic scale-up hangs. A new generation is a new agent with a new port instead.
 """
@@ -36,7 +36,7 @@ def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
     _environment(order)
     try:
         outcome.send(_launch(order, ups))
-    except BaseException as error:  # noqa: BLE001  also torch's SignalException: the node must hear of everything
+    except BaseException as error:  # noqa: BLE001  includes torch's SignalException; the node must know every failure
         outcome.send(Outcome(error=f"{type(error).__name__}: {error}"))
 
 
@@ -47,7 +47,7 @@ def _launch(order: Order, ups: list[Connection]) -> Outcome:
 
     from cnai.engine.node import rank
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what it says, the run's events say better
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the run's events report the same, more clearly
     config = LaunchConfig(
         min_nodes=order.nodes,
         max_nodes=order.nodes,
@@ -75,7 +75,7 @@ def _launch(order: Order, ups: list[Connection]) -> Outcome:
 
 
 def scratch(order: Order) -> Path:
-    """Return where torch keeps its error files; the node removes it, also when the agent was killed."""
+    """Return the folder of torch's error files; the node removes it, even if the agent was killed."""
     return order.assignment.run_dir / f".elastic-{order.assignment.generation}-{order.node_rank}"
 
 
@@ -85,7 +85,7 @@ def _endpoint(endpoint: str) -> str:
 
 
 def free_port(host: str) -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -93,7 +93,7 @@ def free_port(host: str) -> int:
 
 
 def _environment(order: Order) -> None:
-    # torch's own check would initialize CUDA in this process, and forked ranks could not use it any more.
+    # torch's default check would initialize CUDA in this process, and forked ranks could no longer use CUDA.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     if order.endpoint.startswith("127."):
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"

@@ -1,6 +1,6 @@
 """Node: preload of each Dask worker. Keeps a warm forkserver and turns an Order into an agent and its ranks.
 
-The worker itself never imports torch: it starts faster, and no rank can hold its GIL.
+The worker itself never imports torch, so that it starts faster and no rank can hold its GIL.
 """
 
 from __future__ import annotations
@@ -52,30 +52,30 @@ KILL_AFTER_SECONDS = agent.SHUTDOWN_SECONDS + 5
 
 _running: dict[tuple[str, int], NodeGeneration] = {}
 _ended_early: set[tuple[str, int]] = set()
-"""Asked to end before they began here."""
+"""Generations that were asked to end before they started here."""
 _leaving = False
 
 
 def leave() -> None:
-    """End this process at once, without waiting for threads that wait for agents; these end themselves with it."""
+    """End this process immediately, without joining threads that wait for agents; the agents end with it."""
     shutil.rmtree(util.get_temp_dir(), ignore_errors=True)  # the forkserver's socket
     os._exit(0)
 
 
 async def depart(worker: Worker, seconds: float) -> None:
-    """Leave with as little loss as possible: have the ranks end at a step boundary, then close the worker."""
+    """Leave with as little loss as possible: let the ranks end at a step boundary, then close the worker."""
     global _leaving
     _leaving = True
     worker.log_event(UP, plain(Leaving(node=worker.address)))
     deadline = time.monotonic() + seconds
-    # Its tasks are forgotten when the supervisor has their reports.
+    # Dask forgets the worker's tasks when the supervisor has their reports.
     while (_running or worker.state.tasks) and time.monotonic() < deadline:
         await asyncio.sleep(BATCH_SECONDS)
     await worker.close(executor_wait=False, reason="asked to leave")
 
 
 def dask_setup(worker: Any) -> None:
-    """Make a Dask worker a node."""
+    """Turn a Dask worker into a node."""
     warm_up()
     worker.handlers.update(cnai_tell=tell, cnai_port=port, cnai_about=about)
 
@@ -86,7 +86,7 @@ def run_agent(order: Order) -> Report:
 
     worker, key = get_worker(), (order.assignment.run_id, order.assignment.generation)
     if key in _ended_early or _leaving:
-        return Report(node_rank=order.node_rank, error="ended before it began")
+        return Report(node_rank=order.node_rank, error="canceled before it started")
     generation = NodeGeneration(order, lambda message: worker.log_event(UP, plain(message)))
     _running[key] = generation
     try:
@@ -96,21 +96,21 @@ def run_agent(order: Order) -> Report:
 
 
 async def tell(message: object) -> None:
-    """Take what the supervisor says about a generation on this node, as plain data."""
-    told: End | Dump = message_of(message)
-    key = told.run_id, told.generation
+    """Handle the supervisor's message about a generation on this node, given as plain data."""
+    request: End | Dump = message_of(message)
+    key = request.run_id, request.generation
     running = _running.get(key)
-    if isinstance(told, End):
+    if isinstance(request, End):
         if running is None:
             _ended_early.add(key)
         else:
-            running.end(told.how)
+            running.end(request.how)
     elif running is not None:
         running.signal_ranks(signal.SIGUSR1)
 
 
 async def about() -> dict[str, float]:
-    """Return this node's pid and its memory without the ranks', in MiB."""
+    """Return this node's pid and its own memory, without its ranks', in MiB."""
     import psutil
 
     return {"pid": os.getpid(), "memory_mib": round(psutil.Process().memory_info().rss / 2**20, 1)}
@@ -140,11 +140,11 @@ class NodeGeneration:
         ups = [up for _, up in pipes]
         self._agent = context.Process(target=agent.main, args=(order, ups, outcome), name=f"cnai-{assignment.run_id}")
         self._agent.start()
-        for mine in (*ups, outcome):
-            mine.close()  # so that the end of the last rank is the end of its line
+        for theirs in (*ups, outcome):
+            theirs.close()  # otherwise the node would see no EOF when the last rank ends
 
     def run(self) -> Report:
-        """Relay until the agent and its ranks are gone."""
+        """Relay messages until the agent and its ranks have ended; return the report."""
         assert self._agent.pid is not None
         self._tell(Started(agent_pid=self._agent.pid))
         outcome: Outcome | None = None
@@ -165,10 +165,10 @@ class NodeGeneration:
         return Report(node_rank=self.order.node_rank, said=self._said, failures=outcome.failures, error=outcome.error)
 
     def end(self, how: Ending) -> None:
-        """End the ranks: ask them, or signal their agent."""
+        """End the ranks: ask them over their lines, or send their agent a signal."""
         if how == "graceful":
             for down in self._downs:
-                with contextlib.suppress(OSError):  # this rank is gone already
+                with contextlib.suppress(OSError):  # this rank has already ended
                     down.send(Stop())
         elif self._agent.is_alive():
             self._agent.kill() if how == "kill" else self._agent.terminate()
@@ -220,7 +220,7 @@ class NodeGeneration:
         )
 
     def _drain(self) -> None:
-        """Read what the ranks still had to say; a grandchild that holds a line open ends the wait after 5 s."""
+        """Read the ranks' remaining messages, for at most 5 s: a grandchild may hold a line open."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._downs and time.monotonic() < deadline:
             ready = connection.wait(self._downs, timeout=BATCH_SECONDS)

@@ -1,4 +1,4 @@
-"""Rank: what runs in a rank's process around the user's target."""
+"""Rank: runs the user's target in a rank's process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cnai.engine.messages import Order
 
 ECHO_SECONDS = 0.3
-"""A rank that lost a peer stays this long: the agent names one failed rank, and must find the peer's death first."""
+"""A rank that lost a peer waits this long: the agent reports one failed rank, and must notice the peer first."""
 
 
 def main(order: Order, ups: list[Connection]) -> None:
@@ -47,11 +47,11 @@ def main(order: Order, ups: list[Connection]) -> None:
         link.say("ended")
     except SystemExit as leave:
         _leave(link, leave)
-    except BaseException as error:  # noqa: BLE001  whatever the target raised is the run's diagnosis
-        told = diagnosis(error, debug=order.debug)
-        link.emit(told)
+    except BaseException as error:  # noqa: BLE001  any exception of the target is the run's diagnosis
+        found = diagnosis(error, debug=order.debug)
+        link.emit(found)
         link.close()
-        if is_echo(told.summary):
+        if is_echo(found.summary):
             time.sleep(ECHO_SECONDS)
         _exit(1)
     else:
@@ -77,7 +77,7 @@ def _leave(link: Link, leave: SystemExit) -> None:
 
 
 def _exit(code: int) -> None:
-    """End at once: after a failure neither exit handlers nor open process groups may hold the rank back."""
+    """Exit immediately: after a failure, exit handlers and open process groups could block the rank."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code & 0xFF or 1)
@@ -95,7 +95,7 @@ def _own_process(log: Path, order: Order) -> None:
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", 0, closefd=False), encoding="utf-8", write_through=True)
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0, closefd=False), encoding="utf-8", write_through=True)
     faulthandler.enable(sys.stderr)
-    faulthandler.register(signal.SIGUSR1, sys.stderr)  # the supervisor asks a stalled rank where it is
+    faulthandler.register(signal.SIGUSR1, sys.stderr)  # the supervisor requests the stacks of a stalled rank
     if Path(order.cwd).is_dir():
         os.chdir(order.cwd)
     _seed_and_threads()
@@ -118,7 +118,7 @@ def _tidy_up() -> None:
 
     context.close()
     if dist.is_initialized():
-        with contextlib.suppress(Exception):  # a peer that left first is no failure of this rank
+        with contextlib.suppress(Exception):  # a peer that ended first is no failure of this rank
             dist.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""Tail: turns what a rank prints into log events while it grows."""
+"""Tail: turns a rank's growing log file into log events."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 LIMIT_BYTES = 64 * 1024
 SKIP_BYTES = 1024 * 1024
-"""A rank that prints more than this between two readings has all but the last 64 KiB left out of events."""
+"""If a rank prints more than this between two reads, events contain only the last 64 KiB of it."""
 
 
 class Tail:
-    """Reads the new whole lines of a log file. A carriage return ends a line too, as progress bars use it."""
+    """Reads the new complete lines of a log file. A carriage return, which progress bars use, ends a line, too."""
 
     def __init__(self, path: Path, run_id: str, generation: int, rank: int) -> None:
         self._path, self._run_id, self._generation, self._rank = path, run_id, generation, rank
@@ -36,7 +36,7 @@ class Tail:
         return self._event(text[:end])
 
     def finish(self) -> str:
-        """Return what is left, also without an end of line, and close the file."""
+        """Return the remaining output, even an incomplete line, and close the file."""
         last = self._rest + self._new_bytes()
         if self._file is not None:
             self._file.close()
@@ -58,7 +58,7 @@ class Tail:
         if not text:
             return ""
         if self._skipped:
-            note = f"… {self._skipped} bytes left out here, see {self._path}\n"
+            note = f"… {self._skipped} bytes omitted here, see {self._path}\n"
             text, self._skipped = note.encode() + text, 0
         said = Log(text=text.decode("utf-8", "replace"))
         return Event.now(said, self._run_id, self._generation, self._rank).to_json() + "\n"

@@ -1,14 +1,14 @@
-"""Preloaded by the node's forkserver: everything an agent and its ranks import, paid once instead of once per rank.
+"""Preload of the node's forkserver: imports the modules of agents and ranks once, instead of once per rank.
 
 The first optimizer of a process imports torch._dynamo, a second of every cold launch. Never initializes CUDA:
 forked ranks could not use it.
 """
 
-# ruff: noqa: E402 - what comes before the imports is for them
+# ruff: noqa: E402 - these settings must precede the imports
 import gc
 import os
 
-gc.disable()  # collections while so much is imported find nothing and take a quarter of the time
+gc.disable()  # collections during these imports find nothing and take a quarter of the time
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
 import cloudpickle
@@ -28,5 +28,5 @@ import cnai.engine.training.context
 __all__ = ["cloudpickle", "cnai", "numpy", "torch"]
 
 torch.set_num_threads(1)  # no thread pool may exist when ranks are forked
-gc.freeze()  # keeps these pages shared: the collector of a rank doesn't touch them
+gc.freeze()  # keeps these pages shared: a rank's garbage collector doesn't touch them
 gc.enable()

@@ -1,4 +1,4 @@
-"""Watchdog: a child ends with its parent, also when the parent was killed."""
+"""Watchdog: ends a child process with its parent, even if the parent is killed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ORPHANED = 113
 
 
 def end_with_parent() -> None:
-    """Exit this process as soon as the process that started it is gone.
+    """Exit this process as soon as the process that started it ends.
 
-    torch's own PR_SET_PDEATHSIG doesn't serve: it sends SIGINT, which a rank stuck in C++ ignores, and it is bound to
+    torch's own PR_SET_PDEATHSIG is not enough: it sends SIGINT, which a rank stuck in C++ ignores, and it is bound to
     the forkserver instead of the process that asked for the child.
     """
     parent = multiprocessing.parent_process()

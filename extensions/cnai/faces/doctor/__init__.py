@@ -1,4 +1,4 @@
-"""Doctor: what people trip over, looked at one by one; a line each says what there is, and what to do about it."""
+"""Doctor: checks for common problems; each check reports its finding and the remedy in one line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Check", "Report", "doctor"]
 
 
 def doctor() -> Report:
-    """Look at this machine, and on Kubernetes at what the cluster lets its person do; starts and changes nothing.
+    """Check this machine, and on Kubernetes also the cluster as this person may use it; starts and changes nothing.
 
-    To see whether the operator answers, a Dask cluster is made that can't have pods, and removed.
+    The operator's check creates a Dask cluster that can't have pods, and removes it.
     """
     from cnai.faces.doctor import machine
 
@@ -31,12 +31,12 @@ def _at_cluster() -> Iterable[Callable[[], Check]]:
 
 
 _MORE_LOOKS: dict[str, Callable[[], Iterable[Callable[[], Check]]]] = {"kubernetes": _at_cluster}
-"""By backend."""
+"""Additional checks by backend."""
 
 
 def _look(looks: Iterable[Callable[[], Check]]) -> Iterable[Check]:
     for look in looks:
         try:
             yield look()
-        except Exception as error:  # noqa: BLE001 - one look that fails must not hide what the others find
+        except Exception as error:  # noqa: BLE001 - a check that fails must not hide the findings of the others
             yield Check.unknown(look.__name__.strip("_"), f"{type(error).__name__}: {error}")

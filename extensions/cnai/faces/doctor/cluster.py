@@ -1,4 +1,4 @@
-"""Looks at the cluster from inside a notebook's pod, with the rights of its person and no others."""
+"""Checks of the cluster from inside a notebook's pod, with only the rights of its person."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.3
 
 
 def looks() -> Iterable[Callable[[], Check]]:
-    """Return what to look at; only the first when nothing answers, since the rest would say the same."""
+    """Return the checks; if the API server does not answer, only its own and the network's: others would fail alike."""
     found = Cluster(Api(access.of_pod()), environment.NAMESPACE.get())
     first = found.api_server()
     if first.state != "ok":
@@ -35,11 +35,13 @@ def looks() -> Iterable[Callable[[], Check]]:
 
 
 def image() -> Check:
-    """Look whether training knows which image to run: the notebook's own."""
+    """Check that training knows the notebook's image, which its nodes run."""
     reference = environment.IMAGE_REFERENCE.get()
     if not reference:
-        advice = "start the server from the hub's list of images; if it was, tell your administrator"
-        return Check.wrong("image", f"this pod doesn't say which image it runs ({environment.IMAGE_REFERENCE})", advice)
+        advice = "start the server from the hub's list of images; if you did, tell your administrator"
+        return Check.wrong(
+            "image", f"this pod doesn't know its image ({environment.IMAGE_REFERENCE} is not set)", advice
+        )
     if "@sha256:" not in reference:
         advice = "ask your administrator for a reference by digest in the catalog: a tag may change between two pods"
         return Check.wrong("image", f"{reference} is a tag", advice)
@@ -47,32 +49,34 @@ def image() -> Check:
 
 
 class Cluster:
-    """Looks that ask the API server about one namespace."""
+    """Checks that ask the API server about one namespace."""
 
     def __init__(self, api: Api, namespace: str) -> None:
         self._api, self._namespace = api, namespace
 
     def api_server(self) -> Check:
-        """Look whether the API server answers this pod."""
+        """Check that the API server answers this pod."""
         if not self._namespace:
-            advice = "start the server from the hub; if it was, tell your administrator"
-            return Check.wrong("API server", f"this pod doesn't say where it lives ({environment.NAMESPACE})", advice)
+            advice = "start the server from the hub; if you did, tell your administrator"
+            return Check.wrong(
+                "API server", f"this pod doesn't know its namespace ({environment.NAMESPACE} is not set)", advice
+            )
         try:
             return Check.ok("API server", f"{self._api.ask('version')['gitVersion']} answers")
         except Refused as refused:
             if refused.status == 401:
-                found = "no longer takes this pod's token"
+                found = "no longer accepts this pod's token"
                 return Check.wrong("API server", found, "stop the server and start it again")
             return Check.wrong("API server", str(refused), INSTALL)
         except EngineError as error:
-            return Check.wrong("API server", str(error), "tell your administrator; runs that go on don't need it")
+            return Check.wrong("API server", str(error), "tell your administrator; runs continue without it")
 
     def api_rights(self) -> Check:
-        """Look whether this account may do exactly what training needs."""
+        """Check that this account has exactly the rights that training needs."""
         return rights.look(self._api, self._namespace)
 
     def definitions(self) -> Check:
-        """Look whether the API server knows Dask clusters."""
+        """Check that the API server knows Dask clusters."""
         try:
             kinds = {each["kind"] for each in self._api.ask(api.DASK)["resources"]}
         except Refused as refused:
@@ -85,10 +89,10 @@ class Cluster:
         return Check.ok("resource definitions", "Dask clusters are known")
 
     def operator(self) -> Check:
-        """Look whether the operator takes notice of a Dask cluster that can't have pods: its name is too long."""
+        """Check that the operator reacts to a Dask cluster, which can't have pods because its name is too long."""
         name = f"doctor-{secrets.token_hex(26)}"
         home = str(paths.home().parent)
-        # Without an idle timeout the operator asks no scheduler, so that it lets go of the cluster at once.
+        # Without an idle timeout the operator asks no scheduler, so it can release the cluster immediately.
         place = manifests.Place(namespace=self._namespace, claim=_claim(), home=home, idle_seconds=0)
         reference = environment.IMAGE_REFERENCE.get() or "none"
         tiny = Flavor(name="none", title="", cpu=0.1, memory_gib=0.1)
@@ -103,34 +107,34 @@ class Cluster:
         finally:
             self._api.delete(name)
         if seconds is None:
-            found = f"took no notice of a Dask cluster within {OPERATOR_SECONDS:.0f} s"
+            found = f"did not react to a Dask cluster within {OPERATOR_SECONDS:.0f} s"
             return Check.wrong("operator", found, f"{INSTALL}, which starts it")
-        return Check.ok("operator", f"took notice of a Dask cluster within {seconds:.1f} s")
+        return Check.ok("operator", f"reacted to a Dask cluster within {seconds:.1f} s")
 
     def home(self) -> Check:
-        """Look whether the home's claim has a volume that all nodes of a run can share."""
+        """Check that the home's claim has a volume that all nodes of a run can share."""
         name = _claim()
         try:
             claim = self._api.ask(self._api.core(f"persistentvolumeclaims/{name}"))
         except Refused as refused:
             if refused.status != 404:
                 raise
-            advice = "stop the server and start it again: the hub makes it"
-            return Check.wrong("home", f"there is no claim {name!r}", advice)
+            advice = "stop the server and start it again: the hub creates the claim"
+            return Check.wrong("home", f"claim {name!r} doesn't exist", advice)
         if claim["status"].get("phase") != "Bound":
             why = "it names no storage class, and no class is the default" if _classless(claim) else "no volume fits"
-            advice = "ask your administrator for a default storage class that does ReadWriteMany"
+            advice = "ask your administrator for a default storage class that supports ReadWriteMany"
             return Check.wrong("home", f"claim {name!r} has no volume: {why}", advice)
         modes = claim["status"].get("accessModes", [])
         size = claim["status"].get("capacity", {}).get("storage", "?")
         if "ReadWriteMany" not in modes:
             found = f"claim {name!r} can be used on one machine only ({', '.join(modes)})"
-            advice = "keep runs on one node, or ask your administrator for storage that does ReadWriteMany"
+            advice = "keep runs on one node, or ask your administrator for storage that supports ReadWriteMany"
             return Check.wrong("home", found, advice)
         return Check.ok("home", f"claim {name!r}, {size}, shared by all nodes of a run")
 
     def quota(self) -> Check:
-        """Look how much is left of what this namespace may hold."""
+        """Check how much of this namespace's quota is left."""
         listed = self._api.ask(self._api.core("resourcequotas"))["items"]
         left: dict[str, float] = {}
         for status in (item.get("status") or {} for item in listed):
@@ -140,14 +144,14 @@ class Cluster:
                     free = reasons.quantity(status["hard"][key]) - reasons.quantity(used)
                     left[key] = min(free, left.get(key, free))
         if not left:
-            return Check.ok("quota", "none: this namespace may hold what the cluster has")
-        said = ", ".join(reasons.amount(key, free) for key, free in left.items()) + " left"
-        # Who may have no GPU at all misses nothing.
-        none = [key for key, free in left.items() if free <= 0 and _may(listed, key)]
-        if none:
-            advice = "end what you don't need: other servers in the hub, engines with %cnai cluster stop"
-            return Check.wrong("quota", said, advice)
-        return Check.ok("quota", said)
+            return Check.ok("quota", "none: only the cluster's size limits this namespace")
+        summary = ", ".join(reasons.amount(key, free) for key, free in left.items()) + " left"
+        # A quota of 0 is not exhaustion.
+        exhausted = [key for key, free in left.items() if free <= 0 and _may(listed, key)]
+        if exhausted:
+            advice = "stop what you don't need: other servers in the hub, engines with %cnai cluster stop"
+            return Check.wrong("quota", summary, advice)
+        return Check.ok("quota", summary)
 
     def _noticed(self, name: str) -> float | None:
         start = time.monotonic()

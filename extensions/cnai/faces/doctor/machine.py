@@ -1,4 +1,4 @@
-"""Looks at this machine, or at the pod that is one: Python and torch, disk, memory, ports, engine, hub."""
+"""Checks of this machine or pod: Python and torch, files, disk, memory, ports, engine, hub."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SMALLEST_STORE = 2 * 2**30
 SMALLEST_SHARED_MEMORY = 2**28
 _TORCH = "import torch; print(torch.__version__, torch.cuda.device_count())"
 _TORCH_SECONDS = 120
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not used
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only inspected
 
 
 def python() -> Check:
-    """Look which Python this is: a notebook and a shell may have different ones."""
+    """Report the Python in use, because a notebook and a shell may use different ones."""
     return Check.ok("python", f"{platform.python_version()} in {sys.prefix}")
 
 
 def torch() -> Check:
-    """Look whether torch can be imported in a fresh process, and sees the GPUs that are there."""
+    """Check that a new process can import torch, and that torch sees all GPUs."""
     if find_spec("torch") is None:
         return Check.wrong("torch", "not installed here", "install it with: pip install 'cnai[torch]'")
     tried = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=_TORCH_SECONDS)
@@ -41,17 +41,17 @@ def torch() -> Check:
         last = (tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"])[-1]
         return Check.wrong("torch", f"can't be imported: {last}", "install it again: pip install 'cnai[torch]'")
     version, seen = tried.stdout.split()[-2:]
-    there = catalog.this_machine().gpus
-    if there > int(seen):
-        found = f"{version} sees {seen} of {there} GPUs"
+    gpus = catalog.this_machine().gpus
+    if gpus > int(seen):
+        found = f"{version} sees {seen} of {gpus} GPUs"
         return Check.wrong("torch", found, "install a torch that is built for the CUDA of this driver")
     return Check.ok("torch", f"{version}, {seen} GPU{'' if seen == '1' else 's'}")
 
 
 def store() -> Check:
-    """Look whether runs can be written, and how much room they have."""
+    """Check that runs can be written and have enough free space."""
     root = paths.store_root()
-    advice = f"free some: remove runs that have ended from {root}, or set {environment.STORE} to a larger disk"
+    advice = f"free some space: delete finished runs in {root}, or set {environment.STORE} to a larger disk"
     try:
         if not root.is_dir():
             paths.private(root)
@@ -67,7 +67,7 @@ def store() -> Check:
 
 
 def private_files() -> Check:
-    """Look whether other accounts can read what is the person's own."""
+    """Check that other accounts can't open the person's folders."""
     folders = [folder for folder in (paths.home(), paths.store_root()) if folder.exists()]
     readable = [folder for folder in folders if paths.open_to_others(folder)]
     if not readable:
@@ -80,7 +80,7 @@ def private_files() -> Check:
 
 
 def shared_memory() -> Check:
-    """Look at what torch's data loaders share; a container has 64 MiB unless it asks for more."""
+    """Check the shared memory that torch's data loaders use; a container has 64 MiB unless it requests more."""
     size = shutil.disk_usage(_SHARED_MEMORY).total
     found = f"{size / 2**30:.2g} GiB"
     if size >= SMALLEST_SHARED_MEMORY:
@@ -89,7 +89,7 @@ def shared_memory() -> Check:
 
 
 def ports() -> Check:
-    """Look whether processes of this machine can talk to each other, as ranks do."""
+    """Check that processes of this machine can connect to each other, as ranks do."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=5).close()
@@ -100,10 +100,10 @@ def ports() -> Check:
 
 
 def engine() -> Check:
-    """Look whether the engine answers, where one of this machine is what runs use."""
+    """Check that the engine answers, if runs use an engine of this machine."""
     name = backends.default()
     look = _ENGINE_LOOKS.get(name)
-    return look() if look else Check.ok("engine", f"comes from the backend {name}")
+    return look() if look else Check.ok("engine", f"provided by the backend {name}")
 
 
 def _local_engine() -> Check:
@@ -114,7 +114,7 @@ def _local_engine() -> Check:
         engines = cnai.cluster()
     except (CnaiError, OSError) as error:
         found = f"runs but does not answer: {error}"
-        return Check.wrong("engine", found, "end it with %cnai cluster stop; its runs go on with the next one")
+        return Check.wrong("engine", found, "stop it with %cnai cluster stop; the next engine continues its runs")
     if not engines:
         return Check.ok("engine", "not running; it starts with the first run")
     where = ", ".join(one.address for one in engines if isinstance(one, EngineStatus))
@@ -125,7 +125,7 @@ _ENGINE_LOOKS: dict[str, Callable[[], Check]] = {"local": _local_engine}
 
 
 def hub() -> Check:
-    """Look whether the hub of this notebook server answers, and still knows it."""
+    """Check that the hub of this notebook server answers and accepts its token."""
     import httpx
 
     url, token = os.environ.get("JUPYTERHUB_API_URL"), os.environ.get("JUPYTERHUB_API_TOKEN")
@@ -135,9 +135,9 @@ def hub() -> Check:
         reply = httpx.get(f"{url}/user", headers={"Authorization": f"token {token}"}, timeout=10, trust_env=False)
     except httpx.HTTPError as error:
         found = f"{url} does not answer ({type(error).__name__})"
-        return Check.wrong("hub", found, "wait a minute; if it stays away, tell your administrator")
+        return Check.wrong("hub", found, "wait a minute; if it still does not answer, tell your administrator")
     if reply.status_code in (401, 403):
-        return Check.wrong("hub", "no longer takes this server's token", "stop the server and start it again")
+        return Check.wrong("hub", "no longer accepts this server's token", "stop the server and start it again")
     if reply.is_error:
         return Check.wrong("hub", f"answers {reply.status_code} {reply.reason_phrase}", "tell your administrator")
     return Check.ok("hub", f"answers, and knows this server as {reply.json()['name']}'s")

@@ -1,4 +1,4 @@
-"""Network policies: silently ignored where nobody enforces them, so a forbidden connection is tried."""
+"""Network policies: tries forbidden connections, since a cluster may accept policies without enforcing them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cnai.faces.doctor.report import Check
 
 METADATA = ("169.254.169.254", 80)
 PROXY_API = ("proxy-api", 8001)
-"""The proxy's own API, in the hub's namespace: open for the hub alone, and there wherever the proxy is."""
+"""The proxy's own API in the hub's namespace; it always runs where the proxy runs, and only the hub may connect."""
 _SECONDS = 4
 _ADVICE = "ask your administrator for a controller of network policies, such as Calico or Cilium"
 
 
 def look() -> Check:
-    """Try what every tenant's policies forbid; something that is known to listen has to stay silent."""
+    """Try connections that every tenant's policies forbid, to servers that are known to listen."""
     hub = urlparse(environment.HUB_URL.get())
     namespace = (hub.hostname or "").partition(".")[2].partition(".")[0]
     api = (f"{PROXY_API[0]}.{namespace}", PROXY_API[1])
@@ -27,15 +27,15 @@ def look() -> Check:
         tried = dict(zip(tried, pool.map(_try, tried), strict=True))
     reached = [target for target in (api, METADATA) if tried.get(target) == "reached"]
     if reached:
-        found = f"not enforced: {' and '.join(map(_told, reached))} can be reached, which they forbid"
+        found = f"not enforced: {' and '.join(map(_described, reached))} can be reached, although they forbid it"
         return Check.wrong("network policies", found, _ADVICE)
     if tried.get(proxy) == "reached" and tried[api] == "silent":
-        return Check.ok("network policies", f"enforced: {_told(api)} and {_told(METADATA)} can't be reached")
-    return Check.unknown("network policies", "can't be told: nothing to try was found in the hub's namespace")
+        return Check.ok("network policies", f"enforced: {_described(api)} and {_described(METADATA)} can't be reached")
+    return Check.unknown("network policies", "can't be checked: found no server to try in the hub's namespace")
 
 
 def _try(target: tuple[str, int]) -> str:
-    """Return reached, silent, or nameless when there is no such name."""
+    """Return reached, silent, or nameless if the name can't be resolved."""
     try:
         socket.getaddrinfo(*target)
     except OSError:
@@ -47,6 +47,6 @@ def _try(target: tuple[str, int]) -> str:
     return "reached"
 
 
-def _told(target: tuple[str, int]) -> str:
-    what = "the cloud's metadata" if target == METADATA else "the proxy's API"
-    return f"{what} ({target[0]}:{target[1]})"
+def _described(target: tuple[str, int]) -> str:
+    kind = "the cloud's metadata" if target == METADATA else "the proxy's API"
+    return f"{kind} ({target[0]}:{target[1]})"

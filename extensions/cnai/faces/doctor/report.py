@@ -1,4 +1,4 @@
-"""Report: one line per check, in a terminal or a notebook."""
+"""Report: the results of all checks, one line each, in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one look found; `state` is ok, wrong or unknown, `remedy` what to do about it."""
+    """The result of one check; `state` is ok, wrong or unknown, `remedy` says what to do."""
 
     name: str
     state: str
@@ -17,22 +17,22 @@ class Check:
 
     @classmethod
     def ok(cls, name: str, found: str) -> Check:
-        """Return that all is well."""
+        """Return a result without problems."""
         return cls(name, "ok", found)
 
     @classmethod
     def wrong(cls, name: str, found: str, remedy: str) -> Check:
-        """Return what is wrong, and what to do."""
+        """Return a problem and its remedy."""
         return cls(name, "wrong", found, remedy)
 
     @classmethod
     def unknown(cls, name: str, found: str, remedy: str = "") -> Check:
-        """Return why it can't be told."""
+        """Return the reason why the check has no result."""
         return cls(name, "unknown", found, remedy)
 
     @property
     def text(self) -> str:
-        """Return what was found and what to do in one line."""
+        """Return finding and remedy in one line."""
         return "; ".join(part for part in (self.found, self.remedy) if part).replace("\n", " ")
 
     def __str__(self) -> str:
@@ -40,11 +40,11 @@ class Check:
 
 
 class Report(list[Check]):
-    """Checks, one line each; `ok` when nothing is wrong."""
+    """Checks, one line each."""
 
     @property
     def ok(self) -> bool:
-        """Tell whether nothing is wrong; what can't be told counts as well."""
+        """Tell whether no check is wrong; unknown counts as ok."""
         return all(check.state != "wrong" for check in self)
 
     def __repr__(self) -> str:

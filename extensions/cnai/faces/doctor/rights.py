@@ -1,4 +1,4 @@
-"""Rights: what a notebook may ask the API server for. Exactly what training needs: too much is wrong too."""
+"""Rights: checks that a notebook has exactly the rights at the API server that training needs, and no more."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEEDED = (
 )
 """Group, resources and verbs, as the role `cnai-tenant` has them; a test compares the two."""
 
-# Looked at one by one, since an API server may not list all that somebody may do.
+# Checked one by one, since an API server need not list all rights of an account.
 _DANGEROUS = (
     ("", "secrets", "get"),
     ("", "pods", "create"),
@@ -41,27 +41,27 @@ _SHOWN = 6
 
 
 def needed() -> Iterator[Right]:
-    """Yield group, resource and verb of everything that training needs."""
+    """Yield group, resource and verb of each right that training needs."""
     for group, resources, verbs in NEEDED:
         yield from ((group, resource, verb) for resource in resources.split() for verb in verbs.split())
 
 
 def look(api: Api, namespace: str) -> Check:
-    """Compare what is allowed with what is needed."""
+    """Compare the account's rights with the needed ones."""
     missing = [right for right in needed() if not _allowed(api, right, namespace)]
     if missing:
-        return Check.wrong("API rights", f"missing: {_told(missing)}", _ADVICE)
+        return Check.wrong("API rights", f"missing: {_in_words(missing)}", _ADVICE)
     excess = [*_listed(api, namespace), *(right for right in _DANGEROUS if _allowed(api, right, namespace))]
     everywhere = [right for right in _ELSEWHERE if _allowed(api, right, "")]
     if excess or everywhere:
-        found = [_told(dict.fromkeys(excess))] if excess else []
-        found += [f"in all namespaces: {_told(everywhere)}"] if everywhere else []
+        found = [_in_words(dict.fromkeys(excess))] if excess else []
+        found += [f"in all namespaces: {_in_words(everywhere)}"] if everywhere else []
         return Check.wrong("API rights", f"more than training needs: {'; '.join(found)}", _ADVICE)
     return Check.ok("API rights", f"all {len(list(needed()))} that training needs, no others")
 
 
 def _allowed(api: Api, right: Right, namespace: str) -> bool:
-    """Ask whether this account may do it; in all namespaces when none is given."""
+    """Tell whether this account has a right, in all namespaces if none is given."""
     group, resource, verb = right
     kind, _, part = resource.partition("/")
     attributes = {"group": group, "resource": kind, "subresource": part, "verb": verb, "namespace": namespace}
@@ -75,7 +75,7 @@ def _allowed(api: Api, right: Right, namespace: str) -> bool:
 
 
 def _listed(api: Api, namespace: str) -> Iterator[Right]:
-    """Yield what the API server lists and nobody needs; everybody may ask about themselves."""
+    """Yield listed rights that training does not need, except questions about oneself, which every account may ask."""
     body = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
@@ -95,8 +95,8 @@ def _spelled(rule: Mapping[str, list[str]]) -> Iterator[Right]:
             yield from ((group, resource, verb) for verb in rule["verbs"])
 
 
-def _told(rights: object) -> str:
-    """Return rights as people say them, the first few."""
+def _in_words(rights: object) -> str:
+    """Return the first few rights in plain words."""
     words = [f"{verb} {resource}" for _, resource, verb in list(rights)]  # type: ignore[call-overload]
     more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
     return ", ".join(words[:_SHOWN]) + more
