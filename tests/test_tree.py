@@ -66,13 +66,6 @@ def test_a_verb_takes_the_same_words_everywhere(verb):
 
 
 @pytest.mark.usefixtures("starts_children")
-def test_the_verb_publish_is_there_whatever_was_imported_before():
-    code = "import cnai, inspect; inspect.signature(cnai.publish); import cnai.publish.service; cnai.publish('no')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1].startswith("cnai.errors.UsageError: no does not exist"), done.stderr
-
-
-@pytest.mark.usefixtures("starts_children")
 @pytest.mark.parametrize("statement", ["import cnai", "import IPython; from cnai.faces import load_ipython_extension"])
 def test_importing_loads_nothing_heavy(statement):
     code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
@@ -82,7 +75,7 @@ def test_importing_loads_nothing_heavy(statement):
     )
 
 
-ABOVE_BACKENDS = ("run", "publish", "lifecycle", "faces")
+ABOVE_BACKENDS = ("run", "publishing", "lifecycle", "faces")
 
 
 def _decides_by_backend(node):
@@ -153,7 +146,7 @@ def test_no_module_is_too_long():
         path for path in MODULES if path.is_relative_to(ROOT / "extensions") or path.is_relative_to(ROOT / "hub")
     ]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in shipped}
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
     assert sorted(lengths.values())[len(lengths) // 2] <= 150
 
 

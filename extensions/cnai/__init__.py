@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cnai.errors import CnaiError
     from cnai.faces import load_ipython_extension, unload_ipython_extension
     from cnai.faces.doctor import doctor
-    from cnai.publish.apps import apps, publish, unpublish
+    from cnai.publishing.apps import apps, publish, unpublish
     from cnai.run import Run, attach, cluster, logs, pause, resume, runs, scale, stop, train
     from cnai.spec import RunSpec
 
@@ -24,7 +24,7 @@ _HOMES = {
     "Context": "cnai.engine.training.context",
     "Run": "cnai.run",
     "RunSpec": "cnai.spec",
-    "apps": "cnai.publish.apps",
+    "apps": "cnai.publishing.apps",
     "attach": "cnai.run",
     "cluster": "cnai.run",
     "context": "cnai.engine.training.context",
@@ -32,14 +32,14 @@ _HOMES = {
     "load_ipython_extension": "cnai.faces",
     "logs": "cnai.run",
     "pause": "cnai.run",
-    "publish": "cnai.publish.apps",
+    "publish": "cnai.publishing.apps",
     "resume": "cnai.run",
     "runs": "cnai.run",
     "scale": "cnai.run",
     "stop": "cnai.run",
     "train": "cnai.run",
     "unload_ipython_extension": "cnai.faces",
-    "unpublish": "cnai.publish.apps",
+    "unpublish": "cnai.publishing.apps",
 }
 
 __all__ = [

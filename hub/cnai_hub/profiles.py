@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 from cnai import environment as variables
-from cnai import reasons
+from cnai import quantities
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _chosen(catalog: Catalog, machine: Flavor | None, last: Choice) -> Profile |
 
 
 def _summary(flavor: Flavor) -> str:
-    product = f" ({reasons.product(flavor.gpu_product)})" if flavor.gpu_product else ""
+    product = f" ({quantities.product(flavor.gpu_product)})" if flavor.gpu_product else ""
     price = f", {flavor.price_per_hour:g} per hour" if flavor.price_per_hour else ""
     limit = f", at most {flavor.max_hours:g} hours" if flavor.max_hours else ""
     return f"{flavor}{product}{price}{limit}"

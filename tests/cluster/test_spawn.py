@@ -16,11 +16,13 @@ import tenancy
 from onenode.place import NODE_IP
 from realcluster import pod as plain_pod
 
+from cnai import quantities
+
 pytest.importorskip("kubespawner", reason="the extra `kubernetes` is not installed")
 
 from clusterhub import ClusterHub
 
-from cnai import catalog, reasons
+from cnai import catalog
 from cnai_hub import tenants
 from cnai_hub.tenants import names
 from hub.realhub import free_port, until, xsrf
@@ -176,7 +178,7 @@ def gets_what_it_says(house, pod, limits, max_hours=None):
 
 
 def _plain(value):
-    return reasons.quantity(value)
+    return quantities.quantity(value)
 
 
 class TestAServer:
@@ -224,7 +226,7 @@ class TestAServer:
     def test_a_quota_that_is_used_up_is_named(self, house, desk):
         where = names.namespace_name(house.ada)
         hard = house.cluster.get("resourcequota", "tenant", "-n", where)["spec"]["hard"]["limits.memory"]
-        memory = f"{reasons.quantity(hard) / 2**30 - 4:g}Gi"
+        memory = f"{quantities.quantity(hard) / 2**30 - 4:g}Gi"
         other = {"limits": {"memory": memory}, "requests": {"cpu": "10m", "memory": "8Mi"}}
         house.cluster.create(plain_pod("other", house.cluster.base, ["sleep", "1000"], resources=other), where)
         try:

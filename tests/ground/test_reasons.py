@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cnai import reasons
+from cnai import quantities, reasons
 
 IMAGE = "registry.cnai.test/cnai/gone:1"
 NOT_FOUND = (
@@ -259,7 +259,7 @@ def test_why_the_api_server_refuses(message, sentence):
     ],
 )
 def test_amounts_as_people_say_them(resource, value, said):
-    assert reasons.amount(resource, value) == said
+    assert quantities.amount(resource, value) == said
 
 
 @pytest.mark.parametrize(
@@ -274,12 +274,12 @@ def test_amounts_as_people_say_them(resource, value, said):
     ],
 )
 def test_gpus_as_people_call_them(label, said):
-    assert reasons.product(label) == said
+    assert quantities.product(label) == said
 
 
 def test_what_is_no_quantity_is_refused():
     with pytest.raises(ValueError, match="not a quantity: '2 apples'"):
-        reasons.quantity("2 apples")
+        quantities.quantity("2 apples")
 
 
 def test_an_event_that_says_only_when_it_was_written_is_as_new_as_that():

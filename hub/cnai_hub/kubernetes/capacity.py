@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cnai.labels import GPU, GPU_PRODUCT
-from cnai.reasons import product, quantity
+from cnai.quantities import product, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ import pytest
 
 from cnai.engine.capture import capture_cell
 from cnai.errors import CaptureError, UsageError
-from cnai.publish import apps, localfiles
+from cnai.publishing import apps, localfiles
 
 
 def write(files):

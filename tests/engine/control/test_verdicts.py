@@ -1,6 +1,7 @@
 import pytest
 
-from cnai.engine.control.verdicts import Budget, hint, judge, spread
+from cnai.engine.control.diagnoses import hint
+from cnai.engine.control.verdicts import Budget, judge, spread
 from cnai.engine.messages import Failure, Report
 from cnai.events import Diagnosis
 from cnai.spec import RunSpec, Target

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from cnai.publish import apps
+from cnai.publishing import apps
 from hub.realhub import GUEST
 
 FACTS = """\

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine.commands import Verb, Wish, refusal
-from cnai.engine.control import verdicts
+from cnai.engine.control import diagnoses, verdicts
 from cnai.engine.control.generation import Generation, Interrupted, NoNodes
 from cnai.engine.control.verdicts import Budget, Cause, Verdict
 from cnai.engine.messages import Announced, Assignment, Ending, Events, Started
@@ -263,7 +263,7 @@ class Driver:
             final=True,
             traceback=cause.traceback,
             log_tail=tail,
-            hint=cause.hint or verdicts.hint(tail),
+            hint=cause.hint or diagnoses.hint(tail),
         )
         self._scribe.note(diagnosis, rank=cause.rank)
         self._become(State.FAILED, cause.summary)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from cnai.engine.control.diagnoses import hint
 from cnai.engine.echoes import is_echo
 
 if TYPE_CHECKING:
@@ -19,34 +19,6 @@ Fault = Literal["user", "infra", "deadline"]
 Outcome = Literal["finished", "ended", "failed"]
 
 STOPPED = "the engine was stopped; attach resumes the run"
-
-_HINTS: tuple[tuple[str, str], ...] = (
-    (
-        r"CUDA out of memory|OutOfMemoryError",
-        "the GPU's memory is full: use a smaller batch_size, more shards, or a larger flavor",
-    ),
-    (
-        r"SIGKILL",
-        "nobody asked for this kill; usually the machine ran out of memory: use fewer ranks or a smaller batch_size",
-    ),
-    (r"SIGSEGV|SIGABRT|SIGBUS", "native code crashed; the rank's log may hold the stack of each thread"),
-    (r"No module named", "put the module next to the notebook, or install it in the environment the engine runs in"),
-    (r"get_ipython", "magics and IPython functions don't exist in a rank; use plain Python in the target"),
-    (
-        r"does not require grad",
-        "the loss doesn't depend on the model's parameters; look for .detach(), no_grad() or .item() before it",
-    ),
-    (
-        r"Expected more than 1 value per channel",
-        "BatchNorm needs two samples per shard: use fewer shards or a larger batch_size",
-    ),
-    (
-        r"[Tt]imed out|wait timeout",
-        "a rank waited too long for the others; a branch that only some ranks take is the usual cause",
-    ),
-    (r"Address already in use|EADDRINUSE", "another process took the port; train again"),
-    (r"No space left on device", "the disk is full: free some space, or checkpoint less often"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +107,6 @@ def _exit(rank: int, exit_code: int, signal_name: str) -> Cause:
     if signal_name:
         return Cause(summary=f"rank {rank} was killed by {signal_name}", fault="infra", rank=rank)
     return Cause(summary=f"rank {rank} exited with code {exit_code}", fault="user", rank=rank)
-
-
-def hint(text: str) -> str:
-    """Return cause and fix of a known pattern, "" for other texts."""
-    return next((fix for pattern, fix in _HINTS if re.search(pattern, text)), "")
 
 
 def spread(ranks: int, nodes: int) -> list[int]:

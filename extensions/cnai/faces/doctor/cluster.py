@@ -6,7 +6,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from cnai import environment, paths, programs, reasons
+from cnai import environment, paths, programs, quantities
 from cnai.backends.kubernetes import access, api, manifests
 from cnai.backends.kubernetes.api import Api, Refused
 from cnai.catalog import Flavor
@@ -141,11 +141,11 @@ class Cluster:
             for key in _ROOM:
                 if key in status.get("hard", {}):
                     used = status.get("used", {}).get(key, "0")
-                    free = reasons.quantity(status["hard"][key]) - reasons.quantity(used)
+                    free = quantities.quantity(status["hard"][key]) - quantities.quantity(used)
                     left[key] = min(free, left.get(key, free))
         if not left:
             return Check.ok("quota", "none: only the cluster's size limits this namespace")
-        summary = ", ".join(reasons.amount(key, free) for key, free in left.items()) + " left"
+        summary = ", ".join(quantities.amount(key, free) for key, free in left.items()) + " left"
         # A quota of 0 is not exhaustion.
         exhausted = [key for key, free in left.items() if free <= 0 and _may(listed, key)]
         if exhausted:
@@ -172,4 +172,4 @@ def _classless(claim: dict[str, Any]) -> bool:
 
 def _may(quotas: list[dict[str, Any]], key: str) -> bool:
     hard = [item["status"]["hard"][key] for item in quotas if key in (item.get("status") or {}).get("hard", {})]
-    return all(reasons.quantity(value) > 0 for value in hard)
+    return all(quantities.quantity(value) > 0 for value in hard)

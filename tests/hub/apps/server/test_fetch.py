@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from cnai.errors import HubError, UsageError
-from cnai.publish import apps
+from cnai.publishing import apps
 from cnai_hub.apps.releases import App, Store, read_app, read_release
 from cnai_hub.apps.server import fetch
 from hub.apps.conftest import write
@@ -118,7 +118,7 @@ def test_what_was_sent_by_strangers_is_not_even_read(hub, app):
 
 
 def test_a_request_that_is_no_bundle_is_refused_in_one_line(hub, app, terminal):
-    from cnai.publish import service as appservice
+    from cnai.publishing import service as appservice
 
     body = (hub.home / "bundle").open("w+b")
     body.write(b"x" * 1000)

@@ -104,7 +104,7 @@ def test_a_stopped_app_starts_and_opens(hub, app, browser, api):
     ("name", "told"), [(GUEST, r"start\. Ask its author\.$"), (PERSON, r"start: .*exited while it was starting")]
 )
 def test_an_app_that_does_not_start_says_so(hub, terminal, browser, api, tmp_path, name, told):
-    from cnai.publish import apps
+    from cnai.publishing import apps
     from hub.apps.conftest import write
 
     apps.publish(write(tmp_path, "breaks.ipynb", "1"), title="Breaks", share=[GUEST])
@@ -122,7 +122,7 @@ def test_an_app_that_does_not_start_says_so(hub, terminal, browser, api, tmp_pat
 
 
 def test_an_author_unpublishes(hub, terminal, browser, tmp_path):
-    from cnai.publish import apps
+    from cnai.publishing import apps
     from hub.apps.conftest import write
 
     apps.publish(write(tmp_path, "short-lived.ipynb", "1"), title="Short lived")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from cnai.errors import HubError, UnknownName, UsageError
-from cnai.publish import apps
+from cnai.publishing import apps
 from cnai_hub.apps.releases import Store, read_release
 from hub.apps.conftest import facts_of, path_of, write
 from hub.apps.wire import execute, wire
@@ -204,7 +204,7 @@ def test_a_notebook_server_may_publish_with_its_own_token(hub, api, folder, gues
     marker = folder / "marker"
     code = (
         "import os; os.environ.pop('CNAI_HOME')\n"
-        "from cnai.publish import apps\n"
+        "from cnai.publishing import apps\n"
         f"app = apps.publish({str(notebook)!r}, share=[{GUEST!r}])\n"
         f"open({str(marker)!r}, 'w').write(repr(app) + apps.apps()._repr_html_())"
     )

@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from cnai.errors import UsageError
-from cnai.publish.trial import TrialFailed, rehearse, results
+from cnai.publishing.trial import TrialFailed, rehearse, results
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
@@ -129,7 +129,7 @@ def test_a_run_that_goes_on_cant_be_shown_yet(run, engine):
 
 def test_results_that_are_too_large_are_named(engine, monkeypatch):
     import cnai
-    from cnai.publish import trial
+    from cnai.publishing import trial
 
     run = cnai.train(lambda: "x" * 2000, name="large").wait(120)
     monkeypatch.setattr(trial, "MOST_RUN_BYTES", 1000)

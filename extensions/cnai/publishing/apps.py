@@ -22,8 +22,8 @@ from cnai import environment
 from cnai.appwire import Accepted, AppList, AppModel, Published, Refusal, Request
 from cnai.errors import HubError, UnknownName, UsageError
 from cnai.publication import LONGEST_SLUG, checked_slug
-from cnai.publish import service as appservice
-from cnai.publish import trial
+from cnai.publishing import service as appservice
+from cnai.publishing import trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -200,7 +200,7 @@ def _heading(content: Notebook) -> str:
 
 
 def _files(path: Path, content: Notebook, include: Iterable[str | Path]) -> dict[str, bytes]:
-    from cnai.publish.localfiles import included, modules
+    from cnai.publishing.localfiles import included, modules
 
     folder = path.resolve().parent
     names = [include] if isinstance(include, str | Path) else include

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnai.errors import HubError, UsageError
-from cnai.publish import apps, localfiles
+from cnai.publishing import apps, localfiles
 
 
 @pytest.fixture
