@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from cnai.backends.engines import Engines
@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from cnai.engine.capture import Captured
     from cnai.engine.records import Record, Room
     from cnai.engine.store import RunFolder, Store
+    from cnai.foreign import Manifest
     from cnai.spec import RunSpec
-
-Manifest = dict[str, Any]
-"""A Kubernetes object as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

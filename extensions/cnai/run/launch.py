@@ -22,9 +22,9 @@ from cnai.spec import Interval, Ranks, RunSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cnai.backends.backend import Manifest
     from cnai.engine.capture import Captured
     from cnai.engine.records import Record, Room
+    from cnai.foreign import Manifest
 
 RECORDED_PACKAGES = ("cnai", "torch", "numpy", "distributed", "cloudpickle")
 

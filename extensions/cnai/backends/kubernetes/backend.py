@@ -25,10 +25,11 @@ from cnai.spec import Ranks, RunSpec, Target, nodes_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cnai.backends.backend import Draft, Manifest
+    from cnai.backends.backend import Draft
     from cnai.backends.line import Line, Listener
     from cnai.catalog import Catalog, Flavor
     from cnai.engine.store import RunFolder
+    from cnai.foreign import Manifest
 
 RANKS_PER_CPU = 8
 """More ranks would only compete for the CPU."""

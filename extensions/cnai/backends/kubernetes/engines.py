@@ -17,10 +17,10 @@ from cnai.reasons import seconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cnai.backends.backend import Manifest
     from cnai.backends.kubernetes.api import Api
     from cnai.engine.records import Room
     from cnai.events import State
+    from cnai.foreign import Manifest
 
     Runs = Mapping[str, list[tuple[str, State, float]]]
 

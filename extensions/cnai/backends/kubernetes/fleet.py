@@ -17,8 +17,8 @@ from cnai.errors import EngineError
 from cnai.paths import home, store_root
 
 if TYPE_CHECKING:
-    from cnai.backends.backend import Manifest
     from cnai.engine.records import Room
+    from cnai.foreign import Manifest
 
 GOING_SECONDS = 120.0
 TICK_SECONDS = 0.5

@@ -18,8 +18,8 @@ from cnai.programs import ENGINE_POD
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cnai.backends.backend import Manifest
     from cnai.catalog import Flavor
+    from cnai.foreign import Manifest
 
 COMM_PORT, API_PORT = 8786, 8787
 GRACE_SECONDS = 60
