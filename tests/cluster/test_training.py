@@ -282,7 +282,7 @@ print(json.dumps(result[:2]))
     ("words", "said"),
     [
         (["--flavor", "gpu-h100", "--image", "missing"], "the image can't be pulled: .* doesn't exist in its registry"),
-        (["--flavor", "gpu-none"], "not there within 20 s: no node has Nonesuch GPUs"),
+        (["--flavor", "gpu-none"], "did not start within 20 s: no node has Nonesuch GPUs"),
     ],
 )
 def test_what_can_not_start_says_why_and_leaves_nothing(house, emptied, notebook, words, said):

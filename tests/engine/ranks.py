@@ -80,6 +80,8 @@ def checkpoints(ranks):
 def _rank(place, assignment, line, answer, target, args):
     os.environ.update({key: str(value) for key, value in place.items()})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
+    # As real ranks do, before other threads exist: two threads that find the parent's pool after a fork abort torch.
+    torch.set_num_threads(1)
     link = Link(assignment, place["RANK"], line)
     install(link)
     try:
