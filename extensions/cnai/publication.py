@@ -1,10 +1,13 @@
-"""Publication: the limits of an app's name and size, shared by author and hub."""
+"""Publication: the routes of the apps service and the limits of an app's name and size, shared by author and hub."""
 
 from __future__ import annotations
 
 import re
 
 from cnai.errors import UsageError
+
+CHECK, APPS, RELEASES = "api/check", "api/apps", "api/releases"
+"""Routes of the apps service, below its own address."""
 
 SERVER_PREFIX = "app-"
 # JupyterHub allows server names of 30 characters: lowercase letters, digits, single hyphens.

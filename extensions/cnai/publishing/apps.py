@@ -21,7 +21,7 @@ from urllib.parse import urlparse
 from cnai import environment
 from cnai.appwire import Accepted, AppList, AppModel, Published, Refusal, Request
 from cnai.errors import HubError, UnknownName, UsageError
-from cnai.publication import LONGEST_SLUG, checked_slug
+from cnai.publication import APPS, CHECK, LONGEST_SLUG, checked_slug
 from cnai.publishing import service as appservice
 from cnai.publishing import trial
 
@@ -98,7 +98,7 @@ def publish(
     )
     files = {**_files(path, content, include), path.name: json.dumps(_bare(content)).encode()}
     tell("checking")
-    accepted = appservice.read(Accepted, appservice.ask("POST", "api/check", request))
+    accepted = appservice.read(Accepted, appservice.ask("POST", CHECK, request))
     outcome = _try(files, path.name, accepted.current, tell)
     runs = trial.results(outcome.runs) if accepted.runs else {}
     with tempfile.TemporaryFile() as body:
@@ -142,7 +142,7 @@ def _pack(body: IO[bytes], request: Request, files: dict[str, bytes], runs: dict
 
 
 def _send(body: IO[bytes], tell: Callable[[str], None]) -> AppModel:
-    for fact in appservice.send("api/apps", body):
+    for fact in appservice.send(APPS, body):
         if isinstance(fact, Refusal):
             raise (UsageError if fact.usage else HubError)(fact.error)
         if isinstance(fact, Published):
@@ -153,7 +153,7 @@ def _send(body: IO[bytes], tell: Callable[[str], None]) -> AppModel:
 
 def unpublish(app: str) -> None:
     """Remove an app, given by its slug, with all its releases; the notebook stays."""
-    reply = appservice.ask("DELETE", f"api/apps/{checked_slug(app)}")
+    reply = appservice.ask("DELETE", f"{APPS}/{checked_slug(app)}")
     if reply.status_code == 404:
         raise UnknownName("app", app, [model.slug for model in _models() if model.mine])
     appservice.fine(reply)
@@ -216,7 +216,7 @@ def _content(file: Path) -> bytes:
 
 
 def _models() -> tuple[AppModel, ...]:
-    return appservice.read(AppList, appservice.ask("GET", "api/apps")).apps
+    return appservice.read(AppList, appservice.ask("GET", APPS)).apps
 
 
 def _app(model: AppModel) -> App:

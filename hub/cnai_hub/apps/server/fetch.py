@@ -17,7 +17,7 @@ import httpx
 
 from cnai import environment, paths
 from cnai.errors import CnaiError, HubError
-from cnai.publication import SERVER_PREFIX
+from cnai.publication import RELEASES, SERVER_PREFIX
 from cnai_hub.apps import bundle, snapshot
 from cnai_hub.apps.releases import Store, read_app, slug_of
 
@@ -34,7 +34,7 @@ def fetch(url: str, token: str, owner: str, server_name: str) -> Path:
         raise HubError(f"{server_name!r} is not an app's server; the name of one starts with {SERVER_PREFIX!r}")
     folder = Store(paths.home() / "apps").folder(owner, slug)
     with tempfile.TemporaryFile() as body:
-        _download(f"{url}services/apps/api/releases/{slug}", token, body)
+        _download(f"{url}services/apps/{RELEASES}/{slug}", token, body)
         body.seek(0)
         bundle.unpack(body, folder, snapshot.MOST_MEMBERS, snapshot.LONGEST)
     return folder

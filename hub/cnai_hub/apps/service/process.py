@@ -15,6 +15,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from cnai import catalog, environment, paths
+from cnai.publication import APPS, CHECK, RELEASES
 from cnai_hub.apps.releases import Store
 from cnai_hub.apps.service import api, pages
 from cnai_hub.apps.service.hub import Hub
@@ -44,10 +45,10 @@ def application(publisher: Publisher, prefix: str) -> Application:
         (f"state/{app}", pages.State, page),
         (f"start/{app}", pages.Open, page),
         (f"unpublish/{app}", pages.Unpublish, page),
-        ("api/check", api.Check, token),
-        ("api/apps", api.Apps, token),
-        (r"api/apps/([^/]+)", api.OneApp, token),
-        (r"api/releases/([^/]+)", api.CurrentRelease, token),
+        (CHECK, api.Check, token),
+        (APPS, api.Apps, token),
+        (rf"{APPS}/([^/]+)", api.OneApp, token),
+        (rf"{RELEASES}/([^/]+)", api.CurrentRelease, token),
         ("oauth_callback", HubOAuthCallbackHandler, {}),
     ]
     return Application(
