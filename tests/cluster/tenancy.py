@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,18 @@ def remove(cluster: Cluster, *namespaces: str) -> None:
     cluster.kubectl("delete", "namespace", *namespaces, "--wait=false")
     for each in namespaces:
         cluster.kubectl("delete", "pods", "--all", "-n", each, "--force", "--grace-period=0", "--wait=false")
+        let_go(cluster, each)
     _going.update(namespaces)
+
+
+def let_go(cluster: Cluster, namespace: str) -> None:
+    """Remove the finalizers of a stopped operator, which would block the deletion of the namespace forever."""
+    free = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    with suppress(Refused):  # no such kind, or an operator was faster
+        for each in cluster.get("daskclusters", "-n", namespace)["items"]:
+            name = each["metadata"]["name"]
+            cluster.kubectl("delete", "daskcluster", name, "-n", namespace, "--wait=false")
+            cluster.kubectl("patch", "daskcluster", name, "-n", namespace, *free)
 
 
 def wait_until_gone(cluster: Cluster) -> None:

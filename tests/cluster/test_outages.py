@@ -253,7 +253,7 @@ def undefined(notebook):
     made = tenants.cluster_manifests(notebook.installation.settings)
     definitions = [each for each in made if each["kind"] == "CustomResourceDefinition"]
     names = [f"crd/{each['metadata']['name']}" for each in definitions]
-    workplace.let_go(notebook.cluster, notebook.namespace)
+    tenancy.let_go(notebook.cluster, notebook.namespace)
     notebook.cluster.kubectl("delete", *names)
     until(lambda: "kubernetes.dask.org" not in notebook.cluster.kubectl("get", "--raw", "/apis"))
     yield

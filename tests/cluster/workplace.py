@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import tenancy
-from realcluster import Refused, pod
+from realcluster import pod
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,17 +91,7 @@ def notebook(
             try:
                 yield Notebook(cluster, namespace, installation, folder)
             finally:
-                let_go(cluster, namespace)
-
-
-def let_go(cluster: Cluster, namespace: str) -> None:
-    """Remove the finalizers of a stopped operator, which would block the deletion of the namespace forever."""
-    for each in cluster.get("daskclusters", "-n", namespace)["items"]:
-        name = each["metadata"]["name"]
-        cluster.kubectl("delete", "daskcluster", name, "-n", namespace, "--wait=false")
-        free = ("patch", "daskcluster", name, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-        with suppress(Refused):
-            cluster.kubectl(*free)
+                tenancy.let_go(cluster, namespace)
 
 
 def claim(name: str = "home") -> dict[str, Any]:
