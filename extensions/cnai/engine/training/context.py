@@ -41,7 +41,6 @@ from cnai.engine.training.batches import fetch, fingerprint, length
 from cnai.engine.training.group import device_of, join
 from cnai.engine.training.loop import Loop
 from cnai.engine.training.metrics import number
-from cnai.engine.training.normalization import tracked
 from cnai.engine.training.replicas import replicate, require_same
 from cnai.engine.training.shards import DEFAULT_SHARDS, Plan
 from cnai.engine.training.state import Stateful, TrainingState
@@ -108,7 +107,7 @@ class Context:
         self.run_id = link.assignment.run_id if link else ""
         self.history = {}
         self._state = TrainingState()
-        self._accumulation = Accumulation()
+        self._accumulation = Accumulation(self.device)
         self._loop = Loop(link, self._state, self._accumulation, self._publish)
 
     @property
@@ -188,12 +187,12 @@ class Context:
         """
         return self._loop.count(total_steps, seed)
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Call `loss.backward()`, scaled so that all shards and ranks add up to the gradient of the global mean loss.
+    def backward(self, loss: torch.Tensor, **options: Any) -> None:
+        """Call `loss.backward(**options)`, scaled so that all shards and ranks add up to the global mean's gradient.
 
-        `loss` must be a mean over the micro-batch.
+        `loss` must be a mean over the micro-batch. In `ctx.steps` gradients read as zeros before `ctx.boundary`.
         """
-        self._accumulation.backward(loss)
+        self._accumulation.backward(loss, **options)
 
     def report(self, **values: Any) -> None:
         """Report numbers or tensors with one element, without waiting.
@@ -250,7 +249,7 @@ class Context:
             return net
         options: dict[str, Any] = {
             "device_ids": [self.device] if self.device.type == "cuda" else None,
-            _SYNC_BUFFERS: len(tracked(net)) < len(list(net.buffers())),  # running statistics are averaged instead
+            _SYNC_BUFFERS: False,  # averaged over the shards instead
             **ddp,
         }
         return DistributedDataParallel(net, **options)

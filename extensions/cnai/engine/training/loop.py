@@ -63,7 +63,7 @@ class Loop:
             for index in range(done, total):
                 yield Micro(index, 0, rank, 0, 1, share, first=True, last=True, ends_epoch=False), index + 1
 
-        return self._run({"seed": seed}, turns, lambda micro: mix(seed, micro.done, micro.shard), sys.maxsize)
+        return self._run({"seed": seed}, turns, lambda micro: mix(seed, micro.done, micro.shard), None)
 
     def report(self, values: Mapping[str, object]) -> None:
         """Record the values that the code reports in this micro-batch."""
@@ -91,14 +91,15 @@ class Loop:
             )
         self._begun += 1
 
-    def _run(self, identity: Identity, turns: Turns, seed: Callable[[Micro], int], max_ranks: int) -> Iterator[Any]:
+    def _run(self, identity: Identity, turns: Turns, seed: Callable[[Micro], int], shards: int | None) -> Iterator[Any]:
         done = self._enter(identity)
         if done is None:
             return
         if self._link is not None:
-            self._link.announce(Abilities(graceful=True, max_ranks=max_ranks))
+            self._link.announce(Abilities(graceful=True, max_ranks=shards or sys.maxsize))
         finished = False
         try:
+            self._accumulation.enter(shared=(shards or 1) > 1)
             for micro, batch in turns(done):
                 self._begin_turn(micro)
                 _seed(seed(micro))
