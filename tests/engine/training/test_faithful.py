@@ -111,11 +111,12 @@ def clips_values(ctx):
 
 def scales(ctx):
     net = network()
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**1022, growth_interval=2, growth_factor=2.0)
+    scaler = torch.amp.GradScaler("cpu", growth_interval=2)
     model, optimizer, scaler = ctx.prepare(net, torch.optim.Adam(net.parameters(), 0.05), scaler)
     for x, y in ctx.steps(data()):
         optimizer.zero_grad()
-        ctx.backward(scaler.scale(100 * F.cross_entropy(model(x), y)))
+        loss = F.cross_entropy(model(x), y) * (torch.inf if ctx.step == 2 else 1)
+        ctx.backward(scaler.scale(loss))
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         scaler.step(optimizer)

@@ -26,7 +26,7 @@ cnai's engine, in one process or under torchrun; then nothing is saved and `ctx.
 from __future__ import annotations
 
 import os
-from inspect import signature
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -217,7 +217,7 @@ class Context:
     def _prepare(self, thing: Any, ddp: dict[str, Any]) -> Any:
         if isinstance(thing, nn.Module):
             return self._prepare_model(thing, ddp)
-        if isinstance(thing, torch.optim.Optimizer):
+        if isinstance(thing, torch.optim.Optimizer) and not _needs_closure(thing):
             self._state.optimizers.append(thing)
         elif isinstance(thing, Stateful):
             self._state.others.append(thing)
@@ -256,7 +256,8 @@ class Context:
 
     def _check_parameters(self) -> None:
         known = {id(parameter) for net in self._state.nets for parameter in net.parameters()}
-        for optimizer in self._state.optimizers:
+        others = [each for each in self._state.others if isinstance(each, torch.optim.Optimizer)]
+        for optimizer in [*self._state.optimizers, *others]:
             if any(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"]):
                 raise UsageError(
                     f"{type(optimizer).__name__} has parameters of a model that is not prepared;"
@@ -275,3 +276,9 @@ class Context:
         self._loop.wait()
         if self._made_group and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether the optimizer is one like LBFGS, which DCP can't initialize; its state is saved like other objects'."""
+    closure = signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is Parameter.empty

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    _Hooks = tuple[dict[int, Callable[..., Any]], dict[int, Callable[..., Any]]]
+    """The dict that autograd calls, and the hooks that were in it."""
+
 
 class Gradients:
     """The gradients of prepared models."""
@@ -25,7 +28,7 @@ class Gradients:
         self.parameters = list({id(parameter): parameter for parameter in parameters}.values())
         self._aside: list[tuple[nn.Parameter, torch.Tensor]] = []
         self._zeros: list[tuple[nn.Parameter, torch.Tensor, int]] = []
-        self._hooks: list[tuple[nn.Parameter, Any, Any]] = []
+        self._hooks: list[tuple[nn.Parameter, _Hooks, _Hooks]] = []
 
     @property
     def hooked(self) -> bool:
@@ -74,29 +77,29 @@ class Gradients:
 
     def take_hooks(self) -> None:
         """Take the hooks off, because autograd would call them once per shard."""
-        self._hooks = [
-            (each, each._backward_hooks, each._post_accumulate_grad_hooks)
-            for each in self.parameters
-            if each._backward_hooks or each._post_accumulate_grad_hooks
-        ]
-        for parameter, _, _ in self._hooks:
-            parameter._backward_hooks = parameter._post_accumulate_grad_hooks = None
+        for parameter in self.parameters:
+            hooks = parameter._backward_hooks or {}, parameter._post_accumulate_grad_hooks or {}
+            if any(hooks):
+                self._hooks.append((parameter, *((each, dict(each)) for each in hooks)))
+                for each in hooks:
+                    each.clear()  # autograd keeps the dict itself, whatever the attribute becomes
 
     def return_hooks(self) -> None:
         """Give the parameters their hooks back."""
-        for parameter, on_gradient, after in self._hooks:
-            parameter._backward_hooks, parameter._post_accumulate_grad_hooks = on_gradient, after
+        for _, *kinds in self._hooks:
+            for hooks, taken in kinds:
+                hooks.update(taken)
         self._hooks = []
 
     def call_hooks(self) -> None:
         """Call the hooks with the whole gradient, as autograd does with that of a whole batch."""
-        for parameter, on_gradient, after in self._hooks:
+        for parameter, (_, on_gradient), (_, after) in self._hooks:
             if parameter.grad is None:
                 continue
-            for hook in (on_gradient or {}).values():
+            for hook in on_gradient.values():
                 changed = hook(parameter.grad)
                 parameter.grad = parameter.grad if changed is None else changed
-            for hook in (after or {}).values():
+            for hook in after.values():
                 hook(parameter)
 
 
