@@ -125,9 +125,9 @@ def test_parts_are_nearly_equal_and_leave_nothing_out(total, parts):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"batch_size": 0}, "batch_size must be a number from 1; given: 0"),
-        ({"epochs": 0}, "epochs must be a number from 1; given: 0"),
-        ({"shards": 0}, "shards must be a number from 1; given: 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1; given: 0"),
+        ({"epochs": 0}, "epochs must be a whole number from 1; given: 0"),
+        ({"shards": 0}, "shards must be a whole number from 1; given: 0"),
         ({"batch_size": 3}, r"at least shards \(4\); given: 3"),
         ({"samples": 3}, r"as many samples as shards \(4\); it has 3"),
     ],

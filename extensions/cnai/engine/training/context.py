@@ -42,7 +42,7 @@ from cnai.engine.training.group import device_of, join
 from cnai.engine.training.loop import Loop
 from cnai.engine.training.metrics import number
 from cnai.engine.training.replicas import replicate, require_same
-from cnai.engine.training.shards import DEFAULT_SHARDS, Plan
+from cnai.engine.training.shards import DEFAULT_SHARDS, Plan, whole
 from cnai.engine.training.state import Stateful, TrainingState
 from cnai.errors import UsageError
 from cnai.events import Metrics
@@ -163,14 +163,15 @@ class Context:
         batch with fewer samples than shards is dropped. torch's DataLoader takes the other keywords (num_workers,
         collate_fn, …).
         """
+        batch_size = whole("batch_size", batch_size, 1)
         first_ranks = self._link.assignment.first_world_size if self._link else self.world_size
         plan = Plan(
             samples=length(dataset),
             batch_size=batch_size,
-            epochs=epochs,
-            shards=shards if shards is not None else min(max(DEFAULT_SHARDS, first_ranks), batch_size),
-            shuffle=shuffle,
-            seed=seed,
+            epochs=whole("epochs", epochs, 1),
+            shards=min(max(DEFAULT_SHARDS, first_ranks), batch_size) if shards is None else whole("shards", shards, 1),
+            shuffle=bool(shuffle),
+            seed=whole("seed", seed),
         )
         plan.require(self.world_size)
         self._accumulation.check(plan.shards, self.world_size)
@@ -185,7 +186,7 @@ class Context:
 
         Steps count from 1. Each iteration is one step in all ranks; `ctx.backward` averages over ranks, not samples.
         """
-        return self._loop.count(total_steps, seed)
+        return self._loop.count(whole("total_steps", total_steps, 0), whole("seed", seed))
 
     def backward(self, loss: torch.Tensor, **options: Any) -> None:
         """Call `loss.backward(**options)`, scaled so that all shards and ranks add up to the global mean's gradient.

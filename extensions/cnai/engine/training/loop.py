@@ -54,8 +54,6 @@ class Loop:
 
     def count(self, total: int, seed: int) -> Iterator[int]:
         """Yield the step numbers from the last checkpoint to `total`."""
-        if total < 0:
-            raise UsageError(f"ctx.loop takes a number of steps, 0 or more; given: {total}")
         self._begin_another()
         rank, share = self._rank, 1 / self._world_size
 

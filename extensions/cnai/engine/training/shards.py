@@ -10,9 +10,10 @@ Laws:
 
 from __future__ import annotations
 
+import operator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -59,6 +60,18 @@ def part(total: int, parts: int, index: int) -> tuple[int, int]:
     return index * total // parts, (index + 1) * total // parts
 
 
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """Return a whole number as Python's own; NumPy's and torch's are accepted, booleans are not."""
+    try:
+        number = None if "bool" in str(getattr(value, "dtype", type(value))) else operator.index(value)
+    except (TypeError, ValueError):  # torch raises ValueError for several elements
+        number = None
+    if number is None or (least is not None and number < least):
+        allowed = "a whole number" if least is None else f"a whole number from {least}"
+        raise UsageError(f"{name} must be {allowed}; given: {value!r:.60}")
+    return number
+
+
 Identity = dict[str, int | str]
 """What a loop goes over, by the names of its arguments."""
 
@@ -76,8 +89,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "epochs", "shards"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"{key} must be a number from 1; given: {getattr(self, key)}")
+            whole(key, getattr(self, key), 1)
         if self.batch_size < self.shards:
             raise UsageError(
                 f"batch_size counts the samples of all ranks together and must be at least shards ({self.shards});"
