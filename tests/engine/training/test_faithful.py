@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from engine.ranks import checkpoints, launch, metric
+from engine.ranks import checkpoints, launch
 
 pytestmark = pytest.mark.usefixtures("starts_children")
 
@@ -168,9 +168,9 @@ def has_two_losses(ctx):
 def has_hooks(ctx):
     net = network()
     net[0].weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
-    model, optimizer = ctx.prepare(net, torch.optim.SGD(net.parameters(), 0.5))
+    _, optimizer = ctx.prepare(net, torch.optim.SGD(net.parameters(), 0.5))
     for x, y in ctx.steps(data()):
-        ctx.backward(F.cross_entropy(model(x), y))
+        ctx.backward(F.cross_entropy(net(x), y))  # not through DDP's wrapper
         optimizer.step()
         optimizer.zero_grad()
     return weights(net)
@@ -396,3 +396,63 @@ def test_numbers_are_those_of_the_plain_loop(program, tmp_path):
     assert [rank.ended for rank in died] == ["raised RuntimeError"] * 2, died[0].value
     late = launch(run, 4 if program in IN_STEPS else 2, tmp_path, program, generation=1, first=2, resume=checkpoints(died)[0])
     assert_same(late, expected)
+
+
+def evaluates(ctx, shards=4):
+    """Evaluates behind `ctx.epoch_end`, as the first notebook does, then saves; with several layers that keep statistics."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8, momentum=0.5), torch.nn.Tanh(), Codebook(), torch.nn.Linear(8, 3)
+    ).double()
+    model, optimizer = ctx.prepare(net, torch.optim.SGD(net.parameters(), 0.1))
+    x, y = data()
+    x *= torch.linspace(0.2, 3, SAMPLES)[:, None]
+    seen = {}
+    for a, b in ctx.steps((x, y), BATCH, EPOCHS, shuffle=False, shards=shards):
+        ctx.backward(F.cross_entropy(model(a), b))
+        optimizer.step()
+        optimizer.zero_grad()
+        if ctx.epoch_end:
+            net.eval()
+            with torch.no_grad():
+                seen[f"epoch {ctx.epoch}"] = F.cross_entropy(net(x), y).item()
+            net.train()
+            seen |= {f"{ctx.epoch} {name}": value.tolist() for name, value in net.named_buffers()}
+    assert all(value.tolist() == seen[f"{EPOCHS} {name}"] for name, value in net.named_buffers())
+    return seen
+
+
+class Codebook(torch.nn.Module):
+    """Has buffers of its own that a forward pass changes: one in place, one replaced, a counter and a flag."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("inside", torch.zeros(8))
+        self.register_buffer("replaced", torch.zeros(8))
+        self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("used", torch.tensor(False))  # noqa: FBT003
+        self.register_buffer("constant", torch.ones(8))
+
+    def forward(self, x):
+        if self.training:
+            with torch.no_grad():
+                self.inside.lerp_(x.mean(0), 0.5)
+                self.replaced = 0.5 * self.replaced + 0.5 * x.mean(0)
+                self.count += 1
+                self.used.fill_(True)  # noqa: FBT003
+        return x - self.inside
+
+
+class Whole(Bare):
+    def steps(self, tensors, *_, **__):
+        return super().steps(tensors)
+
+
+def test_statistics_behind_epoch_end_are_those_of_the_finished_step(tmp_path):
+    (alone,) = launch(evaluates, 1, tmp_path / "1")
+    assert alone.ended == "returned", alone.value
+    assert alone.value["3 3.count"] == 9
+    assert alone.value["3 3.used"] is True
+    for world_size in (2, 3, 4):
+        assert_same(launch(evaluates, world_size, tmp_path / str(world_size)), alone.value)
+    assert_same(launch(evaluates, 1, tmp_path / "whole", 1), evaluates(Whole()))

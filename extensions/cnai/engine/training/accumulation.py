@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from cnai.engine.training.gates import ONCE_PER_STEP, gate_class, gate_method, unwatch, watch
-from cnai.engine.training.gradients import Gradients, backward_and_average, mean, same_everywhere
+from cnai.engine.training.gradients import Gradients, average, mean, same_everywhere
 from cnai.engine.training.manners import Manners
 from cnai.engine.training.normalization import Buffers
 from cnai.errors import UsageError
@@ -184,10 +184,9 @@ class Accumulation:
     def _differentiate(self, backward: Callable[[], None]) -> None:
         """Call `backward`, and average over the ranks what DDP leaves to itself, as a second backward pass."""
         left = [model for model, armed in self._armed.items() if not armed and model.require_backward_grad_sync]
+        backward()
         if left and dist.get_world_size() > 1:
-            backward_and_average([each for model in left for each in model.parameters()], backward)
-        else:
-            backward()
+            average(each for model in left for each in model.parameters())
         self._armed = dict.fromkeys(self._armed, False)
 
     def _optimizer_step(self, optimizer: Any, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

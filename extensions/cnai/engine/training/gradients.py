@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from torch import nn
 
@@ -103,22 +103,17 @@ class Gradients:
                 hook(parameter)
 
 
-def backward_and_average(parameters: Sequence[nn.Parameter], backward: Callable[[], None]) -> None:
-    """Call `backward` and add its gradients' means over the ranks to those that the parameters have."""
-    before = [each.grad for each in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    backward()
-    new = [each for each in parameters if each.grad is not None]
-    if new:
-        flat = torch.cat([each.grad.flatten() for each in new if each.grad is not None])
+def average(parameters: Iterable[nn.Parameter]) -> None:
+    """Give all ranks the mean of their gradients; those that are equal already stay as they are."""
+    gradients = [each.grad for each in parameters if each.grad is not None]
+    if not gradients:
+        return
+    with torch.no_grad():
+        flat = torch.cat([each.flatten() for each in gradients])
         dist.all_reduce(flat)
         flat /= dist.get_world_size()
-        for parameter, part in zip(new, flat.split([each.numel() for each in new]), strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter.dtype)
-    for parameter, gradient in zip(parameters, before, strict=True):
-        if gradient is not None:
-            parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
+        for gradient, part in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def mean(loss: Any) -> Any:

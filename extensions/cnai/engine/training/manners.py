@@ -43,6 +43,8 @@ class Manners:
             _refuse("the last step ended with neither optimizer.step() nor zero_grad()", _WHOLE)
         if self.first_step and not self._first and not self._backwards and self._gradients.present:
             _refuse("loss.backward() was called", "write ctx.backward(loss) instead")
+        if not self._backwards and not self._last:
+            self._check_weights()
         if self._backwards and (self._stepped or self._changed or self._gradients.touched):
             _refuse("weights or gradients were changed between two backward passes of a step", _LOOP)
         if self._backwards and self._gradients.hooked:
@@ -66,8 +68,7 @@ class Manners:
         if self._last:
             self._end_step()
             return
-        if self._changed:
-            _refuse("weights were changed in the middle of a step", "write that under `if ctx.boundary:`", _LOOP)
+        self._check_weights()
         if not self.first_step:
             return
         if self._gradients.filled:
@@ -77,6 +78,10 @@ class Manners:
             )
         if self._backwards and not (self._stepped or self.asked or self._gradients.hooked):
             _refuse("optimizer.step() was left out after ctx.backward(loss)", _WHOLE)
+
+    def _check_weights(self) -> None:
+        if self._changed:
+            _refuse("weights were changed in the middle of a step", "write that under `if ctx.boundary:`", f"or {_LOOP}")
 
     def _end_step(self) -> None:
         if self._in_step and not self._backwards:
@@ -94,7 +99,7 @@ _WHOLE = (
     "ctx.steps accumulates by itself: call optimizer.step() and zero_grad() in each iteration, don't divide the loss,"
     " and pass the number of samples between two steps as batch_size"
 )
-_LOOP = "or use ctx.loop(total_steps) with your own batches, or shards=1 and one rank"
+_LOOP = "use ctx.loop(total_steps) with your own batches, or shards=1 and one rank"
 
 
 def _refuse(seen: str, *advice: str) -> None:

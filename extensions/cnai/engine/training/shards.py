@@ -68,7 +68,7 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
         number = None
     if number is None or (least is not None and number < least):
         allowed = "a whole number" if least is None else f"a whole number from {least}"
-        raise UsageError(f"{name} must be {allowed}; given: {value!r:.60}")
+        raise UsageError(f"{name} must be {allowed}; given: {' '.join(repr(value).split()):.60}")
     return number
 
 
