@@ -74,9 +74,7 @@ def data():
 
 def network(*layers):
     torch.manual_seed(5)
-    return torch.nn.Sequential(
-        torch.nn.Linear(6, 8), *(layers or (torch.nn.Tanh(),)), torch.nn.Linear(8, 3)
-    ).double()
+    return torch.nn.Sequential(torch.nn.Linear(6, 8), *(layers or (torch.nn.Tanh(),)), torch.nn.Linear(8, 3)).double()
 
 
 def weights(*nets):
@@ -128,7 +126,9 @@ def schedules(ctx):
     net = network()
     optimizer = torch.optim.Adam(net.parameters(), 0.05)
     kinds = torch.optim.lr_scheduler
-    warm = kinds.SequentialLR(optimizer, [kinds.LinearLR(optimizer, 0.1, 1, 4), kinds.ExponentialLR(optimizer, 0.8)], [4])
+    warm = kinds.SequentialLR(
+        optimizer, [kinds.LinearLR(optimizer, 0.1, 1, 4), kinds.ExponentialLR(optimizer, 0.8)], [4]
+    )
     each_epoch = kinds.StepLR(optimizer, 1, 0.5)
     model, optimizer, warm, each_epoch = ctx.prepare(net, optimizer, warm, each_epoch)
     for x, y in ctx.steps(data()):
@@ -150,7 +150,9 @@ def averages(ctx):
         optimizer.step()
         optimizer.zero_grad()
         ema.update_parameters(model)
-    return weights(net, ema.module.module if hasattr(ema.module, "module") else ema.module) | {"n": ema.n_averaged.item()}
+    return weights(net, ema.module.module if hasattr(ema.module, "module") else ema.module) | {
+        "n": ema.n_averaged.item()
+    }
 
 
 def has_two_losses(ctx):
@@ -272,7 +274,10 @@ def mine(ctx, batch=slice(None)):
 
 def gan(ctx):
     """The tutorial's: the discriminator learns from two backward passes, the generator through the discriminator."""
-    generator, judge = network(), torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
+    generator, judge = (
+        network(),
+        torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double(),
+    )
     G, D, og, od = ctx.prepare(
         generator, judge, torch.optim.Adam(generator.parameters(), 0.01), torch.optim.Adam(judge.parameters(), 0.01)
     )
@@ -394,12 +399,14 @@ def test_numbers_are_those_of_the_plain_loop(program, tmp_path):
         assert_same(launch(run, world_size, tmp_path / str(world_size), program), expected)
     died = launch(run, 2, tmp_path, program, 5, every=4)
     assert [rank.ended for rank in died] == ["raised RuntimeError"] * 2, died[0].value
-    late = launch(run, 4 if program in IN_STEPS else 2, tmp_path, program, generation=1, first=2, resume=checkpoints(died)[0])
+    late = launch(
+        run, 4 if program in IN_STEPS else 2, tmp_path, program, generation=1, first=2, resume=checkpoints(died)[0]
+    )
     assert_same(late, expected)
 
 
 def evaluates(ctx, shards=4):
-    """Evaluates behind `ctx.epoch_end`, as the first notebook does, then saves; with several layers that keep statistics."""
+    """Evaluates behind `ctx.epoch_end`, as the first notebook does; several layers keep statistics."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(
         torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8, momentum=0.5), torch.nn.Tanh(), Codebook(), torch.nn.Linear(8, 3)
@@ -430,7 +437,7 @@ class Codebook(torch.nn.Module):
         self.register_buffer("inside", torch.zeros(8))
         self.register_buffer("replaced", torch.zeros(8))
         self.register_buffer("count", torch.tensor(0))
-        self.register_buffer("used", torch.tensor(False))  # noqa: FBT003
+        self.register_buffer("used", torch.tensor(False))
         self.register_buffer("constant", torch.ones(8))
 
     def forward(self, x):
@@ -439,7 +446,7 @@ class Codebook(torch.nn.Module):
                 self.inside.lerp_(x.mean(0), 0.5)
                 self.replaced = 0.5 * self.replaced + 0.5 * x.mean(0)
                 self.count += 1
-                self.used.fill_(True)  # noqa: FBT003
+                self.used.fill_(True)
         return x - self.inside
 
 

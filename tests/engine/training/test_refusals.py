@@ -30,7 +30,8 @@ class Parts:
         self.lbfgs = ctx.prepare(torch.optim.LBFGS(self.net.parameters()))
 
     def train(self, body):
-        for self.index, (self.x, self.y, _) in enumerate(self.ctx.steps(samples(), 32)):
+        for index, (x, y, _) in enumerate(self.ctx.steps(samples(), 32)):
+            self.index, self.x, self.y = index, x, y
             self.loss = F.cross_entropy(self.model(self.x), self.y)
             body(self)
 
@@ -164,7 +165,7 @@ ALONE = [
     (unprepared_average, "AveragedModel is not prepared"),
     (unprepared_optimizer, "Adam is not prepared"),
     (steps_every_fourth_time, r"optimizer.step\(\) was left out at the end|was left out after"),
-    (steps_after_four, r"left out after ctx.backward\(loss\); ctx.steps accumulates by itself: .*don't divide the loss"),
+    (steps_after_four, r"left out after ctx.backward\(loss\); ctx.steps accumulates by itself.*don't divide"),
     (accumulates_over_steps, r"neither optimizer.step\(\) nor zero_grad\(\); .*as batch_size"),
     (sharpness_aware, r"changed between two backward passes of a step; use ctx.loop"),
     (clears_between_backward_passes, "weights or gradients were changed between two backward passes"),
@@ -172,7 +173,7 @@ ALONE = [
     (computes_the_loss_again_and_again, r"LBFGS computes the loss several times per step.*use ctx.loop\(total_steps\)"),
     (moves_the_teacher, "weights were changed in the middle of a step; write that under `if ctx.boundary:`"),
     (adds_a_plain_backward, r"gradients were written by something other than ctx.backward\(loss\)"),
-    (plain_backward_first, r"loss.backward\(\) was called; write ctx.backward\(loss\) instead|written by something other"),
+    (plain_backward_first, r"loss.backward\(\) was called; write ctx.backward|written by something other"),
     (adds_noise, "gradients were written by something other"),
     (skips_the_last, r"the last part of a batch had no ctx.backward\(loss\); multiply a loss"),
 ]

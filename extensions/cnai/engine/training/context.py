@@ -10,10 +10,16 @@
         ctx.report(loss=loss)
 
 A step's batch is cut into a fixed number of shards, spread over the ranks; each iteration of the loop is one shard.
-Prepared optimizers and schedulers take effect once per step, on the rank's last shard. So the samples of a step,
-dropout and the result (up to floating-point order) are the same for any number of ranks, even if that number changes
-in the middle of an epoch. Put unprepared work that must run once per step, such as gradient clipping, under
-`if ctx.boundary:`, and work that must run once per epoch under `if ctx.epoch_end:`.
+Prepared objects take effect once per step, on the rank's last shard, and until then gradients read as zeros; so code
+may clip, unscale and clear gradients in every iteration. The samples of a step, dropout and the result (up to
+floating-point order) are the same for any number of ranks, even if that number changes in the middle of an epoch.
+Put other work that must run once per step, such as reporting the gradient's norm or moving a teacher's weights, under
+`if ctx.boundary:`, and work that must run once per epoch under `if ctx.epoch_end:`. Code whose result would depend on
+the shards is refused in its first step where that can be seen.
+
+The loss of a step is the mean of its shards' losses. BatchNorm, also in one rank, normalizes over a shard, and a loss
+that is no mean over samples (a contrastive loss, a penalty on the gradient of the weights) is computed per shard.
+`shards=1`, which allows one rank, gives exactly the plain loop.
 
 As in every torch program, unseeded random numbers differ in each rank and each run. Before the loop all ranks receive
 rank 0's weights; random data, random splits and sharded models need `torch.manual_seed(…)` first.
@@ -185,6 +191,7 @@ class Context:
         """Yield the step numbers from the last checkpoint to `total_steps`, for code with its own data.
 
         Steps count from 1. Each iteration is one step in all ranks; `ctx.backward` averages over ranks, not samples.
+        Nothing is gated: the code's own order of backward passes, steps and cleared gradients counts.
         """
         return self._loop.count(whole("total_steps", total_steps, 0), whole("seed", seed))
 
@@ -280,6 +287,6 @@ class Context:
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Tell whether the optimizer is one like LBFGS, which DCP can't initialize; its state is saved like other objects'."""
+    """Tell whether the optimizer is one like LBFGS, which DCP can't initialize: it is saved like other objects."""
     closure = signature(type(optimizer).step).parameters.get("closure")
     return closure is not None and closure.default is Parameter.empty

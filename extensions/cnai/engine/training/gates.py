@@ -104,5 +104,6 @@ def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _with_subclasses(kind: type) -> Iterator[type]:
     yield kind
-    for each in kind.__subclasses__():
+    subclasses: list[type] = kind.__subclasses__()
+    for each in subclasses:
         yield from _with_subclasses(each)

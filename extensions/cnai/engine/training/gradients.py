@@ -13,11 +13,11 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from torch import nn
 
-    _Hooks = tuple[dict[int, Callable[..., Any]], dict[int, Callable[..., Any]]]
+    _Hooks = tuple[dict[int, Any], dict[int, Any]]
     """The dict that autograd calls, and the hooks that were in it."""
 
 
@@ -78,11 +78,12 @@ class Gradients:
     def take_hooks(self) -> None:
         """Take the hooks off, because autograd would call them once per shard."""
         for parameter in self.parameters:
-            hooks = parameter._backward_hooks or {}, parameter._post_accumulate_grad_hooks or {}
-            if any(hooks):
-                self._hooks.append((parameter, *((each, dict(each)) for each in hooks)))
-                for each in hooks:
-                    each.clear()  # autograd keeps the dict itself, whatever the attribute becomes
+            on_gradient: Any = parameter._backward_hooks or {}
+            after: Any = parameter._post_accumulate_grad_hooks or {}
+            if on_gradient or after:
+                self._hooks.append((parameter, (on_gradient, dict(on_gradient)), (after, dict(after))))
+                on_gradient.clear()  # autograd keeps the dict itself, whatever the attribute becomes
+                after.clear()
 
     def return_hooks(self) -> None:
         """Give the parameters their hooks back."""

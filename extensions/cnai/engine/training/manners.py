@@ -81,7 +81,9 @@ class Manners:
 
     def _check_weights(self) -> None:
         if self._changed:
-            _refuse("weights were changed in the middle of a step", "write that under `if ctx.boundary:`", f"or {_LOOP}")
+            _refuse(
+                "weights were changed in the middle of a step", "write that under `if ctx.boundary:`", f"or {_LOOP}"
+            )
 
     def _end_step(self) -> None:
         if self._in_step and not self._backwards:
