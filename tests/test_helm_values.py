@@ -129,7 +129,7 @@ def test_python_in_the_values_is_the_hook_and_nothing_else():
         assert {key: code.strip().splitlines() for key, code in config.items()} == {
             "cnai": [
                 "from cnai_hub.kubernetes import configure",
-                'configure(c, get_config("custom.cnai"))',
+                'configure(c, get_config("custom.cnai"), get_config)',
             ]
         }
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from onenode.place import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 OLDEST = "1.32.0"
 """The oldest Kubernetes that docs/administrators.md allows; helm otherwise assumes the one that it was built with."""
@@ -45,6 +50,12 @@ class Helm:
     def template(self, *options: str, kubernetes: str = OLDEST) -> subprocess.CompletedProcess[str]:
         """Render the chart's manifests."""
         return self("template", "cnai", str(self.chart), f"--kube-version={kubernetes}", *options)
+
+    def install(self, namespace: str, values: Mapping[str, Any]) -> None:
+        """Install the chart as release `cnai`, or upgrade it, as docs/administrators.md says."""
+        words = ("upgrade", "--install", "cnai", str(self.chart), "--namespace", namespace, "--values=-")
+        done = subprocess.run([self.program, *words], capture_output=True, text=True, input=json.dumps(values))
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def helm(scratch: Path) -> Helm:
