@@ -18,10 +18,14 @@ HOME = "/home/cnai"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extras(Record):
-    """What an administrator adds to a person's notebook and to the nodes of their runs: where they run, and volumes."""
+    """The settings that an administrator adds to a person's notebook and to the pods of their runs.
+
+    `pod` has further fields of the pod's spec; the nodes' volumes are not the scheduler's.
+    """
 
     tolerations: tuple[object, ...] = ()
     node_selector: dict[str, str] = field(default_factory=dict)
+    pod: dict[str, object] = field(default_factory=dict)
     volumes: tuple[object, ...] = ()
     volume_mounts: tuple[object, ...] = ()
 

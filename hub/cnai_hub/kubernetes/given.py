@@ -112,6 +112,7 @@ class Given:
     volumes: list[Manifest] = field(default_factory=list)
     volume_mounts: list[Manifest] = field(default_factory=list)
     pod: Manifest = field(default_factory=dict)
+    pod_of_runs: Manifest = field(default_factory=dict)
     container: Manifest = field(default_factory=dict)
     lifecycle_hooks: Manifest = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
@@ -122,6 +123,7 @@ class Given:
         return Extras(
             tolerations=tuple(self.tolerations),
             node_selector=self.node_selector,
+            pod={**self.pod, **self.pod_of_runs},
             volumes=tuple(self.volumes),
             volume_mounts=tuple(self.volume_mounts),
         )
@@ -150,11 +152,30 @@ def settings(c: Any) -> Given:
         volumes=_list(trait(c, "volumes")),
         volume_mounts=_list(trait(c, "volume_mounts")),
         pod=trait(c, "extra_pod_config") or {},
+        pod_of_runs=_pod_of_runs(c),
         container=trait(c, "extra_container_config") or {},
         lifecycle_hooks=trait(c, "lifecycle_hooks") or {},
         arguments=trait(c, "args") or [],
         default_url=trait(c, "default_url") or "",
     )
+
+
+def _pod_of_runs(c: Any) -> Manifest:
+    """Return what KubeSpawner writes into a server's pod by itself, for the pods of runs."""
+    secrets = [{"name": each} if isinstance(each, str) else each for each in trait(c, "image_pull_secrets") or []]
+    required = [{"nodeSelectorTerms": terms} for terms in [trait(c, "node_affinity_required")] if terms]
+    affinity = {
+        "requiredDuringSchedulingIgnoredDuringExecution": next(iter(required), None),
+        "preferredDuringSchedulingIgnoredDuringExecution": trait(c, "node_affinity_preferred"),
+    }
+    nodes = {key: value for key, value in affinity.items() if value}
+    found = {
+        "imagePullSecrets": secrets,
+        "priorityClassName": trait(c, "priority_class_name"),
+        "schedulerName": trait(c, "scheduler_name"),
+        "affinity": {"nodeAffinity": nodes} if nodes else {},
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def check(c: Any, values: Callable[[str], Any]) -> None:

@@ -192,14 +192,22 @@ def test_what_an_administrator_gives_to_servers_arrives_in_their_pods(configured
         assert bool(container.lifecycle) is ("--debug" in container.args) is not name
 
 
-def test_nodes_of_runs_are_where_the_notebook_is(configured, monkeypatch):
-    monkeypatch.setenv("CNAI_EXTRAS", environment(configured(singleuser=GIVEN))["CNAI_EXTRAS"])
+def test_pods_of_runs_are_where_the_notebook_is(configured, monkeypatch):
+    scheduling = {"podPriority": {"enabled": True}, "userPods": {"nodeAffinity": {"matchNodePurpose": "require"}}}
+    config = configured(singleuser=GIVEN, scheduling=scheduling)
+    monkeypatch.setenv("CNAI_EXTRAS", environment(config)["CNAI_EXTRAS"])
     monkeypatch.setattr(api, "connect", lambda: SimpleNamespace(namespace="cnai-ada"))
     monkeypatch.setenv("CNAI_CATALOG", json.dumps(OURS["custom"]["cnai"]["catalog"]))
     made = fleet.manifest("engine", Room(flavor="gpu-h100", image_reference=REFERENCE), 2)["spec"]
     node, scheduler = made["worker"]["spec"], made["scheduler"]["spec"]
     assert node["nodeSelector"] == {"pool": "users", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
     assert scheduler["nodeSelector"] == {"pool": "users"}
+    users = {"matchExpressions": [{"key": "hub.jupyter.org/node-purpose", "operator": "In", "values": ["user"]}]}
+    for pod in (node, scheduler):
+        assert (pod["priorityClassName"], pod["runtimeClassName"]) == ("priority", "nvidia")
+        assert pod["imagePullSecrets"] == [{"name": "registry"}] and not pod["enableServiceLinks"]
+        required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert required == {"nodeSelectorTerms": [users]}
     assert {"nvidia.com/gpu", "users"} < {each["key"] for each in node["tolerations"]}
     assert {each["key"] for each in scheduler["tolerations"]} < {each["key"] for each in node["tolerations"]}
     assert {**DATA, "persistentVolumeClaim": {"claimName": "data-ada"}} in node["volumes"]

@@ -90,7 +90,7 @@ def _scheduler(name: str, place: Place, image: str) -> Manifest:
     pod = _pod("scheduler", name, place, image, resources, podspec.without_gpus())
     # With this probe the operator recognizes a cluster that has lost its scheduler for good.
     pod["containers"][0]["readinessProbe"] = {"httpGet": _HEALTH, "periodSeconds": 1, "timeoutSeconds": 5}
-    return {**pod, **_where(place, [], {})}
+    return _placed(pod, place, [], {})
 
 
 def _node(name: str, place: Place, flavor: Flavor, image: str) -> Manifest:
@@ -107,15 +107,16 @@ def _node(name: str, place: Place, flavor: Flavor, image: str) -> Manifest:
     volume, mount = podspec.shared_memory(_mebibytes(flavor.memory_gib / 2))
     pod["volumes"] += [volume, *place.extras.volumes]
     pod["containers"][0]["volumeMounts"] += [mount, *place.extras.volume_mounts]
-    return {**pod, **_where(place, podspec.tolerations(flavor), podspec.node_selector(flavor))}
+    return _placed(pod, place, podspec.tolerations(flavor), podspec.node_selector(flavor))
 
 
-def _where(place: Place, tolerations: list[dict[str, str]], selector: dict[str, str]) -> Manifest:
+def _placed(pod: Manifest, place: Place, tolerations: list[dict[str, str]], selector: dict[str, str]) -> Manifest:
+    """Add what the administrator gives to a pod; its own fields come first."""
     chosen = {
         "tolerations": [*place.extras.tolerations, *tolerations],
         "nodeSelector": {**place.extras.node_selector, **selector},
     }
-    return {key: value for key, value in chosen.items() if value}
+    return {**place.extras.pod, **pod, **{key: value for key, value in chosen.items() if value}}
 
 
 def _pod(part: str, name: str, place: Place, image: str, resources: Manifest, more: Mapping[str, str]) -> Manifest:
