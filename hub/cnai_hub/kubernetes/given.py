@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from traitlets.config.loader import LazyConfigValue
+from traitlets.config import Config, LazyConfigValue
 
 from cnai import environment as variables
 from cnai.errors import UsageError
@@ -21,10 +21,10 @@ from cnai.podspec import HOME, Extras
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cnai.foreign import Manifest
+    from cnai.foreign import Manifest, Traits
 
-# The most specific class first: traitlets prefers its value.
-_CLASSES = ("CatalogKubeSpawner", "KubeSpawner", "Spawner")
+# The most specific class last: its values win.
+_CLASSES = ("Spawner", "KubeSpawner", "CatalogKubeSpawner")
 
 _CATALOG = "list images and flavors in custom.cnai.catalog"
 _LIMITS = "flavors in custom.cnai.catalog have the limits; cpu_share and memory_share say what servers request"
@@ -72,6 +72,9 @@ _CLOSED = {
     "events_enabled": _Closed("singleuser.events", "set it to true; people read why a start waits", (True,)),
     "enable_user_namespaces": _Closed("", "each person has a namespace", (True,)),
     "user_namespace_template": _Closed("", "cnai_hub.tenants names the namespaces"),
+    "options_form": _Closed("", _CATALOG),
+    "options_from_form": _Closed("", _CATALOG),
+    "apply_user_options": _Closed("", _CATALOG),
     "notebook_dir": _Closed("", f"servers show the home, {HOME}"),
     "working_dir": _Closed("", f"servers show the home, {HOME}"),
 }
@@ -132,50 +135,57 @@ class Given:
 NOTHING = Given()
 
 
-def trait(c: Any, name: str) -> Any:
-    """Return the value that a configuration has for a trait of our spawner, None if it has none."""
-    value = next((c[each][name] for each in _CLASSES if name in c[each]), None)
-    if isinstance(value, LazyConfigValue):  # it was only appended to, or updated
+def traits(c: Any) -> Traits:
+    """Return what a configuration has for the traits of our spawner, as traitlets puts it together."""
+    found = Config()
+    for each in _CLASSES:
+        found.merge(c[each])
+    return {name: _value(value) for name, value in found.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, LazyConfigValue):  # the configuration only appended to the default, or updated it
         return value.get_value({} if "update" in value.to_dict() else [])
     return value
 
 
 def settings(c: Any) -> Given:
     """Return what a configuration gives to servers; UsageError for a setting that is closed."""
-    for mistake in _mistakes(c):
+    found = traits(c)
+    for mistake in _mistakes(found):
         raise UsageError(mistake)
     return Given(
-        tolerations=trait(c, "tolerations") or [],
-        node_selector=trait(c, "node_selector") or {},
-        labels=trait(c, "extra_labels") or {},
-        annotations=trait(c, "extra_annotations") or {},
-        volumes=_list(trait(c, "volumes")),
-        volume_mounts=_list(trait(c, "volume_mounts")),
-        pod=trait(c, "extra_pod_config") or {},
-        pod_of_runs=_pod_of_runs(c),
-        container=trait(c, "extra_container_config") or {},
-        lifecycle_hooks=trait(c, "lifecycle_hooks") or {},
-        arguments=trait(c, "args") or [],
-        default_url=trait(c, "default_url") or "",
+        tolerations=found.get("tolerations") or [],
+        node_selector=found.get("node_selector") or {},
+        labels=found.get("extra_labels") or {},
+        annotations=found.get("extra_annotations") or {},
+        volumes=_list(found.get("volumes")),
+        volume_mounts=_list(found.get("volume_mounts")),
+        pod=found.get("extra_pod_config") or {},
+        pod_of_runs=_pod_of_runs(found),
+        container=found.get("extra_container_config") or {},
+        lifecycle_hooks=found.get("lifecycle_hooks") or {},
+        arguments=found.get("args") or [],
+        default_url=found.get("default_url") or "",
     )
 
 
-def _pod_of_runs(c: Any) -> Manifest:
+def _pod_of_runs(found: Traits) -> Manifest:
     """Return what KubeSpawner writes into a server's pod by itself, for the pods of runs."""
-    secrets = [{"name": each} if isinstance(each, str) else each for each in trait(c, "image_pull_secrets") or []]
-    required = [{"nodeSelectorTerms": terms} for terms in [trait(c, "node_affinity_required")] if terms]
+    secrets = [{"name": each} if isinstance(each, str) else each for each in found.get("image_pull_secrets") or []]
+    terms = found.get("node_affinity_required")
     affinity = {
-        "requiredDuringSchedulingIgnoredDuringExecution": next(iter(required), None),
-        "preferredDuringSchedulingIgnoredDuringExecution": trait(c, "node_affinity_preferred"),
+        "requiredDuringSchedulingIgnoredDuringExecution": terms and {"nodeSelectorTerms": terms},
+        "preferredDuringSchedulingIgnoredDuringExecution": found.get("node_affinity_preferred"),
     }
     nodes = {key: value for key, value in affinity.items() if value}
-    found = {
+    fields = {
         "imagePullSecrets": secrets,
-        "priorityClassName": trait(c, "priority_class_name"),
-        "schedulerName": trait(c, "scheduler_name"),
+        "priorityClassName": found.get("priority_class_name"),
+        "schedulerName": found.get("scheduler_name"),
         "affinity": {"nodeAffinity": nodes} if nodes else {},
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in fields.items() if value}
 
 
 def check(c: Any, values: Callable[[str], Any]) -> None:
@@ -188,33 +198,31 @@ def check(c: Any, values: Callable[[str], Any]) -> None:
 
 def keep(c: Any, **defaults: Any) -> None:
     """Set traits that the administrator has not set, for whatever class of spawner."""
-    for name, value in defaults.items():
-        if trait(c, name) is None:
-            c.KubeSpawner[name] = value
+    c.KubeSpawner.update({name: value for name, value in defaults.items() if name not in traits(c)})
 
 
-def _mistakes(c: Any) -> Iterator[str]:
+def _mistakes(found: Traits) -> Iterator[str]:
     for name, closed in _CLOSED.items():
-        value = trait(c, name)
+        value = found.get(name)
         if value is None or value in ("", [], {}) or value in closed.nothing:
             continue
         if name != "image" or not _CHARTS_IMAGE.fullmatch(str(value)):
             yield f"{closed.key or f'KubeSpawner.{name}'} can't be {_shown(value)}: {closed.instead}"
-    if GPU_PRODUCT in (trait(c, "node_selector") or {}):
+    if GPU_PRODUCT in (found.get("node_selector") or {}):
         yield f"singleuser.nodeSelector can't have {GPU_PRODUCT}: set gpu_product of the flavors in custom.cnai.catalog"
-    for name in trait(c, "environment") or {}:
+    for name in found.get("environment") or {}:
         if name in _RESERVED:
             yield f"singleuser.extraEnv can't have {name}: cnai sets it for each server"
-    yield from _mistaken_volumes(c)
+    yield from _mistaken_volumes(found)
 
 
-def _mistaken_volumes(c: Any) -> Iterator[str]:
-    for volume in _list(trait(c, "volumes")):
+def _mistaken_volumes(found: Traits) -> Iterator[str]:
+    for volume in _list(found.get("volumes")):
         if volume["name"] in _OWN_VOLUMES:
             yield f"singleuser.storage can't have a volume {volume['name']!r}: {_HOMES}; choose another name"
         if volume["name"] == "files" and "secret" in volume:
             yield "singleuser.extraFiles can't be used: its secret is in the hub's namespace; add files to an image"
-    for mount in _list(trait(c, "volume_mounts")):
+    for mount in _list(found.get("volume_mounts")):
         if mount["mountPath"].rstrip("/") in _OWN_FOLDERS:
             yield f"singleuser.storage.extraVolumeMounts can't have {mount['mountPath']}: cnai mounts it"
 

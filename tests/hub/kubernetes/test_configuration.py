@@ -172,8 +172,12 @@ GIVEN = {
 
 def test_what_an_administrator_gives_to_servers_arrives_in_their_pods(configured):
     values = {"singleuser": GIVEN, "scheduling": {"podPriority": {"enabled": True}}}
-    code = {"hub": {"extraConfig": {"zz": "c.KubeSpawner.node_selector['late'] = 'yes'\nc.Spawner.args = ['--debug']"}}}
-    config = configured(**values, **code)
+    late = """
+c.KubeSpawner.node_selector['late'] = 'yes'
+c.CatalogKubeSpawner.extra_labels.update({'team': 'sound'})
+c.Spawner.args = ['--debug']
+"""
+    config = configured(**values, hub={"extraConfig": {"zz": late}})
     for name in ("", publish()):
         pod = manifest(config, name)
         container = pod.spec.containers[0]
@@ -183,7 +187,7 @@ def test_what_an_administrator_gives_to_servers_arrives_in_their_pods(configured
             "hub.jupyter.org_dedicated",
         }
         assert pod.spec.node_selector == {"pool": "users", "late": "yes"}
-        assert (pod.metadata.labels["team"], pod.metadata.annotations["cost"]) == ("vision", "7")
+        assert (pod.metadata.labels["team"], pod.metadata.annotations["cost"]) == ("sound", "7")
         assert pod.metadata.labels["cnai.dev/flavor"] == "small"
         assert (pod.spec.priority_class_name, pod.spec.runtime_class_name) == ("priority", "nvidia")
         assert (container.image_pull_policy, pod.spec.image_pull_secrets[0].name) == ("Always", "registry")
