@@ -1,12 +1,10 @@
 """The values that we ship: keys that the chart knows, names that exist, nothing that runs as root or by a loose tag."""
 
 import itertools
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
+import helmchart
 import pytest
 import yaml
 import z2jh
@@ -131,7 +129,7 @@ def test_python_in_the_values_is_the_hook_and_nothing_else():
         assert {key: code.strip().splitlines() for key, code in config.items()} == {
             "cnai": [
                 "from cnai_hub.kubernetes import configure",
-                'configure(c, get_config("custom.cnai"))',
+                'configure(c, get_config("custom.cnai"), get_config)',
             ]
         }
 
@@ -207,31 +205,22 @@ def test_one_port_for_the_apps_service_everywhere():
 
 
 @pytest.fixture(scope="module")
-def chart():
-    """The chart itself, which is in no registry of packages and not ours to ship."""
-    path = os.environ.get("CNAI_Z2JH_CHART")
-    if not path:
-        pytest.skip("CNAI_Z2JH_CHART names no chart: a folder or archive of Zero to JupyterHub 4.4")
-    helm = shutil.which("helm")
-    if helm is None:
-        pytest.skip("helm is not in PATH; `python -m onenode build helm` builds one")
-    return helm, path
+def helm(starts_processes, tmp_path_factory):
+    return helmchart.helm(tmp_path_factory.mktemp("chart"))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_helm_takes_them(chart, overlay):
-    helm, path = chart
+def test_helm_takes_them(helm, overlay):
     files = [f"--values={file}" for file in (BASE, OVERLAYS[overlay])]
-    subprocess.run([helm, "lint", path, *files], check=True, capture_output=True)
-    made = subprocess.run([helm, "template", "cnai", path, *files], check=True, capture_output=True, text=True).stdout
-    kinds = {each["kind"] for each in yaml.safe_load_all(made) if each}
+    checked = helm("lint", str(helm.chart), f"--kube-version={helmchart.OLDEST}", *files)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    made = helm.template(*files)
+    assert made.returncode == 0, made.stderr
+    kinds = {each["kind"] for each in yaml.safe_load_all(made.stdout) if each}
     assert {"Deployment", "Service", "Secret", "ConfigMap", "NetworkPolicy"} <= kinds
     assert not kinds & {"Role", "ClusterRole", "DaemonSet", "Job"}
 
 
-def test_helm_refuses_a_typo(chart):
-    helm, path = chart
-    done = subprocess.run(
-        [helm, "template", "cnai", path, f"--values={BASE}", "--set=hub.typpo=1"], capture_output=True
-    )
-    assert done.returncode != 0 and b"typpo" in done.stderr
+def test_helm_refuses_a_typo(helm):
+    done = helm.template(f"--values={BASE}", "--set=hub.typpo=1")
+    assert done.returncode != 0 and "typpo" in done.stderr

@@ -108,6 +108,7 @@ IMAGE_REFERENCE = _text("CNAI_IMAGE_REFERENCE", "reference under which Kubernete
 FLAVOR = _text("CNAI_FLAVOR", "name of the flavor that this server has", setter="hub")
 NAMESPACE = _text("CNAI_NAMESPACE", "Kubernetes namespace of the person", setter="hub")
 HOME_CLAIM = _text("CNAI_HOME_CLAIM", "volume claim of the person's home", labels.HOME_CLAIM, setter="hub")
+EXTRAS = _text("CNAI_EXTRAS", "settings of the administrator that the pods of runs have, too, as JSON", setter="hub")
 HUB_URL = _text("CNAI_HUB_URL", "address of the hub, with a slash at its end", setter="hub")
 APPS_CREATORS = _text("CNAI_APPS_CREATORS", "group whose members may publish", setter="hub")
 APPS_IN_PODS = _flag("CNAI_APPS_IN_PODS", "apps are pods, which can't reach their author's files", setter="hub")

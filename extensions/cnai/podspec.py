@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cnai.labels import GPU, GPU_PRODUCT
+from cnai.records import Record
 
 if TYPE_CHECKING:
     from cnai.catalog import Flavor
@@ -12,6 +14,20 @@ if TYPE_CHECKING:
 USER, USERS = 1000, 100
 HOME = "/home/cnai"
 """The same path in notebooks and apps, so that paths below it are valid in both; an app's home is empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras(Record):
+    """The settings that an administrator adds to a person's notebook and to the pods of their runs.
+
+    `pod` has further fields of the pod's spec; the nodes' volumes are not the scheduler's.
+    """
+
+    tolerations: tuple[object, ...] = ()
+    node_selector: dict[str, str] = field(default_factory=dict)
+    pod: dict[str, object] = field(default_factory=dict)
+    volumes: tuple[object, ...] = ()
+    volume_mounts: tuple[object, ...] = ()
 
 
 def security() -> dict[str, Any]:

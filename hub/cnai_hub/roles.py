@@ -17,6 +17,9 @@ WORKBENCH = "workbench"
 APPS = "apps"
 """Hub service that publishes apps and lists them."""
 
+OWN = ("user", "creator", APPS)
+"""The roles of cnai's hub on a cluster."""
+
 TERMINAL = "apps-terminal"
 """Hub service without a process: the identity of `cnai publish` in a terminal, which acts for the workbench's owner."""
 

@@ -26,6 +26,8 @@ from cnai_hub import tenants
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from helmchart import Helm
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 240.0
 _NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
@@ -73,6 +75,8 @@ class HubPod:
     admin_password: str = field(default_factory=lambda: secrets.token_hex(16))
     killed: str = ""
     secrets: dict[str, str] = field(default_factory=z2jh.new_secrets)
+    helm: Helm | None = None
+    """Installs the stock chart instead of our imitation of it."""
 
     @property
     def url(self) -> str:
@@ -93,8 +97,10 @@ class HubPod:
 
     def apply(self) -> None:
         """Install the release, or upgrade it to `values`: secrets stay as the chart keeps them."""
+        if self.helm:
+            return self.helm.install(self.namespace, self.values)
         made = z2jh.manifests(self.values, namespace=self.namespace, secrets=self.secrets)
-        tenancy.apply(self.cluster, *made)
+        return tenancy.apply(self.cluster, *made)
 
     def kubectl(self, *words: str) -> str:
         """Run kubectl in the release's namespace."""
@@ -247,15 +253,19 @@ def shipped(*overlays: str) -> dict[str, Any]:
 
 @contextmanager
 def installed(
-    cluster: Cluster, images: Mapping[str, str], *overlays: dict[str, Any], namespace: str = ""
+    cluster: Cluster,
+    images: Mapping[str, str],
+    *overlays: dict[str, Any],
+    namespace: str = "",
+    helm: Helm | None = None,
 ) -> Iterator[HubPod]:
     """Install a hub as an administrator does: roles and policies once, then the release; remove everything afterwards.
 
-    `images` maps folders of Dockerfiles to references.
+    `images` maps folders of Dockerfiles to references. With `helm` the release is one of the stock chart.
     """
     suffix = secrets.token_hex(3)
     namespace = namespace or f"cnai-hub-{suffix}"
-    hub = HubPod(cluster, namespace, {}, _free_port(), secrets.token_hex(16), suffix)
+    hub = HubPod(cluster, namespace, {}, _free_port(), secrets.token_hex(16), suffix, helm=helm)
     hub.values = z2jh.merged(shipped("development"), _for_tests(hub, images), *overlays)
     settings = tenants.Cluster(**hub.values["custom"]["cnai"]["cluster"])
     with tenancy.administered(cluster, settings, suffix), _forwarded(hub):

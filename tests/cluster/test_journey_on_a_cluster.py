@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import helmchart
 import hubpod
 import pytest
 from hubpod import until
@@ -41,11 +42,13 @@ def flavors(product):
     ]
 
 
-@pytest.fixture(scope="module")
-def hub(cluster, images, gpu_product):
+@pytest.fixture(scope="module", params=["imitated", "stock"])
+def hub(request, cluster, images, gpu_product, tmp_path_factory):
+    """A hub from our imitation of the chart, and from the chart that CNAI_Z2JH_CHART names, installed by helm."""
+    helm = helmchart.helm(tmp_path_factory.mktemp("chart")) if request.param == "stock" else None
     catalog = {"image": hubpod.shipped()["custom"]["cnai"]["catalog"]["image"], "flavor": flavors(gpu_product)}
     small_pods = {"custom": {"cnai": {"catalog": catalog, "cpu_share": 0.05, "memory_share": 0.1}}}
-    with hubpod.installed(cluster, images, small_pods) as hub:
+    with hubpod.installed(cluster, images, small_pods, helm=helm) as hub:
         hub.operate(images["hub"], hub.person("ada"))
         yield hub
 

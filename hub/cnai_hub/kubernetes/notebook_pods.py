@@ -14,18 +14,20 @@ from cnai import podspec
 from cnai.labels import FLAVOR, HOME_CLAIM, IMAGE, MAX_HOURS, NOTEBOOK
 from cnai.podspec import HOME
 from cnai.programs import NOTEBOOK_POD
+from cnai_hub.kubernetes.given import NOTHING
 
 if TYPE_CHECKING:
     from cnai.catalog import Catalog, Flavor
     from cnai.foreign import Manifest, Traits
+    from cnai_hub.kubernetes.given import Given
     from cnai_hub.kubernetes.settings import Settings
     from cnai_hub.profiles import Profile
 
 CLAIM = "home"
 
 
-def hardware(flavor: Flavor, settings: Settings) -> Traits:
-    """Return the traits that give the pod of a notebook or app its flavor's resources, and no more."""
+def hardware(flavor: Flavor, settings: Settings, given: Given = NOTHING) -> Traits:
+    """Return the traits that give the pod of a notebook or app its flavor's resources, and where it may run."""
     memory = int(flavor.memory_gib * 2**30)
     return {
         "cpu_limit": flavor.cpu,
@@ -33,21 +35,24 @@ def hardware(flavor: Flavor, settings: Settings) -> Traits:
         "mem_limit": memory,
         "mem_guarantee": int(memory * settings.memory_share),
         "extra_resource_limits": podspec.gpu_limits(flavor),
-        "node_selector": podspec.node_selector(flavor),
-        "tolerations": podspec.tolerations(flavor),
-        "extra_annotations": {MAX_HOURS: f"{flavor.max_hours:g}"} if flavor.max_hours else {},
+        "node_selector": {**given.node_selector, **podspec.node_selector(flavor)},
+        "tolerations": [*given.tolerations, *podspec.tolerations(flavor)],
+        "extra_annotations": {
+            **given.annotations,
+            **({MAX_HOURS: f"{flavor.max_hours:g}"} if flavor.max_hours else {}),
+        },
     }
 
 
-def notebook(profile: Profile, settings: Settings) -> Traits:
+def notebook(profile: Profile, settings: Settings, given: Given = NOTHING) -> Traits:
     """Return the traits of a notebook server's pod."""
     volume, mount = podspec.shared_memory(f"{math.ceil(profile.flavor.memory_gib * 512)}Mi")
     return {
-        **hardware(profile.flavor, settings),
+        **hardware(profile.flavor, settings, given),
         "image": profile.image.reference,
         "cmd": ["python", "-m", NOTEBOOK_POD],
-        "args": [],
-        "default_url": "/lab/tree/notebooks",
+        "args": given.arguments,
+        "default_url": given.default_url or "/lab/tree/notebooks",
         "notebook_dir": HOME,
         "working_dir": HOME,
         # Only notebooks have a token; pods of runs and apps have none.
@@ -61,19 +66,20 @@ def notebook(profile: Profile, settings: Settings) -> Traits:
         "volumes": [
             {"name": "home", "persistentVolumeClaim": {"claimName": CLAIM}},
             volume,
+            *given.volumes,
         ],
-        "volume_mounts": [{"name": "home", "mountPath": HOME}, mount],
+        "volume_mounts": [{"name": "home", "mountPath": HOME}, mount, *given.volume_mounts],
         "init_containers": [],
         "extra_containers": [],
-        "lifecycle_hooks": {},
-        "extra_labels": {FLAVOR: profile.flavor.name, IMAGE: profile.image.name},
+        "lifecycle_hooks": given.lifecycle_hooks,
+        "extra_labels": {**given.labels, FLAVOR: profile.flavor.name, IMAGE: profile.image.name},
         "privileged": False,
         "allow_privilege_escalation": False,
         "pod_security_context": podspec.security(),
         "container_security_context": podspec.container_security(),
         # Otherwise each Dask scheduler's Service adds seven environment variables.
-        "extra_pod_config": {"enableServiceLinks": False},
-        "extra_container_config": {"terminationMessagePolicy": "FallbackToLogsOnError"},
+        "extra_pod_config": {"enableServiceLinks": False, **given.pod},
+        "extra_container_config": {"terminationMessagePolicy": "FallbackToLogsOnError", **given.container},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from traitlets import Instance, default
 from cnai import environment, podspec, reasons
 from cnai.labels import FLAVOR
 from cnai_hub import pages, profiles, tenants
-from cnai_hub.kubernetes import capacity, notebook_pods, progress, tenancy
+from cnai_hub.kubernetes import capacity, given, notebook_pods, progress, tenancy
 from cnai_hub.kubernetes.api import Api, Refused, refused
 from cnai_hub.kubernetes.app_pods import app_pod
 from cnai_hub.kubernetes.patience import PatientSpawner
@@ -35,6 +36,8 @@ _LOOK_SECONDS = 0.5
 _KNOCK_SECONDS = 0.1
 # A claim is bound only some moments after its volume exists.
 _BINDING_SECONDS = 5.0
+# An administrator may set these variables in place of ours.
+_ADJUSTABLE = {"OMP_NUM_THREADS", "JUPYTERHUB_ACTIVITY_INTERVAL"}
 # Give up before JupyterHub does: its own message about a timeout doesn't say why.
 _BEFORE_TIMEOUT_SECONDS = 5.0
 
@@ -96,9 +99,13 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         """Configure this notebook server as chosen."""
         groups = tenancy.groups_of(self.user)
         profile = profiles.choose_for(choice, self.settings.catalog, groups)
-        self._set_traits(notebook_pods.notebook(profile, self.settings))
+        # Read the configuration, not the traits: those are of this server's previous start.
+        added = given.settings(self.config)
+        self._set_traits(notebook_pods.notebook(profile, self.settings, added))
         self._flavor, self._image = profile.flavor, profile.image.name
         self._chosen = notebook_pods.environment(profile, self._shelf, self.namespace)
+        if (extras := added.extras()) != podspec.Extras():
+            self._chosen[environment.EXTRAS.name] = json.dumps(self._expand_all(json.loads(extras.to_json())))
 
     def settle_app(self) -> None:
         """Configure this server as the app that its name denotes."""
@@ -107,11 +114,12 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
             raise self.no_such_app()
         groups = tenancy.groups_of(self.user)
         flavor = profiles.choose_for(Choice(flavor=app.flavor), self.settings.catalog, groups).flavor
-        traits = {**notebook_pods.hardware(flavor, self.settings), **app.traits()}
+        added = given.settings(self.config)
+        traits = {**notebook_pods.hardware(flavor, self.settings, added), **app.traits()}
         # Don't restart an app that exits during its start: its message is the reason that the hub shows.
-        traits["extra_pod_config"] = {**traits["extra_pod_config"], "restartPolicy": "Never"}
+        traits["extra_pod_config"] = {**added.pod, **traits["extra_pod_config"], "restartPolicy": "Never"}
         self._set_traits(traits)
-        self.extra_labels = {**app.labels, FLAVOR: flavor.name}
+        self.extra_labels = {**added.labels, **app.labels, FLAVOR: flavor.name}
         self._flavor, self._image = flavor, app.image_name
         self._chosen = {**app.environment, environment.FLAVOR.name: flavor.name}
 
@@ -131,7 +139,8 @@ class CatalogKubeSpawner(CatalogServer, Recovery, PatientSpawner):
         The trait `environment` belongs to the administrator: the chart sets it from `singleuser.extraEnv`.
         """
         ours = {environment.HUB_URL.name: self.settings.inside, **podspec.without_gpus(self._flavor), **self._chosen}
-        return {**super().get_env(), **ours}
+        theirs = {name for name in self.environment if name in _ADJUSTABLE}
+        return {**super().get_env(), **{name: value for name, value in ours.items() if name not in theirs}}
 
     async def _ensure_namespace(self) -> None:
         await tenancy.ensure(self._cluster_api, self.user.name, tenancy.groups_of(self.user), self.settings)

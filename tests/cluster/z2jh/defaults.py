@@ -41,7 +41,9 @@ _POLICY: dict[str, Any] = {"enabled": True, "ingress": [], "egress": [], "egress
 DEFAULTS: dict[str, Any] = {
     "fullnameOverride": "",
     "imagePullSecrets": [],
+    "imagePullSecret": {"create": False, "automaticReferenceInjection": True},
     "hub": {
+        "config": {"JupyterHub": {"admin_access": True, "authenticator_class": "dummy"}},
         "baseUrl": "/",
         "concurrentSpawnLimit": 64,
         "consecutiveFailureLimit": 5,
@@ -72,7 +74,7 @@ DEFAULTS: dict[str, Any] = {
     "proxy": {
         "service": {"type": "LoadBalancer"},
         "chp": {
-            # In the chart with its registry in front.
+            # Images of the chart are without their registry here.
             "image": {"name": "configurable-http-proxy", "tag": "5.3.0"},
             "containerSecurityContext": _CONTEXT,
             "networkPolicy": {**_POLICY, "allowedIngressPorts": ["http", "https"]},
@@ -80,6 +82,7 @@ DEFAULTS: dict[str, Any] = {
         },
     },
     "singleuser": {
+        "networkTools": {"image": {"name": "k8s-network-tools", "tag": "4.4.0"}, "resources": {}},
         "cloudMetadata": {"blockWithIptables": True, "ip": "169.254.169.254"},
         "events": True,
         "extraTolerations": [],
@@ -96,8 +99,15 @@ DEFAULTS: dict[str, Any] = {
         "allowPrivilegeEscalation": False,
         "uid": 1000,
         "fsGid": 100,
-        "storage": {"type": "dynamic", "extraLabels": {}},
-        # In the chart with its registry in front.
+        "extraFiles": {},
+        "storage": {
+            "type": "dynamic",
+            "extraLabels": {},
+            "static": {"subPath": "{username}"},
+            "capacity": "10Gi",
+            "homeMountPath": "/home/jovyan",
+            "dynamic": {"volumeNameTemplate": "volume-{user_server}", "storageAccessModes": ["ReadWriteOnce"]},
+        },
         "image": {"name": "k8s-singleuser-sample", "tag": "4.4.0", "pullSecrets": []},
         "startTimeout": 300,
         "memory": {"guarantee": "1G"},

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
+import helmchart
 import yaml
 import z2jh
 from tornado.httpclient import AsyncHTTPClient
 from traitlets.config.loader import PyFileConfigLoader
 
 if TYPE_CHECKING:
+    import pytest
     from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[3]
 ETC = "/usr/local/etc/jupyterhub"
 CONFIGURATION, VALUES_READER = "jupyterhub_config.py", "z2jh.py"
+
+_NAMES = ("hub", "proxy-api", "proxy-public", "singleuser", "image-pull-secret", "user-scheduler", "priority")
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,7 @@ def imitated() -> Chart:
 
 def real(scratch: Path) -> Chart:
     """Return the chart that CNAI_Z2JH_CHART names; the test is skipped without one."""
-    given = os.environ.get("CNAI_Z2JH_CHART")
-    if not given:
-        pytest.skip("CNAI_Z2JH_CHART names no chart: a folder or archive of Zero to JupyterHub 4.4")
-    folder = Path(given)
-    if folder.is_file():
-        with tarfile.open(folder) as archive:
-            archive.extractall(scratch, filter="data")
-        folder = scratch / "jupyterhub"
+    folder = helmchart.folder(scratch)
     return Chart(yaml.safe_load((folder / "values.yaml").read_text()), folder / "files" / "hub")
 
 
@@ -54,7 +48,8 @@ def load(chart: Chart, values: dict[str, Any], etc: Path, patch: pytest.MonkeyPa
     """Return the configuration of a hub's pod of this release; write the files that the chart mounts to `etc`."""
     for name in (CONFIGURATION, VALUES_READER):
         (etc / name).write_text((chart.mounted / name).read_text().replace(ETC, str(etc)))
-    _mount(etc, {"Release": {"Name": "cnai"}, **z2jh.merged(chart.defaults, values)})
+    about = {"Release": {"Name": "cnai"}, "Chart": {"Name": "jupyterhub", "Version": "4.4.0"}}
+    _mount(etc, {**about, **z2jh.merged(chart.defaults, values)})
     patch.setattr(sys, "path", list(sys.path))
     # The chart's module has the name of our package that imitates the chart.
     patch.delitem(sys.modules, "z2jh")
@@ -74,8 +69,13 @@ def load(chart: Chart, values: dict[str, Any], etc: Path, patch: pytest.MonkeyPa
 def _mount(etc: Path, values: dict[str, Any]) -> None:
     """Write the release's secret and the names of its objects."""
     prefix = f"{values['fullnameOverride']}-" if values.get("fullnameOverride") else ""
-    names = {name: prefix + name for name in ("hub", "proxy-api", "proxy-public", "singleuser", "image-pull-secret")}
-    for folder, files in {"secret": {"values.yaml": json.dumps(values), **z2jh.new_secrets()}, "config": names}.items():
+    names = {name: prefix + name for name in _NAMES}
+    tokens = {
+        f"hub.services.{name}.apiToken": service.get("apiToken", "generated")
+        for name, service in values["hub"]["services"].items()
+    }
+    secret = {"values.yaml": json.dumps(values), **z2jh.new_secrets(), **tokens}
+    for folder, files in {"secret": secret, "config": names}.items():
         (etc / folder).mkdir()
         for name, text in files.items():
             (etc / folder / name).write_text(text)

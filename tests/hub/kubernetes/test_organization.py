@@ -29,7 +29,7 @@ def app(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JUPYTERHUB_CRYPT_KEY", "0" * 64)  # the chart generates one
     c = Config(yaml.safe_load(PRODUCTION.read_text())["hub"]["config"])
-    configure(c, {"catalog": CATALOG, "creators": "staff"}, {"CNAI_HOME": str(tmp_path)})
+    configure(c, {"catalog": CATALOG, "creators": "staff"}, environment={"CNAI_HOME": str(tmp_path)})
     app = JupyterHub(config=c, db_url="sqlite:///:memory:")
     yield app
     app.db.close()

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnai import catalog, environment, labels
+from cnai import catalog, environment, labels, podspec
 from cnai.backends import credentials
 from cnai.backends.kubernetes import api, manifests
 from cnai.backends.kubernetes.standing import Standing, judge
@@ -50,6 +50,7 @@ def manifest(engine: str, room: Room, nodes: int) -> Manifest:
             environment.IDLE_SECONDS.name: str(idle_seconds()),
         },
         idle_seconds=idle_seconds(),
+        extras=podspec.Extras.from_json(environment.EXTRAS.get() or "{}"),
     )
     flavor = catalog.load().flavor(room.flavor)
     return manifests.engine(engine, place, flavor, room.image_reference, nodes)

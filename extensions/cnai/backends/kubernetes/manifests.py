@@ -34,13 +34,17 @@ GUARANTEED_CPU = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The place of a person's pods: namespace, volume claim of the home, and environment of their notebook."""
+    """The place of a person's pods: namespace, volume claim of the home, and environment of their notebook.
+
+    `extras` are what the administrator adds to all of them.
+    """
 
     namespace: str
     claim: str
     home: str
     environment: Mapping[str, str] = field(default_factory=dict)
     idle_seconds: int = 60
+    extras: podspec.Extras = field(default_factory=podspec.Extras)
 
 
 def engine(name: str, place: Place, flavor: Flavor, image: str, nodes: int) -> Manifest:
@@ -86,7 +90,7 @@ def _scheduler(name: str, place: Place, image: str) -> Manifest:
     pod = _pod("scheduler", name, place, image, resources, podspec.without_gpus())
     # With this probe the operator recognizes a cluster that has lost its scheduler for good.
     pod["containers"][0]["readinessProbe"] = {"httpGet": _HEALTH, "periodSeconds": 1, "timeoutSeconds": 5}
-    return pod
+    return _placed(pod, place, [], {})
 
 
 def _node(name: str, place: Place, flavor: Flavor, image: str) -> Manifest:
@@ -101,10 +105,18 @@ def _node(name: str, place: Place, flavor: Flavor, image: str) -> Manifest:
     }
     pod = _pod("node", name, place, image, resources, podspec.without_gpus(flavor))
     volume, mount = podspec.shared_memory(_mebibytes(flavor.memory_gib / 2))
-    pod["volumes"].append(volume)
-    pod["containers"][0]["volumeMounts"].append(mount)
-    chosen = {"tolerations": podspec.tolerations(flavor), "nodeSelector": podspec.node_selector(flavor)}
-    return {**pod, **{key: value for key, value in chosen.items() if value}}
+    pod["volumes"] += [volume, *place.extras.volumes]
+    pod["containers"][0]["volumeMounts"] += [mount, *place.extras.volume_mounts]
+    return _placed(pod, place, podspec.tolerations(flavor), podspec.node_selector(flavor))
+
+
+def _placed(pod: Manifest, place: Place, tolerations: list[dict[str, str]], selector: dict[str, str]) -> Manifest:
+    """Add what the administrator gives to a pod; its own fields come first."""
+    chosen = {
+        "tolerations": [*place.extras.tolerations, *tolerations],
+        "nodeSelector": {**place.extras.node_selector, **selector},
+    }
+    return {**place.extras.pod, **pod, **{key: value for key, value in chosen.items() if value}}
 
 
 def _pod(part: str, name: str, place: Place, image: str, resources: Manifest, more: Mapping[str, str]) -> Manifest:
