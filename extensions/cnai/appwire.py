@@ -19,12 +19,19 @@ AppState = Literal["running", "starting", "stopping", "stopped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Record):
-    """A request to publish; `python` and `packages` are the trial's versions, empty before it."""
+    """A request to publish; `python` and `packages` are the trial's versions, empty before it.
+
+    `source` is the notebook's path on its author's machine; `replace` lets it replace another notebook's app.
+    `keep_share` leaves the app shared as it is.
+    """
 
     slug: str
     name: str
     title: str = ""
     share: tuple[str, ...] = ()
+    keep_share: bool = False
+    source: str = ""
+    replace: bool = False
     flavor: str = ""
     image: str = ""
     reference: str = ""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cnai.errors import HubError, UsageError
 from cnai.publishing import apps, localfiles
+from cnai.publishing.notebook import slug_from
 
 
 @pytest.fixture
@@ -146,15 +147,21 @@ def test_a_name_that_cant_be_is_told_so(folder, slug):
 
 @given(st.text(max_size=60))
 def test_every_file_name_gives_a_name_that_can_be(name):
-    slug = apps.slug_from(name)
+    slug = slug_from(name)
     assert re.fullmatch(r"[a-z0-9](-?[a-z0-9])*", slug)
     assert len(slug) <= 26
 
 
 def test_names_stay_readable():
-    assert apps.slug_from("01 First run!") == "01-first-run"
-    assert apps.slug_from("Übung_2") == "ubung-2"
-    assert apps.slug_from("日本") == "app"
+    names = {"01 First run!": "01-first-run", "Übung_2": "ubung-2", "Straße": "strasse", "Łódź": "lodz"}
+    names |= {"Привет": "privet", "отчёт 2024": "otchet-2024", "Ελλάδα": "ellada"}
+    assert {name: slug_from(name) for name in names} == names
+
+
+def test_names_without_latin_letters_differ():
+    names = ["日本語", "한국어", "العربية", "日本語 2024"]
+    assert len({slug_from(name) for name in names}) == len(names)
+    assert re.fullmatch(r"2024-[0-9a-f]{6}", slug_from("日本語 2024"))
 
 
 def test_the_modules_that_a_notebook_imports_go_with_it(folder):

@@ -116,11 +116,14 @@ def _cluster(request: Namespace) -> Table | Text:
 
 
 def _publish(request: Namespace) -> Any:
+    if request.private and request.share:
+        raise UsageError(f"--private shares with nobody; given as well: --share {','.join(request.share)}; give one")
     return cnai.publish(
         request.notebook,
-        share=request.share or (),
+        share=() if request.private else request.share,
         title=request.title,
         slug=request.slug,
+        replace=bool(request.replace),
         include=tuple(request.include or ()),
         flavor=request.flavor,
         progress=lambda text: print(text, flush=True),  # noqa: T201 - a minute without output would look like a hang

@@ -5,14 +5,13 @@ Works in a notebook server of the hub and, for the workbench's owner, in a termi
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import io
 import json
-import re
 import tarfile
 import tempfile
-import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -21,7 +20,8 @@ from urllib.parse import urlparse
 from cnai import environment
 from cnai.appwire import Accepted, AppList, AppModel, Published, Refusal, Request
 from cnai.errors import HubError, UnknownName, UsageError
-from cnai.publication import APPS, CHECK, LONGEST_SLUG, checked_slug
+from cnai.publication import APPS, CHECK, checked_slug
+from cnai.publishing import notebook as notebooks
 from cnai.publishing import service as appservice
 from cnai.publishing import trial
 
@@ -71,9 +71,10 @@ class Apps(list[App]):
 def publish(
     notebook: str | Path,
     *,
-    share: Iterable[str] = (),
+    share: Iterable[str] | None = None,
     title: str | None = None,
     slug: str | None = None,
+    replace: bool = False,
     include: Iterable[str | Path] = (),
     flavor: str | None = None,
     progress: Callable[[str], None] | None = None,
@@ -81,28 +82,32 @@ def publish(
     """Publish a notebook as an app, with the local modules it imports and the files or folders of `include`.
 
     The notebook runs once here before it replaces the app's current release; returns when the app answers. `share` is
-    the full list of users and groups: people whom it no longer names lose access. `flavor` is the app's, by default
-    the catalog's default. `progress` is called with one line per step.
+    the full list of users and groups: people whom it no longer names lose access; None leaves the app shared as it is.
+    A notebook doesn't replace the app of another one unless `replace` is set; `slug` gives the app another name.
+    `flavor` is the app's, by default the catalog's default. `progress` is called with one line per step.
     """
     path = Path(notebook).expanduser()
-    content = read_notebook(path)
+    content = notebooks.read(path)
     tell = _once(progress)
     request = Request(
-        slug=checked_slug(slug) if slug else slug_from(path.stem),
-        title=title or _heading(content) or path.stem,
+        slug=checked_slug(slug) if slug else notebooks.slug_from(path.stem),
+        title=title or notebooks.heading(content) or path.stem,
         name=path.name,
-        share=(share,) if isinstance(share, str) else tuple(share),
+        share=(share,) if isinstance(share, str) else tuple(share or ()),
+        keep_share=share is None,
+        source=str(path.resolve()),
+        replace=replace,
         flavor=flavor or "",
         image=environment.IMAGE.get(),
         reference=environment.IMAGE_REFERENCE.get(),
     )
-    files = {**_files(path, content, include), path.name: json.dumps(_bare(content)).encode()}
+    files = {**_files(path, content, include), path.name: json.dumps(notebooks.bare(content)).encode()}
     tell("checking")
     accepted = appservice.read(Accepted, appservice.ask("POST", CHECK, request))
     outcome = _try(files, path.name, accepted.current, tell)
     runs = trial.results(outcome.runs) if accepted.runs else {}
     with tempfile.TemporaryFile() as body:
-        _pack(body, replace(request, python=outcome.python, packages=outcome.packages), files, runs)
+        _pack(body, dataclasses.replace(request, python=outcome.python, packages=outcome.packages), files, runs)
         return _app(_send(body, tell))
 
 
@@ -162,41 +167,6 @@ def unpublish(app: str) -> None:
 def apps() -> Apps:
     """Return all apps that I may open, last published first."""
     return Apps(_app(model) for model in _models())
-
-
-def read_notebook(path: Path) -> Notebook:
-    """Return a notebook's JSON."""
-    if not path.exists():
-        near = sorted(other.name for other in path.parent.glob("*.ipynb")) if path.parent.is_dir() else []
-        raise UsageError(f"{path} does not exist; notebooks in that folder: {', '.join(near) or 'none'}")
-    try:
-        content: Notebook = json.loads(path.read_text(encoding="utf-8"))
-        content["cells"], content["nbformat"]
-    except (ValueError, KeyError, TypeError, OSError):
-        raise UsageError(f"{path} is not a notebook; give a file that JupyterLab saved as .ipynb") from None
-    return content
-
-
-def _bare(content: Notebook) -> Notebook:
-    """Return a notebook's JSON without outputs, which apps don't show."""
-    cells = [{**cell, "outputs": []} if "outputs" in cell else cell for cell in content["cells"]]
-    return {**content, "cells": cells}
-
-
-def slug_from(name: str) -> str:
-    """Return an app's name derived from a notebook's: `01 First run!` becomes `01-first-run`."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain)[: LONGEST_SLUG + 1].strip("-")[:LONGEST_SLUG].strip("-")
-    return checked_slug(slug) if slug else "app"
-
-
-def _heading(content: Notebook) -> str:
-    """Return the notebook's first heading."""
-    for cell in content["cells"]:
-        text = "".join(cell.get("source", ""))
-        if cell.get("cell_type") == "markdown" and (found := re.search(r"^#{1,2}\s+(.+)$", text, re.MULTILINE)):
-            return re.sub(r"[*_`]", "", found[1]).strip()
-    return ""
 
 
 def _files(path: Path, content: Notebook, include: Iterable[str | Path]) -> dict[str, bytes]:

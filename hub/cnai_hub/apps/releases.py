@@ -68,7 +68,10 @@ class Release(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App(Record):
-    """A published notebook; `share` has the names that the author gave, `viewers` the users they last resolved to."""
+    """A published notebook; `share` has the names that the author gave, `viewers` the users they last resolved to.
+
+    `source` is the notebook's path on its author's machine, "" if an older version published it.
+    """
 
     owner: str
     slug: str
@@ -78,6 +81,7 @@ class App(Record):
     current: int
     share: tuple[str, ...] = ()
     viewers: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def server_name(self) -> str:

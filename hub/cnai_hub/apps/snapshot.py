@@ -17,6 +17,7 @@ from cnai_hub.apps import bundle
 
 MOST_RUNS = 50
 LONGEST_TITLE = 100
+_LONGEST_PATH = 4096
 _MOST_PACKAGES = 3000
 _NOTEBOOK_BYTES = 25 * 2**20
 _MARGIN_BYTES = 2**20
@@ -36,6 +37,9 @@ class Wanted:
     title: str
     name: str
     share: tuple[str, ...] = ()
+    keep_share: bool = False
+    source: str = ""
+    replace: bool = False
     flavor: str = ""
     image: str = ""
     reference: str = ""
@@ -121,6 +125,9 @@ def wanted(request: Request) -> Wanted:
         title=(" ".join(request.title.split()) or slug)[:LONGEST_TITLE],
         name=name,
         share=tuple(dict.fromkeys(request.share)),
+        keep_share=request.keep_share,
+        source=request.source[:_LONGEST_PATH],
+        replace=request.replace,
         flavor=request.flavor,
         image=request.image,
         reference=request.reference,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -93,19 +94,65 @@ def test_who_is_not_named_gets_nothing(folder, guest):
     apps.unpublish("mine")
 
 
-def test_publishing_again_makes_a_new_version_and_settles_anew_who_may_open_it(folder, store, guest):
+def test_publishing_again_makes_a_new_version_and_leaves_the_app_shared(folder, store, guest):
     first = apps.publish(write(folder, "again.ipynb", "'one ' + 'two'"), share=[GUEST])
     assert guest.get(path_of(first)).status_code == 200
     second = apps.publish(write(folder, "again.ipynb", "'three ' + 'four'"), title="Once more")
     assert (first.version, second.version) == (1, 2)
-    assert second.title == "Once more"
-    assert guest.get(path_of(first)).status_code == 403
-    assert f"{PERSON}/again" not in listed(guest)
-    third = apps.publish(write(folder, "again.ipynb", "'five ' + 'six'"), share=[GUEST])
-    page = guest.get(path_of(third)).text
-    assert "five six" in page
+    assert (second.title, second.share) == ("Once more", (GUEST,))
+    page = guest.get(path_of(second)).text
+    assert "three four" in page
     assert "one two" not in page
     apps.unpublish("again")
+
+
+def test_only_an_explicit_share_takes_the_app_from_people_and_says_so(folder, store, guest):
+    shared = apps.publish(write(folder, "taken.ipynb", "1"), share=[GUEST])
+    said = []
+    taken = apps.publish(write(folder, "taken.ipynb", "2"), share=(), progress=said.append)
+    assert taken.share == ()
+    assert f"no longer shared with {GUEST}" in said
+    assert guest.get(path_of(shared)).status_code == 403
+    assert f"{PERSON}/taken" not in listed(guest)
+    apps.unpublish("taken")
+
+
+def test_a_person_who_has_left_the_hub_keeps_nobody_from_publishing_again(folder, api):
+    api.post("users/leaver")
+    apps.publish(write(folder, "left.ipynb", "1"), share=["leaver", GUEST])
+    api.delete("users/leaver")
+    assert apps.publish(write(folder, "left.ipynb", "2")).version == 2
+    apps.unpublish("left")
+
+
+def test_a_notebook_never_replaces_the_app_of_another_one_by_accident(folder, store):
+    one, two = folder / "one", folder / "two"
+    one.mkdir()
+    two.mkdir()
+    apps.publish(write(one, "report.ipynb", "'one'"))
+    link = folder / "link.ipynb"
+    link.symlink_to(one / "report.ipynb")
+    for other in (write(two, "report.ipynb", "'two'"), write(folder, "Report!.ipynb", "'three'")):
+        with pytest.raises(UsageError) as refused:
+            apps.publish(other)
+        assert str(refused.value) == (
+            f"app 'report' was published from {one / 'report.ipynb'}; given: {other}; "
+            "add --slug NAME to publish another app, or --replace to replace that one"
+        )
+    assert store.get(PERSON, "report").current == 1
+    assert apps.publish(link, slug="report").version == 2  # the same notebook by another path
+    moved = apps.publish(two / "report.ipynb", replace=True)
+    assert (moved.version, store.get(PERSON, "report").source) == (3, str(two / "report.ipynb"))
+    apps.unpublish("report")
+
+
+def test_an_app_of_an_older_version_knows_only_the_name_of_its_notebook(folder, store):
+    apps.publish(write(folder, "older.ipynb", "1"))
+    store.write(replace(store.get(PERSON, "older"), source=""))
+    with pytest.raises(UsageError, match=r"was published from older\.ipynb; given: other\.ipynb; add --slug"):
+        apps.publish(write(folder, "other.ipynb", "2"), slug="older")
+    assert apps.publish(write(folder, "older.ipynb", "2")).version == 2
+    apps.unpublish("older")
 
 
 def test_a_notebook_that_fails_leaves_the_old_release(folder, store, guest):

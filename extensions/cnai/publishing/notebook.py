@@ -1,0 +1,66 @@
+"""Notebook: reads the notebook to publish, and derives the app's name and title from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from cnai.errors import UsageError
+from cnai.publication import LONGEST_SLUG, checked_slug
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cnai.foreign import Notebook
+
+# Letters that Unicode doesn't decompose into ASCII letters and marks.
+_LATIN = str.maketrans(
+    dict(zip("абвгдезиклмнопрстуфыэ", "abvgdeziklmnoprstufye", strict=True))
+    | dict(zip("αβγδεζηικλμνξοπρσςτυφω", "abgdeziiklmnxoprsstyfo", strict=True))
+    | dict(zip("øłđðı", "olddi", strict=True))
+    | {"ж": "zh", "х": "kh", "ц": "ts", "ч": "ch", "ш": "sh", "щ": "shch", "ъ": "", "ь": "", "ю": "yu", "я": "ya"}
+    | {"θ": "th", "χ": "ch", "ψ": "ps", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th"}
+)
+
+
+def read(path: Path) -> Notebook:
+    """Return a notebook's JSON."""
+    if not path.exists():
+        near = sorted(other.name for other in path.parent.glob("*.ipynb")) if path.parent.is_dir() else []
+        raise UsageError(f"{path} does not exist; notebooks in that folder: {', '.join(near) or 'none'}")
+    try:
+        content: Notebook = json.loads(path.read_text(encoding="utf-8"))
+        content["cells"], content["nbformat"]
+    except (ValueError, KeyError, TypeError, OSError):
+        raise UsageError(f"{path} is not a notebook; give a file that JupyterLab saved as .ipynb") from None
+    return content
+
+
+def bare(content: Notebook) -> Notebook:
+    """Return a notebook's JSON without outputs, which apps don't show."""
+    cells = [{**cell, "outputs": []} if "outputs" in cell else cell for cell in content["cells"]]
+    return {**content, "cells": cells}
+
+
+def slug_from(name: str) -> str:
+    """Return an app's name derived from a notebook's: `01 First run!` becomes `01-first-run`.
+
+    A name in letters that have no usual Latin form gets digits that tell it from other such names.
+    """
+    plain = unicodedata.normalize("NFKD", name.lower()).translate(_LATIN)
+    is_whole = all(letter.isascii() or not letter.isalnum() for letter in plain)
+    mark = "" if is_whole else f"-{hashlib.sha256(plain.encode(errors='replace')).hexdigest()[:6]}"
+    words = re.sub(r"[^a-z0-9]+", "-", plain.encode("ascii", "ignore").decode()).strip("-") or "app"
+    return checked_slug(words[: LONGEST_SLUG - len(mark)].strip("-") + mark)
+
+
+def heading(content: Notebook) -> str:
+    """Return the notebook's first heading."""
+    for cell in content["cells"]:
+        text = "".join(cell.get("source", ""))
+        if cell.get("cell_type") == "markdown" and (found := re.search(r"^#{1,2}\s+(.+)$", text, re.MULTILINE)):
+            return re.sub(r"[*_`]", "", found[1]).strip()
+    return ""
