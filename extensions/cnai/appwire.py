@@ -18,8 +18,40 @@ AppState = Literal["running", "starting", "stopping", "stopped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup(Record):
+    """A run that a notebook looked up in its trial: `asked` is a name, or the hash of code and arguments.
+
+    `shown` tells whether the app needs the run's files.
+    """
+
+    kind: Literal["name", "inputs"]
+    asked: str
+    run: str
+    shown: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pins(Record):
+    """The runs that an app finds: those that its trial found by `names` and `inputs`, otherwise none after `until`.
+
+    `until` is the time of the trial in seconds since 1970 (UTC).
+    """
+
+    until: float
+    names: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned(Record):
+    """The part of a release's record that its kernels read; an older version pinned nothing."""
+
+    pins: Pins | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Record):
-    """A request to publish; `python` and `packages` are the trial's versions, empty before it.
+    """A request to publish; `python`, `packages` and `pins` are the trial's, empty before it.
 
     `source` is the notebook's path on its author's machine; `replace` lets it replace another notebook's app.
     `keep_share` leaves the app shared as it is.
@@ -37,6 +69,7 @@ class Request(Record):
     reference: str = ""
     python: str = ""
     packages: dict[str, str] = field(default_factory=dict)
+    pins: Pins | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

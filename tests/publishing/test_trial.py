@@ -98,10 +98,13 @@ def test_the_trial_tells_which_runs_the_notebook_shows(run, engine):
     outcome, _ = run(define, "%cnai train fit x=1 --wait", "%cnai train fit x=21 --reuse --name kept --wait")
     (kept,) = outcome.runs
     assert kept.startswith("kept-")
+    assert list(outcome.pins.inputs.values()) == [kept]
+    assert outcome.pins.names == {}
     again, _ = run(
         define, "one = %cnai train fit x=21 --reuse", "import cnai\nassert cnai.attach('kept').result() == 42"
     )
     assert again.runs == (kept,)
+    assert again.pins.names == {"kept": kept}
     found = results(again.runs)
     assert set(found) == {
         f"{kept}/{name}" for name in ("spec.json", "record.json", "state.json", "events.jsonl", "result")

@@ -80,7 +80,9 @@ def names(text: str) -> tuple[str, ...]:
 def people(text: str) -> tuple[str, ...]:
     """Parse names of users and groups, at least one."""
     if not (given := names(text)):
-        raise argparse.ArgumentTypeError(f"takes names of users or groups; given: {text!r}; --private shares with nobody")
+        raise argparse.ArgumentTypeError(
+            f"takes names of users or groups; given: {text!r}; --private shares with nobody"
+        )
     return given
 
 

@@ -107,7 +107,8 @@ def publish(
     outcome = _try(files, path.name, accepted.current, tell)
     runs = trial.results(outcome.runs) if accepted.runs else {}
     with tempfile.TemporaryFile() as body:
-        _pack(body, dataclasses.replace(request, python=outcome.python, packages=outcome.packages), files, runs)
+        tried = dataclasses.replace(request, python=outcome.python, packages=outcome.packages, pins=outcome.pins)
+        _pack(body, tried, files, runs)
         return _app(_send(body, tell))
 
 

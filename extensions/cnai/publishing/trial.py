@@ -12,12 +12,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from cnai import appwire, environment, programs
-from cnai.appwire import AtCell, CellFailed, RanThrough
+from cnai.appwire import AtCell, CellFailed, Lookup, Pins, RanThrough
 from cnai.errors import HubError, UsageError
 from cnai.paths import store_root
 from cnai.publication import MOST_RUN_BYTES, RUN_FILES
@@ -35,10 +36,14 @@ class TrialFailed(HubError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The versions that a successful trial used. `runs` are the runs that the notebook attached to or reused."""
+    """The versions that a successful trial used, and the runs that the notebook looked up.
+
+    `runs` are those that it attached to or reused: the app needs their files.
+    """
 
     python: str
     packages: dict[str, str]
+    pins: Pins
     runs: tuple[str, ...] = ()
 
 
@@ -89,9 +94,19 @@ def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: C
             _end(process)
         if late.is_set() and not isinstance(last, CellFailed | RanThrough):
             raise _too_slow(notebook, deadline_seconds, last)
-        found = _outcome(notebook, last, errors)
-    runs = dict.fromkeys(taken.read_text().split()) if taken.exists() else ()
-    return Outcome(found.python, found.packages, tuple(runs))
+        found = _success(notebook, last, errors)
+    return _outcome(found, taken)
+
+
+def _outcome(versions: RanThrough, taken: Path) -> Outcome:
+    notes = [Lookup.from_json(line) for line in (taken.read_text().splitlines() if taken.exists() else ())]
+    pins = Pins(
+        until=time.time(),
+        names={note.asked: note.run for note in notes if note.kind == "name"},
+        inputs={note.asked: note.run for note in notes if note.kind == "inputs"},
+    )
+    runs = dict.fromkeys(note.run for note in notes if note.shown)
+    return Outcome(versions.python, versions.packages, pins, tuple(runs))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -116,7 +131,7 @@ def _too_slow(notebook: str, deadline_seconds: float, last: AtCell | None) -> Tr
     )
 
 
-def _outcome(notebook: str, last: AtCell | CellFailed | RanThrough | None, errors: IO[bytes]) -> RanThrough:
+def _success(notebook: str, last: AtCell | CellFailed | RanThrough | None, errors: IO[bytes]) -> RanThrough:
     if isinstance(last, RanThrough):
         return last
     if last is None:

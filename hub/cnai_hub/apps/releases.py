@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote, unquote
 
+from cnai.appwire import Pins  # noqa: TC001 - records read their types
 from cnai.errors import HubError
 from cnai.paths import private
 from cnai.publication import SERVER_PREFIX, valid_slug
@@ -49,7 +50,8 @@ class Release(Record):
     """One frozen version of a published notebook; `kind` is the only kind of app so far.
 
     `files` lists the paths of all published files, `packages` the versions of the trial run. `image` and `flavor` are
-    names in the catalog, and Kubernetes pulls `reference`. `runs` are the names of the included runs.
+    names in the catalog, and Kubernetes pulls `reference`. `runs` are the names of the included runs, `pins` the runs
+    that the notebook finds; an older version pinned none.
     """
 
     number: int
@@ -64,6 +66,7 @@ class Release(Record):
     reference: str = ""
     flavor: str = ""
     runs: tuple[str, ...] = ()
+    pins: Pins | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,9 +173,14 @@ def read_app(folder: Path) -> App | None:
     return _read(App, folder / "app.json")
 
 
+def release_record(folder: Path, number: int) -> Path:
+    """Return the file with the record of one release of the app in `folder`."""
+    return folder / "releases" / str(number) / "release.json"
+
+
 def read_release(folder: Path, number: int) -> Release | None:
     """Read the record of one release of the app in `folder`, None if there is none."""
-    return _read(Release, folder / "releases" / str(number) / "release.json")
+    return _read(Release, release_record(folder, number))
 
 
 def owner_of(folder: Path) -> str:

@@ -28,7 +28,7 @@ from voila.static_file_handler import AllowListFileHandler
 from cnai import paths
 from cnai.errors import HubError
 from cnai_hub.apps.channels import waking
-from cnai_hub.apps.releases import App, Release, read_app, read_release
+from cnai_hub.apps.releases import App, Release, read_app, read_release, release_record
 from cnai_hub.apps.server.activity import Activity
 from cnai_hub.apps.server.gate import gated, identity
 from cnai_hub.apps.server.kernels import ViewerKernels
@@ -139,7 +139,12 @@ def configuration(
                 "resources": {"cnai": shown},
             },
             "VoilaExecutor": {"cell_error_instruction": "Its author can find the reason by running the notebook."},
-            "ViewerKernels": {"cull_idle_timeout": IDLE_SECONDS, "cull_interval": 60, "most_pages": pages},
+            "ViewerKernels": {
+                "cull_idle_timeout": IDLE_SECONDS,
+                "cull_interval": 60,
+                "most_pages": pages,
+                "release": str(release_record(folder, release.number)),
+            },
         }
     )
 

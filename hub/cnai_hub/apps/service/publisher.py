@@ -163,6 +163,7 @@ class Publisher:
             reference=snapshot.reference,
             flavor=snapshot.flavor,
             runs=snapshot.run_names,
+            pins=snapshot.pins,
         )
         return app, release
 

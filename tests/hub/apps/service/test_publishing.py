@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 
 import httpx
@@ -15,6 +16,7 @@ from cnai_hub.apps.releases import Store, read_release
 from hub.apps.conftest import facts_of, path_of, write
 from hub.apps.wire import execute, wire
 from hub.realhub import GUEST, PERSON, until, xsrf
+from run.oldruns import finished_run
 
 
 @pytest.fixture
@@ -144,6 +146,18 @@ def test_a_notebook_never_replaces_the_app_of_another_one_by_accident(folder, st
     moved = apps.publish(two / "report.ipynb", replace=True)
     assert (moved.version, store.get(PERSON, "report").source) == (3, str(two / "report.ipynb"))
     apps.unpublish("report")
+
+
+def test_an_app_shows_the_runs_that_it_was_published_with(hub, folder, guest):
+    """Also if the author trains again; the next version shows the new run."""
+    notebook = write(folder, "pinned.ipynb", "import cnai\nprint('shows', cnai.attach('pinned').id)")
+    finished_run(hub.home / "runs", "pinned-first", name="pinned", created=time.time())
+    first = apps.publish(notebook, share=[GUEST])
+    finished_run(hub.home / "runs", "pinned-second", name="pinned", created=time.time())
+    assert "shows pinned-first" in guest.get(path_of(first)).text
+    second = apps.publish(notebook)
+    assert "shows pinned-second" in guest.get(path_of(second)).text
+    apps.unpublish("pinned")
 
 
 def test_an_app_of_an_older_version_knows_only_the_name_of_its_notebook(folder, store):
