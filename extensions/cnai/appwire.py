@@ -76,11 +76,13 @@ class Request(Record):
 class Accepted(Record):
     """The service's answer to an acceptable request, before the trial.
 
-    `current` is the release that would be replaced, `runs` tells whether the bundle must contain the notebook's runs.
+    `current` is the release that would be replaced, `runs` tells whether the bundle must contain the notebook's runs,
+    because the app is a pod without its author's home. The trial gets the variables of `environment`, as the app does.
     """
 
     current: int | None
     runs: bool
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,10 +159,15 @@ class RanThrough(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminal(Record):
-    """The owner's access to the hub from a terminal on its machine (`hub/client.json`); `repr` hides the token."""
+    """The owner's access to the hub from a terminal on its machine (`hub/client.json`); `repr` hides the token.
+
+    `environment` and `umask` are those that the hub gives to apps, None if an older hub wrote the file.
+    """
 
     hub_url: str
     token: str = field(repr=False)
+    environment: dict[str, str] | None = field(default=None, repr=False)
+    umask: int | None = None
 
 
 def publication(line: str | bytes) -> Progress | Published | Refusal:

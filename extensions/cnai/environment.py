@@ -149,6 +149,8 @@ def without_hub(environment: Mapping[str, str]) -> dict[str, str]:
 def for_engine(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of an engine, without variables of the kernel or server that happens to start it."""
     dropped = {"MPLBACKEND", "PYTHONSTARTUP", APP.name, RELEASE.name, RUNS_TAKEN.name}
+    if APP.name in environment:  # an app's kernel goes without packages of its author's home
+        dropped |= {"PYTHONNOUSERSITE"}
     if FLAVOR.name in environment:  # the limits of a notebook server
         dropped |= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
     return {name: value for name, value in without_hub(environment).items() if name not in dropped}

@@ -21,14 +21,18 @@ from cnai import environment
 from cnai.appwire import Accepted, AppList, AppModel, Published, Refusal, Request
 from cnai.errors import HubError, UnknownName, UsageError
 from cnai.publication import APPS, CHECK, checked_slug
+from cnai.publishing import conditions, trial
 from cnai.publishing import notebook as notebooks
 from cnai.publishing import service as appservice
-from cnai.publishing import trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cnai.foreign import Notebook
+
+
+NOT_PUBLISHED = 0
+"""The version of an app that was not published, because the notebook runs as an app, or is being tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -45,9 +49,13 @@ class App:
     share: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
+        if self.version == NOT_PUBLISHED:
+            return f"{self.title} is not published from here: this notebook runs as an app, or is being tried for one"
         return f"{self.title} ({self.slug}, version {self.version}, {self.state}): {self.url}"
 
     def _repr_html_(self) -> str:
+        if self.version == NOT_PUBLISHED:
+            return f"<p><small>{html.escape(repr(self))}</small></p>"
         # Only the path of the address: the browser may reach the hub under another name than this process.
         link, words = urlparse(self.url).path, (self.title, self.author, self.state)
         title, author, state = map(html.escape, words)
@@ -87,6 +95,8 @@ def publish(
     `flavor` is the app's, by default the catalog's default. `progress` is called with one line per step.
     """
     path = Path(notebook).expanduser()
+    if environment.APP.get():  # otherwise a notebook that publishes itself would do so without end
+        return _not_here(path)
     content = notebooks.read(path)
     tell = _once(progress)
     request = Request(
@@ -104,12 +114,25 @@ def publish(
     files = {**_files(path, content, include), path.name: json.dumps(notebooks.bare(content)).encode()}
     tell("checking")
     accepted = appservice.read(Accepted, appservice.ask("POST", CHECK, request))
-    outcome = _try(files, path.name, accepted.current, tell)
+    outcome = _try(files, path.name, accepted, tell)
     runs = trial.results(outcome.runs) if accepted.runs else {}
     with tempfile.TemporaryFile() as body:
         tried = dataclasses.replace(request, python=outcome.python, packages=outcome.packages, pins=outcome.pins)
         _pack(body, tried, files, runs)
         return _app(_send(body, tell))
+
+
+def _not_here(path: Path) -> App:
+    """Return the result of publishing in an app or in its trial: an app that was not published."""
+    return App(
+        slug=notebooks.slug_from(path.stem),
+        title=path.stem,
+        author="",
+        created=datetime.now(UTC),
+        state="stopped",
+        url="",
+        version=NOT_PUBLISHED,
+    )
 
 
 def _once(progress: Callable[[str], None] | None) -> Callable[[str], None]:
@@ -124,13 +147,14 @@ def _once(progress: Callable[[str], None] | None) -> Callable[[str], None]:
     return tell
 
 
-def _try(files: dict[str, bytes], name: str, current: int | None, tell: Callable[[str], None]) -> trial.Outcome:
+def _try(files: dict[str, bytes], name: str, accepted: Accepted, tell: Callable[[str], None]) -> trial.Outcome:
     deadline = environment.TRIAL_SECONDS.get()
     tell("running the notebook once")
+    under = conditions.of_app(accepted)
     try:
-        return trial.rehearse(files, name, deadline_seconds=deadline, progress=tell)
+        return trial.rehearse(files, name, under, deadline_seconds=deadline, progress=tell)
     except trial.TrialFailed as error:
-        kept = f"release {current} stays" if current else "nothing was published"
+        kept = f"release {accepted.current} stays" if accepted.current else "nothing was published"
         raise HubError(f"{error}\n{kept}") from None
 
 
@@ -159,6 +183,8 @@ def _send(body: IO[bytes], tell: Callable[[str], None]) -> AppModel:
 
 def unpublish(app: str) -> None:
     """Remove an app, given by its slug, with all its releases; the notebook stays."""
+    if environment.APP.get():
+        raise UsageError(f"{app} is not removed from here: this notebook runs as an app, or is being tried for one")
     reply = appservice.ask("DELETE", f"{APPS}/{checked_slug(app)}")
     if reply.status_code == 404:
         raise UnknownName("app", app, [model.slug for model in _models() if model.mine])

@@ -6,8 +6,6 @@ runs whose results the notebook showed.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,11 +18,13 @@ from typing import IO, TYPE_CHECKING
 from cnai import appwire, environment, programs
 from cnai.appwire import AtCell, CellFailed, Lookup, Pins, RanThrough
 from cnai.errors import HubError, UsageError
-from cnai.paths import store_root
+from cnai.paths import remove_tree, store_root
 from cnai.publication import MOST_RUN_BYTES, RUN_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from cnai.publishing.conditions import Conditions
 
 DEADLINE_SECONDS = 600.0
 _PATIENCE_SECONDS = 20.0
@@ -48,28 +48,40 @@ class Outcome:
 
 
 def rehearse(
-    files: Mapping[str, bytes], notebook: str, *, deadline_seconds: float, progress: Callable[[str], None]
+    files: Mapping[str, bytes],
+    notebook: str,
+    conditions: Conditions,
+    *,
+    deadline_seconds: float,
+    progress: Callable[[str], None],
 ) -> Outcome:
-    """Execute a notebook with its files in a new folder. Raises TrialFailed."""
+    """Execute a notebook with its files in a new folder, under an app's conditions. Raises TrialFailed."""
     scratch = Path(tempfile.mkdtemp(prefix="cnai-trial-"))
     try:
         for name, content in files.items():
             path = scratch / "files" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        return _rehearse(scratch, notebook, deadline_seconds, progress)
+        return _rehearse(scratch, notebook, conditions, deadline_seconds, progress)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove_tree(scratch)
 
 
-def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: Callable[[str], None]) -> Outcome:
+def _rehearse(
+    scratch: Path,
+    notebook: str,
+    conditions: Conditions,
+    deadline_seconds: float,
+    progress: Callable[[str], None],
+) -> Outcome:
     taken = scratch / "taken"
+    home = {"HOME": tempfile.mkdtemp(dir=scratch)} if conditions.is_homeless else {}
     with (scratch / "errors").open("w+b") as errors:
         process = subprocess.Popen(
-            (sys.executable, "-m", programs.TRIAL, notebook),
+            (sys.executable, "-m", programs.TRIAL, notebook, str(scratch)),
             cwd=scratch / "files",
-            # An app has no home, and therefore no packages from its author's home.
-            env={**os.environ, environment.RUNS_TAKEN.name: str(taken), "PYTHONNOUSERSITE": "1"},
+            env={**conditions.environment, **home, environment.RUNS_TAKEN.name: str(taken)},
+            umask=conditions.umask,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -116,11 +128,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
+        pass
+    finally:  # also after a second interrupt
         process.kill()
         process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe:
-            pipe.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
 
 
 def _too_slow(notebook: str, deadline_seconds: float, last: AtCell | None) -> TrialFailed:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import stat
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +21,7 @@ from urllib.parse import quote, unquote
 
 from cnai.appwire import Pins  # noqa: TC001 - records read their types
 from cnai.errors import HubError
-from cnai.paths import private
+from cnai.paths import private, remove_tree
 from cnai.publication import SERVER_PREFIX, valid_slug
 from cnai.records import Record
 from cnai.tables import Mistake
@@ -211,14 +209,6 @@ def _read(record: type[_Read], file: Path) -> _Read | None:
 
 
 def freeze(folder: Path) -> None:
-    """Make a folder read-only for everybody except root."""
+    """Make a folder's contents read-only."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.chmod(0o500 if path.is_dir() else 0o400)
-
-
-def remove_tree(folder: Path) -> None:
-    """Delete a folder, even a frozen one."""
-    for path in [folder, *folder.rglob("*")] if folder.exists() else []:
-        if path.is_dir():
-            path.chmod(stat.S_IRWXU)
-    shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from tornado.web import HTTPError
 from traitlets import Integer, Unicode
 
 from cnai import environment
-from cnai.environment import without_hub
+from cnai_hub.apps.conditions import of_kernel
 from cnai_hub.apps.server.room import LEFT_SECONDS, MOST_PAGES, Room
 
 _LOOK_SECONDS = 0.1
@@ -44,8 +44,7 @@ class ViewerKernels(AsyncMappingKernelManager):
         # a viewer.
         kernel_id = self.room.enter(viewer, request)
         # CNAI_APP: views of runs have no buttons, because viewers may not stop the author's runs.
-        served = {environment.APP.name: "1", environment.RELEASE.name: self.release}
-        kwargs["env"] = {**without_hub(kwargs.get("env") or {}), **served}
+        kwargs["env"] = {**of_kernel(kwargs.get("env") or {}), environment.RELEASE.name: self.release}
         try:
             return await super().start_kernel(**kwargs, kernel_id=kernel_id)
         except BaseException:

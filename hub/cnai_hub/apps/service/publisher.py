@@ -37,11 +37,16 @@ class Publisher:
     async def check(self, owner: str, wanted: Wanted) -> Accepted:
         """Check a request before the trial run and the upload; return which parts the upload needs."""
         await self._people(wanted.share)
-        self._terms.check(wanted, await self.groups_of(owner))
+        groups = await self.groups_of(owner)
+        self._terms.check(wanted, groups)
         app = self._published(owner, wanted.slug)
         if app and not wanted.replace:
             self._check_source(app, wanted)
-        return Accepted(current=app.current if app else None, runs=self._terms.in_pods)
+        return Accepted(
+            current=app.current if app else None,
+            runs=self._terms.in_pods,
+            environment=self._terms.environment(wanted, groups),
+        )
 
     async def publish(self, owner: str, snapshot: Snapshot, progress: Progress) -> App:
         """Make an uploaded notebook the app's current release, share the app, and restart its server."""

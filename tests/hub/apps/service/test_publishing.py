@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from dataclasses import replace
@@ -160,6 +161,33 @@ def test_an_app_shows_the_runs_that_it_was_published_with(hub, folder, guest):
     apps.unpublish("pinned")
 
 
+def test_the_trial_runs_under_the_apps_own_conditions(folder, monkeypatch, author):
+    """Variables, umask and folder of the author's process don't reach the trial."""
+    source = (
+        "import json, os, pathlib\n"
+        "os.umask(mask := os.umask(0))\n"
+        "where = 'app' if 'CNAI_RELEASE' in os.environ else 'trial'\n"
+        f"seen = pathlib.Path({str(folder)!r}, where)\n"
+        "seen.write_text(json.dumps(dict(os.environ) | {'umask': mask, 'folder': os.listdir()}))"
+    )
+    monkeypatch.setenv("MY_KEY", "x")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    old = os.umask(0o077)
+    try:
+        app = apps.publish(write(folder, "conditions.ipynb", source))
+    finally:
+        os.umask(old)
+    assert author.get(path_of(app)).status_code == 200
+    apps.unpublish("conditions")
+    own = {"CNAI_RELEASE", "CNAI_RUNS_TAKEN", "CNAI_STORE", "JPY_PARENT_PID"}
+    trial, app = (
+        {name: value for name, value in json.loads((folder / where).read_text()).items() if name not in own}
+        for where in ("trial", "app")
+    )
+    assert trial == app
+    assert not trial.keys() & {"MY_KEY", "PYTHONPATH"}
+
+
 def test_an_app_of_an_older_version_knows_only_the_name_of_its_notebook(folder, store):
     apps.publish(write(folder, "older.ipynb", "1"))
     store.write(replace(store.get(PERSON, "older"), source=""))
@@ -261,10 +289,11 @@ def test_a_damaged_app_is_repaired_by_publishing_it_again(folder, store):
 
 def test_a_notebook_server_may_publish_with_its_own_token(hub, api, folder, guest):
     """This is also the control for the forbidden actions of viewers: the same client runs code where it may."""
-    notebook = write(hub.home / "notebooks", "from-lab.ipynb", "'from ' + 'lab'")
+    source = "import os\nassert 'MY_KEY' not in os.environ and os.umask(0o22) == 0o22\n'from ' + 'lab'"
+    notebook = write(hub.home / "notebooks", "from-lab.ipynb", source)
     marker = folder / "marker"
     code = (
-        "import os; os.environ.pop('CNAI_HOME')\n"
+        "import os; os.environ.pop('CNAI_HOME'); os.environ['MY_KEY'] = 'x'; os.umask(0o77)\n"
         "from cnai.publishing import apps\n"
         f"app = apps.publish({str(notebook)!r}, share=[{GUEST!r}])\n"
         f"open({str(marker)!r}, 'w').write(repr(app) + apps.apps()._repr_html_())"
