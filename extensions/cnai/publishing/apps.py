@@ -24,6 +24,7 @@ from cnai.publication import APPS, CHECK, checked_slug
 from cnai.publishing import conditions, trial
 from cnai.publishing import notebook as notebooks
 from cnai.publishing import service as appservice
+from cnai.publishing.advice import advice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -111,10 +112,11 @@ def publish(
         image=environment.IMAGE.get(),
         reference=environment.IMAGE_REFERENCE.get(),
     )
-    files = {**_files(path, content, include), path.name: json.dumps(notebooks.bare(content)).encode()}
+    notebooks.check_kernel(path, content)
+    files = {**_files(path, content, include, tell), path.name: json.dumps(notebooks.bare(content)).encode()}
     tell("checking")
     accepted = appservice.read(Accepted, appservice.ask("POST", CHECK, request))
-    outcome = _try(files, path.name, accepted, tell)
+    outcome = _try(files, path, accepted, tell)
     runs = trial.results(outcome.runs) if accepted.runs else {}
     with tempfile.TemporaryFile() as body:
         tried = dataclasses.replace(request, python=outcome.python, packages=outcome.packages, pins=outcome.pins)
@@ -147,15 +149,16 @@ def _once(progress: Callable[[str], None] | None) -> Callable[[str], None]:
     return tell
 
 
-def _try(files: dict[str, bytes], name: str, accepted: Accepted, tell: Callable[[str], None]) -> trial.Outcome:
+def _try(files: dict[str, bytes], path: Path, accepted: Accepted, tell: Callable[[str], None]) -> trial.Outcome:
     deadline = environment.TRIAL_SECONDS.get()
     tell("running the notebook once")
     under = conditions.of_app(accepted)
     try:
-        return trial.rehearse(files, name, under, deadline_seconds=deadline, progress=tell)
+        return trial.rehearse(files, path.name, under, deadline_seconds=deadline, progress=tell)
     except trial.TrialFailed as error:
         kept = f"release {accepted.current} stays" if accepted.current else "nothing was published"
-        raise HubError(f"{error}\n{kept}") from None
+        hint = advice(error.failed, path.resolve().parent, files) if error.failed else ""
+        raise HubError("\n".join(filter(None, (str(error), hint, kept)))) from None
 
 
 def _pack(body: IO[bytes], request: Request, files: dict[str, bytes], runs: dict[str, bytes]) -> None:
@@ -196,12 +199,14 @@ def apps() -> Apps:
     return Apps(_app(model) for model in _models())
 
 
-def _files(path: Path, content: Notebook, include: Iterable[str | Path]) -> dict[str, bytes]:
+def _files(
+    path: Path, content: Notebook, include: Iterable[str | Path], tell: Callable[[str], None]
+) -> dict[str, bytes]:
     from cnai.publishing.localfiles import included, modules
 
     folder = path.resolve().parent
     names = [include] if isinstance(include, str | Path) else include
-    found = included(folder, names, modules(folder, content))
+    found = included(folder, names, modules(folder, content), tell=tell)
     return {file.relative_to(folder).as_posix(): _content(file) for file in sorted(found)}
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnai.errors import UsageError
 from cnai.publication import LONGEST_SLUG, checked_slug
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cnai.foreign import Notebook
+
+_KERNEL = "python3"
 
 # Letters that Unicode doesn't decompose into ASCII letters and marks.
 _LATIN = str.maketrans(
@@ -37,6 +39,32 @@ def read(path: Path) -> Notebook:
     except (ValueError, KeyError, TypeError, OSError):
         raise UsageError(f"{path} is not a notebook; give a file that JupyterLab saved as .ipynb") from None
     return content
+
+
+def check_kernel(path: Path, content: Notebook) -> None:
+    """Raise UsageError unless the notebook's kernel is the Python of this installation, which apps use."""
+    metadata = content.get("metadata") or {}
+    spec = metadata.get("kernelspec") or {}
+    language = spec.get("language") or (metadata.get("language_info") or {}).get("name") or "python"
+    kernel = spec.get("name") or _KERNEL
+    if language != "python" or not _is_ours(kernel):
+        raise UsageError(
+            f"{path} uses the kernel {spec.get('display_name') or kernel!r} ({language}); an app runs the Python of "
+            "cnai's own installation; choose the kernel Python 3 (ipykernel) in the notebook and save it"
+        )
+
+
+def _is_ours(kernel: str) -> bool:
+    """Tell whether a kernel runs this Python; links are not resolved, since environments link to the same program."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    if kernel == _KERNEL:
+        return True
+    try:
+        program = Path(KernelSpecManager().get_kernel_spec(kernel).argv[0])
+    except NoSuchKernel:
+        return False
+    return program.name.startswith("python") and program.parent in (Path(), Path(sys.executable).parent)
 
 
 def bare(content: Notebook) -> Notebook:

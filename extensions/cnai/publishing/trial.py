@@ -33,6 +33,10 @@ _PATIENCE_SECONDS = 20.0
 class TrialFailed(HubError):
     """The notebook failed; the message has cell, line and the end of the traceback."""
 
+    def __init__(self, text: str, failed: CellFailed | None = None) -> None:
+        super().__init__(text)
+        self.failed = failed
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -155,7 +159,7 @@ def _success(notebook: str, last: AtCell | CellFailed | RanThrough | None, error
     if isinstance(last, AtCell):
         raise TrialFailed(f"{notebook} could not be tried: its kernel ended at cell {last.cell}")
     place = f", line {last.line}: {last.source}" if last.line else ""
-    raise TrialFailed(f"{notebook}: cell {last.cell}{place}\n{last.error}\n{last.tail}".rstrip())
+    raise TrialFailed(f"{notebook}: cell {last.cell}{place}\n{last.error}\n{last.tail}".rstrip(), last)
 
 
 def results(runs: Iterable[str]) -> dict[str, bytes]:

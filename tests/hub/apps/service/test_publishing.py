@@ -251,14 +251,30 @@ def test_a_stopped_app_starts_from_the_apps_page(app, guest, api):
     state = f"/services/apps/state/{PERSON}/squares"
     token = {"X-XSRFToken": guest.cookies.get("_xsrf", path="/services/apps/")}
     until(lambda: guest.get(state).json()["state"] == "stopped", "the app has stopped")
-    page = guest.get(app.url)
-    assert page.url.path == f"/services/apps/open/{PERSON}/squares"
+    page = guest.get(f"{app.url}?name=ada")
+    assert (page.url.path, page.url.query) == (f"/services/apps/open/{PERSON}/squares", b"name=ada")
     assert f'data-opening="{PERSON}/squares"' in page.text
     assert guest.post(f"/services/apps/start/{PERSON}/squares").status_code == 403  # without the page's token
     assert guest.post(f"/services/apps/start/{PERSON}/squares", headers=token).status_code == 202
     until(lambda: guest.get(state).json()["state"] == "running", "the app runs")
     page = guest.get(app.url)
     assert (page.status_code, page.url.path) == (200, path_of(app))
+
+
+def test_the_published_address_keeps_its_parameters(hub, folder):
+    """Also through the login of the hub, of the apps page and of the app, of a person who comes for the first time."""
+    app = apps.publish(
+        write(folder, "asked.ipynb", "import os; print('asked', os.environ['QUERY_STRING'])"), share=[GUEST]
+    )
+    address = f"{app.url}?name=ada%20l&x=1&x=2&empty="
+    login = hub.visitor().get(address)
+    assert "/hub/login" in str(login.url)
+    client, page = hub.try_login(GUEST, hub.password(GUEST), login.url.params["next"])
+    assert (page.status_code, page.url.path) == (200, path_of(app))
+    assert "asked name=ada%20l&amp;x=1&amp;x=2&amp;empty=" in page.text
+    assert "asked name=ada%20l&amp;x=1&amp;x=2&amp;empty=" in client.get(address).text
+    assert client.get(app.url).url.query == b""
+    apps.unpublish("asked")
 
 
 def test_publishing_needs_a_token_of_somebody_who_may(hub, guest, author):
