@@ -125,7 +125,7 @@ RUNS_TAKEN = _text("CNAI_RUNS_TAKEN", "file in which a trial notes the runs that
 RELEASE = _text(
     "CNAI_RELEASE", "record of the release that this kernel serves, with the runs that it shows", setter="app"
 )
-APP = _flag("CNAI_APP", "this kernel serves a viewer, who may not stop runs", setter="app")
+APP = _flag("CNAI_APP", "this kernel runs as an app, or tries one: it neither stops runs nor publishes", setter="app")
 
 CHROMIUM = _text("CNAI_CHROMIUM", "the browser that tests drive", shown="Chromium in PATH", setter="tests")
 CLUSTER_CACHE = _text("CNAI_CLUSTER_CACHE", "builds of `make cluster`", "~/.cache/cnai-cluster", setter="tests")

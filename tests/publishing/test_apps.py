@@ -263,7 +263,7 @@ ADVICE = {
     (
         "FileNotFoundError: [Errno 2] No such file or directory: 'data/a.csv'",
         "",
-    ): "no data/a.csv; add --include data/a.csv",
+    ): "app has no data/a.csv; add --include",
     ("FileNotFoundError: data/a.csv not found.", ""): "add --include data/a.csv",
     ('OSError: [Errno 22] can\'t open "data/a.csv"', ""): "add --include data/a.csv",
     ("FileNotFoundError: [Errno 2] No such file or directory: 'b.csv'", ""): "and the paths of --include",

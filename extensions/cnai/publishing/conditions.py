@@ -17,7 +17,12 @@ from cnai.appwire import Accepted, Terminal
 from cnai.tables import Mistake
 
 _SERVER = "JUPYTERHUB_SERVICE_PREFIX"
-_OF_FLAVORS = (environment.FLAVOR.name, environment.IMAGE.name, "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_OF_FLAVORS = (
+    *(environment.FLAVOR.name, environment.IMAGE.name, "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
+    *("CPU_GUARANTEE", "CPU_LIMIT", "MEM_GUARANTEE", "MEM_LIMIT"),
+)
+"""Variables that limit a notebook server to its flavor."""
+
 _UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
 
 
@@ -39,8 +44,8 @@ def of_app(accepted: Accepted) -> Conditions:
     given = environment.without_hub(found.environment)
     if environment.FLAVOR.name in given:  # limits of the author's server
         given = {name: value for name, value in given.items() if name not in _OF_FLAVORS}
-    where = {environment.HOME.name: str(paths.home()), environment.STORE.name: str(paths.store_root())}
-    return Conditions({**given, **where, **accepted.environment}, found.umask, is_homeless=accepted.runs)
+    given = {environment.HOME.name: str(paths.home()), **given, **accepted.environment}
+    return Conditions(given, found.umask, is_homeless=accepted.runs)
 
 
 def _of_server() -> Conditions | None:

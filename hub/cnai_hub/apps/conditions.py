@@ -15,6 +15,17 @@ from cnai import environment
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+A_VISIT = {
+    "PATH_INFO": "",
+    "QUERY_STRING": "",
+    "SCRIPT_NAME": "/",
+    "SERVER_NAME": "127.0.0.1",
+    "SERVER_PORT": "",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "SERVER_SOFTWARE": "voila",
+}
+"""The variables by which Voila describes a viewer's request, for a visit without parameters."""
+
 _PR_CAPBSET_DROP = 24
 _CAP_DAC_OVERRIDE = 1
 

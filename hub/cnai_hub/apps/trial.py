@@ -36,7 +36,7 @@ def main() -> None:
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     from cnai_hub.apps.channels import waking
-    from cnai_hub.apps.conditions import of_kernel, respect_modes
+    from cnai_hub.apps.conditions import A_VISIT, of_kernel, respect_modes
     from cnai_hub.apps.releases import freeze
 
     freeze(Path.cwd())
@@ -52,7 +52,10 @@ def main() -> None:
     try:
         # The kernel's own output would be mixed with our lines.
         client.execute(
-            cwd=str(Path.cwd()), env=of_kernel(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            cwd=str(Path.cwd()),
+            env=of_kernel(os.environ) | A_VISIT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
     except CellExecutionError:
         _tell(_failure(notebook))

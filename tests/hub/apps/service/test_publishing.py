@@ -13,6 +13,7 @@ import pytest
 
 from cnai.errors import HubError, UnknownName, UsageError
 from cnai.publishing import apps
+from cnai_hub.apps import conditions
 from cnai_hub.apps.releases import Store, read_release
 from hub.apps.conftest import facts_of, path_of, write
 from hub.apps.wire import execute, wire
@@ -168,7 +169,9 @@ def test_the_trial_runs_under_the_apps_own_conditions(folder, monkeypatch, autho
         "os.umask(mask := os.umask(0))\n"
         "where = 'app' if 'CNAI_RELEASE' in os.environ else 'trial'\n"
         f"seen = pathlib.Path({str(folder)!r}, where)\n"
-        "seen.write_text(json.dumps(dict(os.environ) | {'umask': mask, 'folder': os.listdir()}))"
+        "can_write = os.access('.', os.W_OK)\n"
+        "more = {'umask': mask, 'folder': os.listdir(), 'can write': can_write}\n"
+        "seen.write_text(json.dumps(dict(os.environ) | more))"
     )
     monkeypatch.setenv("MY_KEY", "x")
     monkeypatch.setenv("PYTHONPATH", str(folder))
@@ -184,8 +187,23 @@ def test_the_trial_runs_under_the_apps_own_conditions(folder, monkeypatch, autho
         {name: value for name, value in json.loads((folder / where).read_text()).items() if name not in own}
         for where in ("trial", "app")
     )
-    assert trial == app
+    visit = conditions.A_VISIT.keys()
+    assert {name: trial[name] for name in trial.keys() - visit} == {name: app[name] for name in trial.keys() - visit}
+    assert not [name for name in app.keys() - trial.keys() if not name.startswith("VOILA_")]
     assert not trial.keys() & {"MY_KEY", "PYTHONPATH"}
+    assert not trial["can write"]
+
+
+def test_a_notebook_that_publishes_itself_is_published_once(folder, store, guest):
+    notebook = write(
+        folder, "self.ipynb", "%load_ext cnai\nprint('the app')", f"%cnai publish self.ipynb --share {GUEST}"
+    )
+    app = apps.publish(notebook, share=[GUEST])
+    page = guest.get(path_of(app)).text
+    assert "the app" in page
+    assert "self is not published from here" in page
+    assert store.get(PERSON, "self").current == 1
+    apps.unpublish("self")
 
 
 def test_an_app_of_an_older_version_knows_only_the_name_of_its_notebook(folder, store):
@@ -263,13 +281,14 @@ def test_a_stopped_app_starts_from_the_apps_page(app, guest, api):
 
 def test_the_published_address_keeps_its_parameters(hub, folder):
     """Also through the login of the hub, of the apps page and of the app, of a person who comes for the first time."""
-    app = apps.publish(
-        write(folder, "asked.ipynb", "import os; print('asked', os.environ['QUERY_STRING'])"), share=[GUEST]
-    )
+    source = "import os; print('asked', os.environ['QUERY_STRING'])"
+    app = apps.publish(write(folder, "asked.ipynb", source), share=[GUEST])
     address = f"{app.url}?name=ada%20l&x=1&x=2&empty="
-    login = hub.visitor().get(address)
-    assert "/hub/login" in str(login.url)
-    client, page = hub.try_login(GUEST, hub.password(GUEST), login.url.params["next"])
+    client = hub.visitor()
+    login = client.get(address)
+    assert login.url.path == "/hub/login"
+    form = {"username": GUEST, "password": hub.password(GUEST), "_xsrf": xsrf(client)}
+    page = client.post("/hub/login", params={"next": login.url.params["next"]}, data=form)
     assert (page.status_code, page.url.path) == (200, path_of(app))
     assert "asked name=ada%20l&amp;x=1&amp;x=2&amp;empty=" in page.text
     assert "asked name=ada%20l&amp;x=1&amp;x=2&amp;empty=" in client.get(address).text
