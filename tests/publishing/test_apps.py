@@ -17,7 +17,7 @@ from cnai.appwire import CellFailed
 from cnai.errors import HubError, UsageError
 from cnai.publishing import apps, localfiles
 from cnai.publishing.advice import advice
-from cnai.publishing.notebook import slug_from
+from cnai.publishing.notebook import files_of, slug_from
 
 
 @pytest.fixture
@@ -257,6 +257,12 @@ def test_a_kernel_of_this_python_is_an_apps(folder, kernels, name):
     (folder / "a.ipynb").write_text(json.dumps(notebook("1") | {"metadata": {"kernelspec": {"name": name}}}))
     with pytest.raises(HubError, match="found no hub"):
         apps.publish(folder / "a.ipynb")
+
+
+def test_files_of_the_home_that_a_pod_lacks_are_found(folder):
+    (folder / "a.csv").write_text("1")
+    here = notebook(f"open('{folder}/a.csv'); open('{folder}/none.csv'); open('a.csv'); open(\"/etc/hostname\")")
+    assert files_of(folder.parent, here) == [f"{folder}/a.csv"]
 
 
 ADVICE = {

@@ -116,6 +116,8 @@ def publish(
     files = {**_files(path, content, include, tell), path.name: json.dumps(notebooks.bare(content)).encode()}
     tell("checking")
     accepted = appservice.read(Accepted, appservice.ask("POST", CHECK, request))
+    for name in notebooks.files_of(Path.home(), content) if accepted.runs else ():
+        tell(f"{name} is in your home, which the app doesn't have; include it and name it from the notebook's folder")
     outcome = _try(files, path, accepted, tell)
     runs = trial.results(outcome.runs) if accepted.runs else {}
     with tempfile.TemporaryFile() as body:

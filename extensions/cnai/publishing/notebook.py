@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cnai.foreign import Notebook
 
 _KERNEL = "python3"
+_PATH = re.compile(r"""["'](/[^"'\n]{1,500})["']""")
 
 # Letters that Unicode doesn't decompose into ASCII letters and marks.
 _LATIN = str.maketrans(
@@ -71,6 +72,13 @@ def bare(content: Notebook) -> Notebook:
     """Return a notebook's JSON without outputs, which apps don't show."""
     cells = [{**cell, "outputs": []} if "outputs" in cell else cell for cell in content["cells"]]
     return {**content, "cells": cells}
+
+
+def files_of(home: Path, content: Notebook) -> list[str]:
+    """Return the absolute paths of files below `home` that a notebook's code names."""
+    code = ["".join(cell.get("source", "")) for cell in content["cells"] if cell.get("cell_type") == "code"]
+    named = dict.fromkeys(name for source in code for name in _PATH.findall(source))
+    return [name for name in named if home in Path(name).parents and Path(name).exists()]
 
 
 def slug_from(name: str) -> str:

@@ -281,7 +281,7 @@ def test_a_stopped_app_starts_from_the_apps_page(app, guest, api):
 
 def test_the_published_address_keeps_its_parameters(hub, folder):
     """Also through the login of the hub, of the apps page and of the app, of a person who comes for the first time."""
-    source = "import os; print('asked', os.environ['QUERY_STRING'])"
+    source = "import os; print('asked', os.environ.get('QUERY_STRING'))"
     app = apps.publish(write(folder, "asked.ipynb", source), share=[GUEST])
     address = f"{app.url}?name=ada%20l&x=1&x=2&empty="
     client = hub.visitor()
