@@ -60,14 +60,19 @@ def test_a_verb_calls_its_function(verb, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("typed", "share", "replace"),
-    [("", None, False), ("--share a,b", ("a", "b"), False), ("--private", (), False), ("--replace", None, True)],
+    ("typed", "share", "private", "replace"),
+    [
+        ("", None, False, False),
+        ("--share a,b", ("a", "b"), False, False),
+        ("--private", None, True, False),
+        ("--replace", None, False, True),
+    ],
 )
-def test_publish_leaves_the_app_shared_unless_told_otherwise(typed, share, replace, monkeypatch):
+def test_publish_leaves_the_app_shared_unless_told_otherwise(typed, share, private, replace, monkeypatch):
     calls = []
     monkeypatch.setattr(cnai, "publish", lambda *_, **given: calls.append(given))
     verbs.perform(parse(["publish", "demo.ipynb", *typed.split()]), None)
-    assert [(given["share"], given["replace"]) for given in calls] == [(share, replace)]
+    assert [(given["share"], given["private"], given["replace"]) for given in calls] == [(share, private, replace)]
 
 
 @pytest.mark.parametrize("typed", [["--private", "--share", "a"], ["--share", " , "], ["--share", ""]])

@@ -116,11 +116,10 @@ def _cluster(request: Namespace) -> Table | Text:
 
 
 def _publish(request: Namespace) -> Any:
-    if request.private and request.share:
-        raise UsageError(f"--private shares with nobody; given as well: --share {','.join(request.share)}; give one")
     return cnai.publish(
         request.notebook,
-        share=() if request.private else request.share,
+        share=request.share,
+        private=bool(request.private),
         title=request.title,
         slug=request.slug,
         replace=bool(request.replace),

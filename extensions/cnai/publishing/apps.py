@@ -81,6 +81,7 @@ def publish(
     notebook: str | Path,
     *,
     share: Iterable[str] | None = None,
+    private: bool = False,
     title: str | None = None,
     slug: str | None = None,
     replace: bool = False,
@@ -91,21 +92,25 @@ def publish(
     """Publish a notebook as an app, with the local modules it imports and the files or folders of `include`.
 
     The notebook runs once here before it replaces the app's current release; returns when the app answers. `share` is
-    the full list of users and groups: people whom it no longer names lose access; None leaves the app shared as it is.
+    the full list of users and groups: people whom it no longer names lose access; None leaves the app shared as it is,
+    and `private` shares it with nobody.
     A notebook doesn't replace the app of another one unless `replace` is set; `slug` gives the app another name.
     `flavor` is the app's, by default the catalog's default. `progress` is called with one line per step.
     """
     path = Path(notebook).expanduser()
     if environment.APP.get():  # otherwise a notebook that publishes itself would do so without end
         return _not_here(path)
+    people = (share,) if isinstance(share, str) else tuple(share or ())
+    if private and people:
+        raise UsageError(f"private shares with nobody; given as well: share {','.join(people)}; give one of them")
     content = notebooks.read(path)
     tell = _once(progress)
     request = Request(
         slug=checked_slug(slug) if slug else notebooks.slug_from(path.stem),
         title=title or notebooks.heading(content) or path.stem,
         name=path.name,
-        share=(share,) if isinstance(share, str) else tuple(share or ()),
-        keep_share=share is None,
+        share=people,
+        keep_share=share is None and not private,
         source=str(path.resolve()),
         replace=replace,
         flavor=flavor or "",

@@ -113,7 +113,7 @@ def test_publishing_again_makes_a_new_version_and_leaves_the_app_shared(folder, 
 def test_only_an_explicit_share_takes_the_app_from_people_and_says_so(folder, store, guest):
     shared = apps.publish(write(folder, "taken.ipynb", "1"), share=[GUEST])
     said = []
-    taken = apps.publish(write(folder, "taken.ipynb", "2"), share=(), progress=said.append)
+    taken = apps.publish(write(folder, "taken.ipynb", "2"), private=True, progress=said.append)
     assert taken.share == ()
     assert f"no longer shared with {GUEST}" in said
     assert guest.get(path_of(shared)).status_code == 403
