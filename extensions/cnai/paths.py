@@ -104,7 +104,7 @@ def _correct(folder: Path, mode: int) -> None:
 def remove_tree(folder: Path) -> None:
     """Delete a folder, even a frozen one."""
     for path in [folder, *folder.rglob("*")] if folder.exists() else []:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             path.chmod(stat.S_IRWXU)
     shutil.rmtree(folder, ignore_errors=True)
 

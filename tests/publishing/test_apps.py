@@ -277,6 +277,8 @@ ADVICE = {
     ("ModuleNotFoundError: No module named 'part.more'", ""): "the app has no src; add --include src",
     ("ModuleNotFoundError: No module named 'nowhere'", ""): "",
     ("PermissionError: [Errno 13] Permission denied: 'out.png'", ""): "can't write to its own folder",
+    ("PermissionError: [Errno 13] Permission denied: '/tmp/cnai-trial-1/files/x'", ""): "can't write to its own folder",
+    ("PermissionError: [Errno 13] Permission denied: '/root/x'", ""): "",
     ("OperationalError: attempt to write a readonly database", ""): "can't write to its own folder",
     ("KeyError: 'MY_KEY'", "os.environ['MY_KEY']"): "no variables of its author's",
     ("KeyError: 'MY_KEY'", "table['MY_KEY']"): "",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cnai.publishing.trial import SCRATCH
+
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
@@ -22,11 +24,18 @@ def advice(failed: CellFailed, folder: Path, files: Collection[str]) -> str:
     error = failed.error
     if error.startswith("FileNotFoundError"):
         return "an app has only its notebook, the local modules that it imports, and the paths of --include"
-    if error.startswith("PermissionError") or "ead-only" in error or "readonly" in error:
+    if _is_about_writing(error):
         return "an app can't write to its own folder; write to a folder of tempfile.mkdtemp()"
     if error.startswith("KeyError") and "environ" in failed.source + failed.tail:
         return "an app has no variables of its author's notebook server or terminal; set them in the notebook"
     return ""
+
+
+def _is_about_writing(error: str) -> bool:
+    """Tell whether a program tried to write to the app's folder, not to a folder elsewhere that it can't write to."""
+    is_elsewhere = "'/" in error and SCRATCH not in error
+    is_refused = error.startswith("PermissionError") or "ead-only" in error or "readonly" in error
+    return is_refused and not is_elsewhere
 
 
 def _left_behind(failed: CellFailed, folder: Path, files: Collection[str]) -> str:

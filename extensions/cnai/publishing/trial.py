@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from cnai.publishing.conditions import Conditions
 
 DEADLINE_SECONDS = 600.0
+SCRATCH = "cnai-trial-"
+"""Beginning of the name of a trial's folder."""
+
 _PATIENCE_SECONDS = 20.0
 
 
@@ -60,7 +63,7 @@ def rehearse(
     progress: Callable[[str], None],
 ) -> Outcome:
     """Execute a notebook with its files in a new folder, under an app's conditions. Raises TrialFailed."""
-    scratch = Path(tempfile.mkdtemp(prefix="cnai-trial-"))
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH))
     try:
         for name, content in files.items():
             path = scratch / "files" / name
