@@ -93,9 +93,9 @@ def publish(
 
     The notebook runs once here before it replaces the app's current release; returns when the app answers. `share` is
     the full list of users and groups: people whom it no longer names lose access; None leaves the app shared as it is,
-    and `private` shares it with nobody.
-    A notebook doesn't replace the app of another one unless `replace` is set; `slug` gives the app another name.
-    `flavor` is the app's, by default the catalog's default. `progress` is called with one line per step.
+    and `private` shares it with nobody. A notebook replaces another notebook's app only with `replace`; `slug` gives
+    the app another name. `flavor` is the app's, by default the catalog's default. `progress` is called with one line
+    per step. In an app, and while a notebook is tried for one, nothing is published.
     """
     path = Path(notebook).expanduser()
     if environment.APP.get():  # otherwise a notebook that publishes itself would do so without end
