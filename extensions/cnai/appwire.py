@@ -18,29 +18,71 @@ AppState = Literal["running", "starting", "stopping", "stopped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup(Record):
+    """A run that a notebook looked up in its trial: `asked` is a name, or the hash of code and arguments.
+
+    `shown` tells whether the app needs the run's files.
+    """
+
+    kind: Literal["name", "inputs"]
+    asked: str
+    run: str
+    shown: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pins(Record):
+    """The runs that an app finds: those that its trial found by `names` and `inputs`, otherwise none after `until`.
+
+    `until` is the time of the trial in seconds since 1970 (UTC).
+    """
+
+    until: float
+    names: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned(Record):
+    """The part of a release's record that its kernels read; an older version pinned nothing."""
+
+    pins: Pins | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Record):
-    """A request to publish; `python` and `packages` are the trial's versions, empty before it."""
+    """A request to publish; `python`, `packages` and `pins` are the trial's, empty before it.
+
+    `source` is the notebook's path on its author's machine; `replace` lets it replace another notebook's app.
+    `keep_share` leaves the app shared as it is.
+    """
 
     slug: str
     name: str
     title: str = ""
     share: tuple[str, ...] = ()
+    keep_share: bool = False
+    source: str = ""
+    replace: bool = False
     flavor: str = ""
     image: str = ""
     reference: str = ""
     python: str = ""
     packages: dict[str, str] = field(default_factory=dict)
+    pins: Pins | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted(Record):
     """The service's answer to an acceptable request, before the trial.
 
-    `current` is the release that would be replaced, `runs` tells whether the bundle must contain the notebook's runs.
+    `current` is the release that would be replaced, `runs` tells whether the bundle must contain the notebook's runs,
+    because the app is a pod without its author's home. The trial gets the variables of `environment`, as the app does.
     """
 
     current: int | None
     runs: bool
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +159,15 @@ class RanThrough(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminal(Record):
-    """The owner's access to the hub from a terminal on its machine (`hub/client.json`); `repr` hides the token."""
+    """The owner's access to the hub from a terminal on its machine (`hub/client.json`); `repr` hides the token.
+
+    `environment` and `umask` are those that the hub gives to apps, None if an older hub wrote the file.
+    """
 
     hub_url: str
     token: str = field(repr=False)
+    environment: dict[str, str] | None = field(default=None, repr=False)
+    umask: int | None = None
 
 
 def publication(line: str | bytes) -> Progress | Published | Refusal:

@@ -123,7 +123,10 @@ RUN_ID = _text("CNAI_RUN_ID", "run that this rank belongs to", setter="engine")
 GENERATION = _text("CNAI_GENERATION", "generation that this rank belongs to", setter="engine")
 WORKBENCH = _text("CNAI_WORKBENCH", "home of the workbench that started this process", setter="workbench")
 RUNS_TAKEN = _text("CNAI_RUNS_TAKEN", "file in which a trial notes the runs that its notebook shows", setter="author")
-APP = _flag("CNAI_APP", "this kernel serves a viewer, who may not stop runs", setter="app")
+RELEASE = _text(
+    "CNAI_RELEASE", "record of the release that this kernel serves, with the runs that it shows", setter="app"
+)
+APP = _flag("CNAI_APP", "this kernel runs as an app, or tries one: it neither stops runs nor publishes", setter="app")
 
 CHROMIUM = _text("CNAI_CHROMIUM", "the browser that tests drive", shown="Chromium in PATH", setter="tests")
 CLUSTER_CACHE = _text("CNAI_CLUSTER_CACHE", "builds of `make cluster`", "~/.cache/cnai-cluster", setter="tests")
@@ -146,7 +149,9 @@ def without_hub(environment: Mapping[str, str]) -> dict[str, str]:
 
 def for_engine(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of an engine, without variables of the kernel or server that happens to start it."""
-    dropped = {"MPLBACKEND", "PYTHONSTARTUP"}
+    dropped = {"MPLBACKEND", "PYTHONSTARTUP", APP.name, RELEASE.name, RUNS_TAKEN.name}
+    if APP.name in environment:  # an app's kernel goes without packages of its author's home
+        dropped |= {"PYTHONNOUSERSITE"}
     if FLAVOR.name in environment:  # the limits of a notebook server
         dropped |= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
     return {name: value for name, value in without_hub(environment).items() if name not in dropped}

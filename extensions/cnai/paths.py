@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import stat
 import sys
 from contextlib import suppress
@@ -98,6 +99,14 @@ def _correct(folder: Path, mode: int) -> None:
     if mode & others:
         with suppress(OSError):  # the file system has no modes; `private` warns
             folder.chmod(mode & ~others)
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder, even a frozen one."""
+    for path in [folder, *folder.rglob("*")] if folder.exists() else []:
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(stat.S_IRWXU)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_to_others(folder: Path) -> bool:

@@ -6,6 +6,7 @@ import pytest
 
 import cnai
 from cnai.backends.engines import Engines
+from cnai.errors import UsageError
 from cnai.faces import verbs
 from cnai.grammar import VERBS, parse
 
@@ -56,6 +57,28 @@ def test_a_verb_calls_its_function(verb, monkeypatch):
     verbs.perform(parse(TYPED[verb].split()), None)
     assert len(calls) == 1
     assert calls[0] == CALLED.get(verb, calls[0])
+
+
+@pytest.mark.parametrize(
+    ("typed", "share", "private", "replace"),
+    [
+        ("", None, False, False),
+        ("--share a,b", ("a", "b"), False, False),
+        ("--private", None, True, False),
+        ("--replace", None, False, True),
+    ],
+)
+def test_publish_leaves_the_app_shared_unless_told_otherwise(typed, share, private, replace, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cnai, "publish", lambda *_, **given: calls.append(given))
+    verbs.perform(parse(["publish", "demo.ipynb", *typed.split()]), None)
+    assert [(given["share"], given["private"], given["replace"]) for given in calls] == [(share, private, replace)]
+
+
+@pytest.mark.parametrize("typed", [["--private", "--share", "a"], ["--share", " , "], ["--share", ""]])
+def test_a_share_that_names_nobody_is_refused(typed):
+    with pytest.raises(UsageError, match="private"):
+        verbs.perform(parse(["publish", "demo.ipynb", *typed]), None)
 
 
 @pytest.mark.parametrize(("typed", "called"), [("start --flavor gpu --nodes 2", ("gpu", 2)), ("stop", (None,))])

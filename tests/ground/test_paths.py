@@ -131,3 +131,16 @@ def test_others_need_a_way_to_it(reachable):
     assert open_to_others(folder)
     folder.chmod(0o750)
     assert not open_to_others(folder)
+
+
+def test_a_frozen_folder_is_removed_but_not_what_its_links_lead_to(tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir(mode=0o750)
+    kept.chmod(0o750)
+    (tmp_path / "frozen" / "deep").mkdir(parents=True)
+    (tmp_path / "frozen" / "deep" / "link").symlink_to(kept)
+    (tmp_path / "frozen" / "deep").chmod(0o500)
+    paths.remove_tree(tmp_path / "frozen")
+    paths.remove_tree(tmp_path / "missing")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert kept.stat().st_mode & 0o777 == 0o750

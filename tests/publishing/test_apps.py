@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnai.appwire import CellFailed
 from cnai.errors import HubError, UsageError
 from cnai.publishing import apps, localfiles
+from cnai.publishing.advice import advice
+from cnai.publishing.notebook import files_of, slug_from
 
 
 @pytest.fixture
@@ -146,15 +150,21 @@ def test_a_name_that_cant_be_is_told_so(folder, slug):
 
 @given(st.text(max_size=60))
 def test_every_file_name_gives_a_name_that_can_be(name):
-    slug = apps.slug_from(name)
+    slug = slug_from(name)
     assert re.fullmatch(r"[a-z0-9](-?[a-z0-9])*", slug)
     assert len(slug) <= 26
 
 
 def test_names_stay_readable():
-    assert apps.slug_from("01 First run!") == "01-first-run"
-    assert apps.slug_from("Übung_2") == "ubung-2"
-    assert apps.slug_from("日本") == "app"
+    names = {"01 First run!": "01-first-run", "Übung_2": "ubung-2", "Straße": "strasse", "Łódź": "lodz"}
+    names |= {"Привет": "privet", "отчёт 2024": "otchet-2024", "Ελλάδα": "ellada"}
+    assert {name: slug_from(name) for name in names} == names
+
+
+def test_names_without_latin_letters_differ():
+    names = ["日本語", "한국어", "العربية", "日本語 2024"]
+    assert len({slug_from(name) for name in names}) == len(names)
+    assert re.fullmatch(r"2024-[0-9a-f]{6}", slug_from("日本語 2024"))
 
 
 def test_the_modules_that_a_notebook_imports_go_with_it(folder):
@@ -184,21 +194,113 @@ def test_what_is_included_goes_with_it(folder):
     (folder / "data" / ".git" / "secret").write_text("1")
     (folder / "data" / "link").symlink_to("/etc/hostname")
     (folder / "one.txt").write_text("1")
-    assert localfiles.included(folder, ["data", "one.txt"]) == {folder / "data" / "a.csv", folder / "one.txt"}
+    (folder / ".hidden").write_text("1")
+    (folder / "newest").symlink_to("data")
+    (folder / "data" / "round").symlink_to("..")
+    (folder / "data" / "gone").symlink_to("missing")
+    said = []
+
+    def included(*names):
+        said.clear()
+        return sorted(str(file.relative_to(folder)) for file in localfiles.included(folder, names, tell=said.append))
+
+    assert included("data", "one.txt") == ["data/a.csv", "one.txt"]
+    assert said == [
+        "left out: data/gone, a link to missing; copy what the app needs",
+        "left out: data/link, a link to /etc/hostname; copy what the app needs",
+        "left out: data/round, a link to ..; copy what the app needs",
+    ]
+    assert included(".") == included(folder, ".") == ["data/a.csv", "newest/a.csv", "one.txt"]
+    assert included("newest/") == included("newest") == ["newest/a.csv"]  # under the name that the notebook uses
+    assert included(".hidden") == [".hidden"]
 
 
-@pytest.mark.parametrize("name", ["..", ".", "/etc", "/etc/hostname", "out"])
+@pytest.mark.parametrize("name", ["..", "../work2", "/etc", "/etc/hostname", "out"])
 def test_nothing_from_elsewhere_can_be_included(folder, name):
     (folder / "out").symlink_to("/etc")
+    (folder.parent / "work2").mkdir()
     with pytest.raises(UsageError, match="is not inside"):
-        localfiles.included(folder, [name])
+        localfiles.included(folder, [name], tell=print)
+
+
+KERNELS = [
+    {"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}},
+    {"kernelspec": {"name": "ir"}, "language_info": {"name": "R"}},
+    {"language_info": {"name": "julia"}},
+    {"kernelspec": {"name": "other-env", "display_name": "Other", "language": "python"}},
+    {"kernelspec": {"name": "elsewhere", "display_name": "Elsewhere", "language": "python"}},
+]
+
+
+@pytest.fixture
+def kernels(folder, monkeypatch):
+    """Two more kernels of this account: one is this Python, the other another environment's."""
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(folder / "jupyter"))
+    for name, program in (("ours", sys.executable), ("elsewhere", "/opt/other/bin/python")):
+        (folder / "jupyter" / "kernels" / name).mkdir(parents=True)
+        spec = {"argv": [program, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": name}
+        (folder / "jupyter" / "kernels" / name / "kernel.json").write_text(json.dumps({**spec, "language": "python"}))
+
+
+@pytest.mark.parametrize("metadata", KERNELS)
+def test_a_notebook_of_another_kernel_is_refused_in_one_line(folder, kernels, metadata):
+    (folder / "a.ipynb").write_text(json.dumps(notebook("1") | {"metadata": metadata}))
+    with pytest.raises(
+        UsageError, match=r"a\.ipynb uses the kernel .*; an app runs the Python of cnai's own"
+    ) as refused:
+        apps.publish(folder / "a.ipynb")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["python3", "ours"])
+def test_a_kernel_of_this_python_is_an_apps(folder, kernels, name):
+    (folder / "a.ipynb").write_text(json.dumps(notebook("1") | {"metadata": {"kernelspec": {"name": name}}}))
+    with pytest.raises(HubError, match="found no hub"):
+        apps.publish(folder / "a.ipynb")
+
+
+def test_files_of_the_home_that_a_pod_lacks_are_found(folder):
+    (folder / "a.csv").write_text("1")
+    here = notebook(f"open('{folder}/a.csv'); open('{folder}/none.csv'); open('a.csv'); open(\"/etc/hostname\")")
+    assert files_of(folder.parent, here) == [f"{folder}/a.csv"]
+
+
+ADVICE = {
+    (
+        "FileNotFoundError: [Errno 2] No such file or directory: 'data/a.csv'",
+        "",
+    ): "app has no data/a.csv; add --include",
+    ("FileNotFoundError: data/a.csv not found.", ""): "add --include data/a.csv",
+    ('OSError: [Errno 22] can\'t open "data/a.csv"', ""): "add --include data/a.csv",
+    ("FileNotFoundError: [Errno 2] No such file or directory: 'b.csv'", ""): "and the paths of --include",
+    ("FileNotFoundError: [Errno 2] No such file or directory: '/etc/none'", ""): "and the paths of --include",
+    ("ModuleNotFoundError: No module named 'part.more'", ""): "the app has no src; add --include src",
+    ("ModuleNotFoundError: No module named 'nowhere'", ""): "",
+    ("PermissionError: [Errno 13] Permission denied: 'out.png'", ""): "can't write to its own folder",
+    ("PermissionError: [Errno 13] Permission denied: '/tmp/cnai-trial-1/files/x'", ""): "can't write to its own folder",
+    ("PermissionError: [Errno 13] Permission denied: '/root/x'", ""): "",
+    ("OperationalError: attempt to write a readonly database", ""): "can't write to its own folder",
+    ("KeyError: 'MY_KEY'", "os.environ['MY_KEY']"): "no variables of its author's",
+    ("KeyError: 'MY_KEY'", "table['MY_KEY']"): "",
+    ("ValueError: 'kept.csv'", ""): "",
+}
+
+
+def test_a_failed_trial_tells_what_to_do(folder):
+    (folder / "data").mkdir()
+    (folder / "data" / "a.csv").write_text("1")
+    (folder / "src" / "part").mkdir(parents=True)
+    (folder / "kept.csv").write_text("1")
+    for (error, source), hint in ADVICE.items():
+        given = advice(CellFailed(cell=1, line=1, source=source, error=error, tail=""), folder, {"kept.csv": b"1"})
+        assert (hint in given) if hint else not given, (error, given)
 
 
 def test_too_much_is_refused(folder, monkeypatch):
     (folder / "big").write_bytes(b"x" * 11)
     monkeypatch.setattr(localfiles, "MOST_BYTES", 10)
     with pytest.raises(UsageError, match="with big the app has 1 files"):
-        localfiles.included(folder, ["big"])
+        localfiles.included(folder, ["big"], tell=print)
 
 
 @pytest.fixture

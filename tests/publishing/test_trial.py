@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -10,6 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from cnai.errors import UsageError
+from cnai.publishing.conditions import Conditions
 from cnai.publishing.trial import TrialFailed, rehearse, results
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
@@ -19,12 +24,13 @@ PATIENCE_SECONDS = 120.0
 
 @pytest.fixture
 def run(tmp_path):
-    def run(*sources, deadline_seconds=PATIENCE_SECONDS, tags=()):
+    def run(*sources, deadline_seconds=PATIENCE_SECONDS, tags=(), is_homeless=False):
         cells = [new_code_cell(source, metadata={"tags": list(tags)}) for source in sources]
         notebook = nbformat.writes(new_notebook(cells=[new_markdown_cell("# A"), *cells])).encode()
         said = []
         files = {"a.ipynb": notebook, "data/x": b"1"}
-        return rehearse(files, "a.ipynb", deadline_seconds=deadline_seconds, progress=said.append), said
+        conditions = Conditions(dict(os.environ), is_homeless=is_homeless)
+        return rehearse(files, "a.ipynb", conditions, deadline_seconds=deadline_seconds, progress=said.append), said
 
     return run
 
@@ -85,6 +91,75 @@ def test_the_notebook_gets_no_packages_of_its_authors_home(run):
     assert outcome.packages
 
 
+CANT = {
+    "open('new.txt', 'w')": "PermissionError",
+    "open('data/x', 'a')": "PermissionError",
+    "os.mkdir('new')": "PermissionError",
+    "os.remove('data/x')": "PermissionError",
+    "os.rename('a.ipynb', 'b.ipynb')": "PermissionError",
+    "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.savefig('figure.png')": "PermissionError",
+}
+"""Actions that fail in an app, whose release is read-only, and the errors."""
+
+
+def test_the_trial_fails_where_the_app_would(run):
+    """Also as root, whom file modes don't stop."""
+    for source, error in CANT.items():
+        checked = f"import os\ntry:\n    {source}\nexcept {error}:\n    pass\nelse:\n    raise AssertionError"
+        run(checked)
+    with pytest.raises(TrialFailed, match=r"cell 2, line 1: open\('new.txt', 'w'\)\nPermissionError"):
+        run("open('new.txt', 'w')")
+
+
+def test_an_app_in_a_pod_has_an_empty_home(run, tmp_path, monkeypatch):
+    (tmp_path / "mine").write_text("1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    look = "import pathlib; assert {there}(pathlib.Path.home() / 'mine').exists()"
+    run(look.format(there=""))
+    run(look.format(there="not "), is_homeless=True)
+
+
+def test_publishing_inside_a_trial_does_nothing(run):
+    """Otherwise a notebook that publishes itself, or two that publish each other, would do so without end."""
+    outcome, _ = run(
+        "%load_ext cnai\n%cnai publish a.ipynb --share guest",
+        "import sys\nsaid = !{sys.executable} -m cnai.faces.cli publish a.ipynb\n"
+        "assert 'a is not published from here' in said[0], said",
+        "import cnai\nassert cnai.publish('missing.ipynb', share=['guest']).version == 0",
+        "try:\n    cnai.unpublish('a')\nexcept cnai.CnaiError as error:\n    assert 'not removed' in str(error)",
+    )
+    assert outcome.packages
+
+
+def test_a_publisher_that_is_killed_leaves_neither_files_nor_processes(tmp_path):
+    pid = tmp_path / "pid"
+    cell = f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(10_000)"
+    notebook = nbformat.writes(new_notebook(cells=[new_code_cell(cell)]))
+    code = (
+        "import os\nfrom cnai.publishing import trial\nfrom cnai.publishing.conditions import Conditions\n"
+        f"trial.rehearse({{'a.ipynb': {notebook!r}.encode()}}, 'a.ipynb', Conditions(dict(os.environ)),"
+        " deadline_seconds=600, progress=print)"
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    publisher = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(temporary)})
+    _until(lambda: pid.exists() and pid.read_text(), "the cell runs")
+    family = [psutil.Process(publisher.pid), *psutil.Process(publisher.pid).children(recursive=True)]
+    assert list(temporary.glob("cnai-trial-*"))
+    publisher.kill()
+    publisher.wait()
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
+    assert alive == []
+    assert list(temporary.glob("cnai-trial-*")) == []
+
+
+def _until(found, what):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not found():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
 def test_cells_that_print_into_widgets_never_wait_forever(run):
     """Fails within few tries without `WakingClient`: see there."""
     printing = "with out:\n    out.clear_output(wait=True)\n    print(1)"
@@ -98,10 +173,13 @@ def test_the_trial_tells_which_runs_the_notebook_shows(run, engine):
     outcome, _ = run(define, "%cnai train fit x=1 --wait", "%cnai train fit x=21 --reuse --name kept --wait")
     (kept,) = outcome.runs
     assert kept.startswith("kept-")
+    assert list(outcome.pins.inputs.values()) == [kept]
+    assert outcome.pins.names == {}
     again, _ = run(
         define, "one = %cnai train fit x=21 --reuse", "import cnai\nassert cnai.attach('kept').result() == 42"
     )
     assert again.runs == (kept,)
+    assert again.pins.names == {"kept": kept}
     found = results(again.runs)
     assert set(found) == {
         f"{kept}/{name}" for name in ("spec.json", "record.json", "state.json", "events.jsonl", "result")

@@ -118,9 +118,11 @@ def _cluster(request: Namespace) -> Table | Text:
 def _publish(request: Namespace) -> Any:
     return cnai.publish(
         request.notebook,
-        share=request.share or (),
+        share=request.share,
+        private=bool(request.private),
         title=request.title,
         slug=request.slug,
+        replace=bool(request.replace),
         include=tuple(request.include or ()),
         flavor=request.flavor,
         progress=lambda text: print(text, flush=True),  # noqa: T201 - a minute without output would look like a hang

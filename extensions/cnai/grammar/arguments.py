@@ -77,6 +77,15 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
+def people(text: str) -> tuple[str, ...]:
+    """Parse names of users and groups, at least one."""
+    if not (given := names(text)):
+        raise argparse.ArgumentTypeError(
+            f"takes names of users or groups; given: {text!r}; --private shares with nobody"
+        )
+    return given
+
+
 def python_names(text: str) -> tuple[str, ...]:
     """Parse names of variables, such as `loss,model`."""
     given = names(text)

@@ -10,8 +10,8 @@ from cnai.grammar.arguments import (
     Argument,
     action,
     flag,
-    names,
     pair,
+    people,
     python_names,
     seconds,
     whole,
@@ -156,12 +156,23 @@ _ALL = (
     Verb(
         name="publish",
         help="freeze a notebook and serve it as an app",
-        about="Publishing executes the notebook first; if that fails, cnai shows the error and the old release stays.",
+        about=(
+            "Publishing executes the notebook first; if that fails, cnai shows the error and the old release stays. "
+            "Publishing again leaves the app shared as it is, unless --share or --private says otherwise."
+        ),
         arguments=(
             word("notebook", "NOTEBOOK", "path of the notebook", kind="notebook", optional=False),
-            flag("share", "PEOPLE", "users who may open the app, besides you: alice,bob", names, kind="people"),
+            flag(
+                "share",
+                "PEOPLE",
+                "all users and groups who may open the app, besides you: alice,bob; others lose access",
+                people,
+                kind="people",
+            ),
+            flag("private", "", "share the app with nobody any more"),
             flag("title", "TEXT", "displayed title; default: the notebook's first heading"),
             flag("slug", "NAME", "last part of the app's address; default: from the notebook's name"),
+            flag("replace", "", "replace the app of another notebook that has this name"),
             flag("include", "PATH", "a file or folder that the app needs; repeatable", kind="path", many=True),
             flag("flavor", "NAME", "CPUs, memory and GPUs of the app; default: the catalog's default", kind="flavor"),
         ),

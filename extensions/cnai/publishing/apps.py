@@ -5,14 +5,13 @@ Works in a notebook server of the hub and, for the workbench's owner, in a termi
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import io
 import json
-import re
 import tarfile
 import tempfile
-import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -21,14 +20,20 @@ from urllib.parse import urlparse
 from cnai import environment
 from cnai.appwire import Accepted, AppList, AppModel, Published, Refusal, Request
 from cnai.errors import HubError, UnknownName, UsageError
-from cnai.publication import APPS, CHECK, LONGEST_SLUG, checked_slug
+from cnai.publication import APPS, CHECK, checked_slug
+from cnai.publishing import conditions, trial
+from cnai.publishing import notebook as notebooks
 from cnai.publishing import service as appservice
-from cnai.publishing import trial
+from cnai.publishing.advice import advice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cnai.foreign import Notebook
+
+
+NOT_PUBLISHED = 0
+"""The version of an app that was not published, because the notebook runs as an app, or is being tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -45,9 +50,13 @@ class App:
     share: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
+        if self.version == NOT_PUBLISHED:
+            return f"{self.title} is not published from here: this notebook runs as an app, or is being tried for one"
         return f"{self.title} ({self.slug}, version {self.version}, {self.state}): {self.url}"
 
     def _repr_html_(self) -> str:
+        if self.version == NOT_PUBLISHED:
+            return f"<p><small>{html.escape(repr(self))}</small></p>"
         # Only the path of the address: the browser may reach the hub under another name than this process.
         link, words = urlparse(self.url).path, (self.title, self.author, self.state)
         title, author, state = map(html.escape, words)
@@ -71,9 +80,11 @@ class Apps(list[App]):
 def publish(
     notebook: str | Path,
     *,
-    share: Iterable[str] = (),
+    share: Iterable[str] | None = None,
+    private: bool = False,
     title: str | None = None,
     slug: str | None = None,
+    replace: bool = False,
     include: Iterable[str | Path] = (),
     flavor: str | None = None,
     progress: Callable[[str], None] | None = None,
@@ -81,29 +92,56 @@ def publish(
     """Publish a notebook as an app, with the local modules it imports and the files or folders of `include`.
 
     The notebook runs once here before it replaces the app's current release; returns when the app answers. `share` is
-    the full list of users and groups: people whom it no longer names lose access. `flavor` is the app's, by default
-    the catalog's default. `progress` is called with one line per step.
+    the full list of users and groups: people whom it no longer names lose access; None leaves the app shared as it is,
+    and `private` shares it with nobody. A notebook replaces another notebook's app only with `replace`; `slug` gives
+    the app another name. `flavor` is the app's, by default the catalog's default. `progress` is called with one line
+    per step. In an app, and while a notebook is tried for one, nothing is published.
     """
     path = Path(notebook).expanduser()
-    content = read_notebook(path)
+    if environment.APP.get():  # otherwise a notebook that publishes itself would do so without end
+        return _not_here(path)
+    people = (share,) if isinstance(share, str) else tuple(share or ())
+    if private and people:
+        raise UsageError(f"private shares with nobody; given as well: share {','.join(people)}; give one of them")
+    content = notebooks.read(path)
     tell = _once(progress)
     request = Request(
-        slug=checked_slug(slug) if slug else slug_from(path.stem),
-        title=title or _heading(content) or path.stem,
+        slug=checked_slug(slug) if slug else notebooks.slug_from(path.stem),
+        title=title or notebooks.heading(content) or path.stem,
         name=path.name,
-        share=(share,) if isinstance(share, str) else tuple(share),
+        share=people,
+        keep_share=share is None and not private,
+        source=str(path.resolve()),
+        replace=replace,
         flavor=flavor or "",
         image=environment.IMAGE.get(),
         reference=environment.IMAGE_REFERENCE.get(),
     )
-    files = {**_files(path, content, include), path.name: json.dumps(_bare(content)).encode()}
+    notebooks.check_kernel(path, content)
+    files = {**_files(path, content, include, tell), path.name: json.dumps(notebooks.bare(content)).encode()}
     tell("checking")
     accepted = appservice.read(Accepted, appservice.ask("POST", CHECK, request))
-    outcome = _try(files, path.name, accepted.current, tell)
+    for name in notebooks.files_of(Path.home(), content) if accepted.runs else ():
+        tell(f"{name} is in your home, which the app doesn't have; include it and name it from the notebook's folder")
+    outcome = _try(files, path, accepted, tell)
     runs = trial.results(outcome.runs) if accepted.runs else {}
     with tempfile.TemporaryFile() as body:
-        _pack(body, replace(request, python=outcome.python, packages=outcome.packages), files, runs)
+        tried = dataclasses.replace(request, python=outcome.python, packages=outcome.packages, pins=outcome.pins)
+        _pack(body, tried, files, runs)
         return _app(_send(body, tell))
+
+
+def _not_here(path: Path) -> App:
+    """Return the result of publishing in an app or in its trial: an app that was not published."""
+    return App(
+        slug=notebooks.slug_from(path.stem),
+        title=path.stem,
+        author="",
+        created=datetime.now(UTC),
+        state="stopped",
+        url="",
+        version=NOT_PUBLISHED,
+    )
 
 
 def _once(progress: Callable[[str], None] | None) -> Callable[[str], None]:
@@ -118,14 +156,16 @@ def _once(progress: Callable[[str], None] | None) -> Callable[[str], None]:
     return tell
 
 
-def _try(files: dict[str, bytes], name: str, current: int | None, tell: Callable[[str], None]) -> trial.Outcome:
+def _try(files: dict[str, bytes], path: Path, accepted: Accepted, tell: Callable[[str], None]) -> trial.Outcome:
     deadline = environment.TRIAL_SECONDS.get()
     tell("running the notebook once")
+    under = conditions.of_app(accepted)
     try:
-        return trial.rehearse(files, name, deadline_seconds=deadline, progress=tell)
+        return trial.rehearse(files, path.name, under, deadline_seconds=deadline, progress=tell)
     except trial.TrialFailed as error:
-        kept = f"release {current} stays" if current else "nothing was published"
-        raise HubError(f"{error}\n{kept}") from None
+        kept = f"release {accepted.current} stays" if accepted.current else "nothing was published"
+        hint = advice(error.failed, path.resolve().parent, files) if error.failed else ""
+        raise HubError("\n".join(filter(None, (str(error), hint, kept)))) from None
 
 
 def _pack(body: IO[bytes], request: Request, files: dict[str, bytes], runs: dict[str, bytes]) -> None:
@@ -153,6 +193,8 @@ def _send(body: IO[bytes], tell: Callable[[str], None]) -> AppModel:
 
 def unpublish(app: str) -> None:
     """Remove an app, given by its slug, with all its releases; the notebook stays."""
+    if environment.APP.get():
+        raise UsageError(f"{app} is not removed from here: this notebook runs as an app, or is being tried for one")
     reply = appservice.ask("DELETE", f"{APPS}/{checked_slug(app)}")
     if reply.status_code == 404:
         raise UnknownName("app", app, [model.slug for model in _models() if model.mine])
@@ -164,47 +206,14 @@ def apps() -> Apps:
     return Apps(_app(model) for model in _models())
 
 
-def read_notebook(path: Path) -> Notebook:
-    """Return a notebook's JSON."""
-    if not path.exists():
-        near = sorted(other.name for other in path.parent.glob("*.ipynb")) if path.parent.is_dir() else []
-        raise UsageError(f"{path} does not exist; notebooks in that folder: {', '.join(near) or 'none'}")
-    try:
-        content: Notebook = json.loads(path.read_text(encoding="utf-8"))
-        content["cells"], content["nbformat"]
-    except (ValueError, KeyError, TypeError, OSError):
-        raise UsageError(f"{path} is not a notebook; give a file that JupyterLab saved as .ipynb") from None
-    return content
-
-
-def _bare(content: Notebook) -> Notebook:
-    """Return a notebook's JSON without outputs, which apps don't show."""
-    cells = [{**cell, "outputs": []} if "outputs" in cell else cell for cell in content["cells"]]
-    return {**content, "cells": cells}
-
-
-def slug_from(name: str) -> str:
-    """Return an app's name derived from a notebook's: `01 First run!` becomes `01-first-run`."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain)[: LONGEST_SLUG + 1].strip("-")[:LONGEST_SLUG].strip("-")
-    return checked_slug(slug) if slug else "app"
-
-
-def _heading(content: Notebook) -> str:
-    """Return the notebook's first heading."""
-    for cell in content["cells"]:
-        text = "".join(cell.get("source", ""))
-        if cell.get("cell_type") == "markdown" and (found := re.search(r"^#{1,2}\s+(.+)$", text, re.MULTILINE)):
-            return re.sub(r"[*_`]", "", found[1]).strip()
-    return ""
-
-
-def _files(path: Path, content: Notebook, include: Iterable[str | Path]) -> dict[str, bytes]:
+def _files(
+    path: Path, content: Notebook, include: Iterable[str | Path], tell: Callable[[str], None]
+) -> dict[str, bytes]:
     from cnai.publishing.localfiles import included, modules
 
     folder = path.resolve().parent
     names = [include] if isinstance(include, str | Path) else include
-    found = included(folder, names, modules(folder, content))
+    found = included(folder, names, modules(folder, content), tell=tell)
     return {file.relative_to(folder).as_posix(): _content(file) for file in sorted(found)}
 
 

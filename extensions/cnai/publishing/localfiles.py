@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from cnai.errors import UsageError
 from cnai.publication import MOST_BYTES, MOST_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cnai.foreign import Notebook
 
@@ -23,21 +24,40 @@ def modules(folder: Path, notebook: Notebook) -> set[Path]:
     return {file for file in inside if not is_too_large(file)}
 
 
-def included(folder: Path, names: Iterable[str | Path], modules: Iterable[Path] = ()) -> set[Path]:
-    """Return `modules` and the files that `names` of files and folders stand for; all must be in `folder`."""
+def included(
+    folder: Path, names: Iterable[str | Path], modules: Iterable[Path] = (), *, tell: Callable[[str], None]
+) -> set[Path]:
+    """Return `modules` and the files that `names` of files and folders stand for; all must be in `folder`.
+
+    Links to files elsewhere are left out; `tell` is called with one line for each.
+    """
     from cnai.engine.capture.imports import files_in
+
+    def follows(link: Path) -> bool:
+        is_inside = link.exists() and folder in link.resolve().parents
+        if not is_inside:
+            tell(f"left out: {link.relative_to(folder)}, a link to {link.readlink()}; copy what the app needs")
+        return is_inside
 
     found = set(modules)
     _check("the modules it imports", found)
     for name in names:
-        path = (folder / Path(name).expanduser()).resolve()
-        if not path.exists():
-            raise UsageError(f"{name} does not exist in {folder}; include files and folders next to the notebook")
-        if path == folder or folder not in path.parents:
-            raise UsageError(f"{name} is not inside {folder}; copy what the app needs next to the notebook")
-        found.update(files_in(path, links=False) if path.is_dir() else [path])
+        path = _inside(folder, name)
+        found.update(files_in(path, follows=follows) if path.is_dir() else [path])
         _check(name, found)
     return found
+
+
+def _inside(folder: Path, name: str | Path) -> Path:
+    """Return the path of a file or folder in `folder`, as the notebook will name it: links are not resolved."""
+    path = Path(os.path.normpath(folder / Path(name).expanduser()))
+    if folder not in (path, *path.parents):  # its author may have named the folder by a link
+        path = path.resolve()
+    if not path.exists():
+        raise UsageError(f"{name} does not exist in {folder}; include files and folders next to the notebook")
+    if folder not in (path, *path.parents) or folder not in (path.resolve(), *path.resolve().parents):
+        raise UsageError(f"{name} is not inside {folder}; copy what the app needs next to the notebook")
+    return path
 
 
 def _check(name: str | Path, found: set[Path]) -> None:

@@ -6,65 +6,89 @@ runs whose results the notebook showed.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from cnai import appwire, environment, programs
-from cnai.appwire import AtCell, CellFailed, RanThrough
+from cnai.appwire import AtCell, CellFailed, Lookup, Pins, RanThrough
 from cnai.errors import HubError, UsageError
-from cnai.paths import store_root
+from cnai.paths import remove_tree, store_root
 from cnai.publication import MOST_RUN_BYTES, RUN_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from cnai.publishing.conditions import Conditions
+
 DEADLINE_SECONDS = 600.0
+SCRATCH = "cnai-trial-"
+"""Beginning of the name of a trial's folder."""
+
 _PATIENCE_SECONDS = 20.0
 
 
 class TrialFailed(HubError):
     """The notebook failed; the message has cell, line and the end of the traceback."""
 
+    def __init__(self, text: str, failed: CellFailed | None = None) -> None:
+        super().__init__(text)
+        self.failed = failed
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The versions that a successful trial used. `runs` are the runs that the notebook attached to or reused."""
+    """The versions that a successful trial used, and the runs that the notebook looked up.
+
+    `runs` are those that it attached to or reused: the app needs their files.
+    """
 
     python: str
     packages: dict[str, str]
+    pins: Pins
     runs: tuple[str, ...] = ()
 
 
 def rehearse(
-    files: Mapping[str, bytes], notebook: str, *, deadline_seconds: float, progress: Callable[[str], None]
+    files: Mapping[str, bytes],
+    notebook: str,
+    conditions: Conditions,
+    *,
+    deadline_seconds: float,
+    progress: Callable[[str], None],
 ) -> Outcome:
-    """Execute a notebook with its files in a new folder. Raises TrialFailed."""
-    scratch = Path(tempfile.mkdtemp(prefix="cnai-trial-"))
+    """Execute a notebook with its files in a new folder, under an app's conditions. Raises TrialFailed."""
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH))
     try:
         for name, content in files.items():
             path = scratch / "files" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        return _rehearse(scratch, notebook, deadline_seconds, progress)
+        return _rehearse(scratch, notebook, conditions, deadline_seconds, progress)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove_tree(scratch)
 
 
-def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: Callable[[str], None]) -> Outcome:
+def _rehearse(
+    scratch: Path,
+    notebook: str,
+    conditions: Conditions,
+    deadline_seconds: float,
+    progress: Callable[[str], None],
+) -> Outcome:
     taken = scratch / "taken"
+    home = {"HOME": tempfile.mkdtemp(dir=scratch)} if conditions.is_homeless else {}
     with (scratch / "errors").open("w+b") as errors:
         process = subprocess.Popen(
-            (sys.executable, "-m", programs.TRIAL, notebook),
+            (sys.executable, "-m", programs.TRIAL, notebook, str(scratch)),
             cwd=scratch / "files",
-            # An app has no home, and therefore no packages from its author's home.
-            env={**os.environ, environment.RUNS_TAKEN.name: str(taken), "PYTHONNOUSERSITE": "1"},
+            env={**conditions.environment, **home, environment.RUNS_TAKEN.name: str(taken)},
+            umask=conditions.umask,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -89,9 +113,19 @@ def _rehearse(scratch: Path, notebook: str, deadline_seconds: float, progress: C
             _end(process)
         if late.is_set() and not isinstance(last, CellFailed | RanThrough):
             raise _too_slow(notebook, deadline_seconds, last)
-        found = _outcome(notebook, last, errors)
-    runs = dict.fromkeys(taken.read_text().split()) if taken.exists() else ()
-    return Outcome(found.python, found.packages, tuple(runs))
+        found = _success(notebook, last, errors)
+    return _outcome(found, taken)
+
+
+def _outcome(versions: RanThrough, taken: Path) -> Outcome:
+    notes = [Lookup.from_json(line) for line in (taken.read_text().splitlines() if taken.exists() else ())]
+    pins = Pins(
+        until=time.time(),
+        names={note.asked: note.run for note in notes if note.kind == "name"},
+        inputs={note.asked: note.run for note in notes if note.kind == "inputs"},
+    )
+    runs = dict.fromkeys(note.run for note in notes if note.shown)
+    return Outcome(versions.python, versions.packages, pins, tuple(runs))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -101,11 +135,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
+        pass
+    finally:  # also after a second interrupt
         process.kill()
         process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe:
-            pipe.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
 
 
 def _too_slow(notebook: str, deadline_seconds: float, last: AtCell | None) -> TrialFailed:
@@ -116,7 +152,7 @@ def _too_slow(notebook: str, deadline_seconds: float, last: AtCell | None) -> Tr
     )
 
 
-def _outcome(notebook: str, last: AtCell | CellFailed | RanThrough | None, errors: IO[bytes]) -> RanThrough:
+def _success(notebook: str, last: AtCell | CellFailed | RanThrough | None, errors: IO[bytes]) -> RanThrough:
     if isinstance(last, RanThrough):
         return last
     if last is None:
@@ -126,7 +162,7 @@ def _outcome(notebook: str, last: AtCell | CellFailed | RanThrough | None, error
     if isinstance(last, AtCell):
         raise TrialFailed(f"{notebook} could not be tried: its kernel ended at cell {last.cell}")
     place = f", line {last.line}: {last.source}" if last.line else ""
-    raise TrialFailed(f"{notebook}: cell {last.cell}{place}\n{last.error}\n{last.tail}".rstrip())
+    raise TrialFailed(f"{notebook}: cell {last.cell}{place}\n{last.error}\n{last.tail}".rstrip(), last)
 
 
 def results(runs: Iterable[str]) -> dict[str, bytes]:

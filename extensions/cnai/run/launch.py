@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from cnai import backends, environment
 from cnai.errors import UsageError
 from cnai.paths import store_root
+from cnai.run import pins
 from cnai.run.handle import Run
-from cnai.run.search import finished, take
+from cnai.run.search import finished
 from cnai.spec import Interval, Ranks, RunSpec
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def train(
     inputs = _inputs(captured, args, kwargs or {})
     found = (finished(captured.target.name, inputs) if reuse else None) or _start(captured, spec, inputs)
     if reuse:
-        take(found)
+        pins.note_inputs(inputs, found.id)
     return found
 
 
@@ -139,6 +140,7 @@ def _start(captured: Captured, given: dict[str, Any], inputs: str = "") -> Run:
     backend = backends.get(spec.backend)
     record = _record(captured, backend.check(spec), inputs)
     run = Run(backend.begin(Draft(store=Store(store_root()), spec=spec, record=record, captured=captured)))
+    pins.started(run.id)
     if not run.state.final:
         run.follow(revive=False)
     for warning in captured.warnings:

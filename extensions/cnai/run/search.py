@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from cnai import environment
 from cnai.engine.store import RunFolder, Store
 from cnai.errors import UnknownName, UsageError
 from cnai.events import State
 from cnai.paths import store_root
+from cnai.run import pins
 from cnai.run.handle import Run
 
 
 def runs(limit: int | None = None) -> list[Run]:
     """Return all runs, or the `limit` newest ones, newest first."""
-    return [Run(folder) for folder in Store(store_root()).folders()[:limit]]
+    return [Run(folder) for folder in pins.visible(Store(store_root()).folders())[:limit]]
 
 
 def attach(run: str = "latest") -> Run:
@@ -22,36 +20,34 @@ def attach(run: str = "latest") -> Run:
 
     Restarts the engine if it was lost or stopped; the run continues from its last checkpoint.
     """
-    found = find(run)
+    found = _find(run, shown=True)
     if not found.state.final:
         found.follow()
-    take(found)
     return found
-
-
-def take(run: Run) -> None:
-    """Note the id of a run that the notebook shows, if a trial records these ids."""
-    if file := environment.RUNS_TAKEN.get():
-        with Path(file).open("a") as notes:
-            notes.write(f"{run.id}\n")
 
 
 def find(run: str = "latest") -> Run:
     """Return a run as `attach` does, without following it; no engine is started."""
-    return Run(_find(run))
+    return _find(run, shown=False)
 
 
 def finished(target: str, inputs: str) -> Run | None:
     """Return the newest successful run of a target with the same code and arguments."""
-    for folder in Store(store_root()).folders():
+    for folder in pins.by_inputs(Store(store_root()).folders(), inputs):
         same = folder.record.inputs_hash == inputs and folder.spec.target.name == target
         if same and folder.status().state is State.SUCCEEDED:
             return Run(folder)
     return None
 
 
-def _find(given: str) -> RunFolder:
-    folders = Store(store_root()).folders()
+def _find(given: str, *, shown: bool) -> Run:
+    folder = _folder(given)
+    pins.note_name(given, folder.run_id, shown=shown)
+    return Run(folder)
+
+
+def _folder(given: str) -> RunFolder:
+    folders = pins.by_name(Store(store_root()).folders(), given)
     if not folders:
         raise UsageError("there are no runs yet; start one with %cnai train")
     if given == "latest":

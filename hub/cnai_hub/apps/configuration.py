@@ -14,6 +14,7 @@ from cnai.appwire import Terminal
 from cnai_hub.roles import APPS, TERMINAL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _PASSED_ON = ("HOME", "TMPDIR", "TZ", variables.CATALOG.name)
@@ -27,6 +28,7 @@ def install(
     *,
     creators: str = "creators",
     owner: str | None = None,
+    inherited: Mapping[str, str] | None = None,
     url: str = "",
     service: str = "",
     catalog: str = "",
@@ -34,7 +36,8 @@ def install(
     """Add the apps service and its rights to a hub's configuration; return the hub's public address.
 
     `state` is $CNAI_HOME. Members of the group `creators` may publish. With `owner`, a terminal on this machine may
-    publish for that user: url and token are written to `hub/client.json`, readable only by this account. People open
+    publish for that user: url and token are written to `hub/client.json`, readable only by this account, together with
+    the variables that apps inherit from the hub, so that a trial in the terminal has no others. People open
     `url` (default: the address that the hub listens on), and the proxy reaches the service at `service` (default:
     loopback). With a `catalog` (JSON text), apps are pods: each release has an image and a flavor that its author may
     start, and contains the runs that it shows.
@@ -51,7 +54,7 @@ def install(
         environment |= {variables.APPS_IN_PODS.name: "1", variables.CATALOG.name: catalog}
     if owner:
         environment[variables.APPS_TERMINAL_OWNER.name] = owner
-        _let_terminal_in(c, state, hub_url)
+        _let_terminal_in(c, state, hub_url, dict(inherited or {}))
     c.JupyterHub.allow_named_servers = True
     c.JupyterHub.services.append(
         {
@@ -88,15 +91,20 @@ def _everyone_may(c: Any, scope: str) -> None:
     roles.append({"name": "user", "scopes": ["self", scope]})
 
 
-def _let_terminal_in(c: Any, state: Path, hub_url: str) -> None:
+def _let_terminal_in(c: Any, state: Path, hub_url: str, inherited: dict[str, str]) -> None:
     token = secrets.token_hex(32)
     c.JupyterHub.services.append({"name": TERMINAL, "api_token": token, "display": False})
     c.JupyterHub.load_roles.append({"name": TERMINAL, "services": [TERMINAL], "scopes": [_ACCESS]})
     file = paths.private(state / "hub") / "client.json"
     fresh = file.with_name(f".client-{os.getpid()}.json")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        out.write(Terminal(hub_url=hub_url, token=token).to_json())
+        out.write(Terminal(hub_url=hub_url, token=token, environment=inherited, umask=_umask()).to_json())
     fresh.replace(file)
+
+
+def _umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
 
 
 def _hub_url(c: Any) -> str:

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import stat
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote, unquote
 
+from cnai.appwire import Pins  # noqa: TC001 - records read their types
 from cnai.errors import HubError
-from cnai.paths import private
+from cnai.paths import private, remove_tree
 from cnai.publication import SERVER_PREFIX, valid_slug
 from cnai.records import Record
 from cnai.tables import Mistake
@@ -49,7 +48,8 @@ class Release(Record):
     """One frozen version of a published notebook; `kind` is the only kind of app so far.
 
     `files` lists the paths of all published files, `packages` the versions of the trial run. `image` and `flavor` are
-    names in the catalog, and Kubernetes pulls `reference`. `runs` are the names of the included runs.
+    names in the catalog, and Kubernetes pulls `reference`. `runs` are the names of the included runs, `pins` the runs
+    that the notebook finds; an older version pinned none.
     """
 
     number: int
@@ -64,11 +64,15 @@ class Release(Record):
     reference: str = ""
     flavor: str = ""
     runs: tuple[str, ...] = ()
+    pins: Pins | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App(Record):
-    """A published notebook; `share` has the names that the author gave, `viewers` the users they last resolved to."""
+    """A published notebook; `share` has the names that the author gave, `viewers` the users they last resolved to.
+
+    `source` is the notebook's path on its author's machine, "" if an older version published it.
+    """
 
     owner: str
     slug: str
@@ -78,6 +82,7 @@ class App(Record):
     current: int
     share: tuple[str, ...] = ()
     viewers: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def server_name(self) -> str:
@@ -166,9 +171,14 @@ def read_app(folder: Path) -> App | None:
     return _read(App, folder / "app.json")
 
 
+def release_record(folder: Path, number: int) -> Path:
+    """Return the file with the record of one release of the app in `folder`."""
+    return folder / "releases" / str(number) / "release.json"
+
+
 def read_release(folder: Path, number: int) -> Release | None:
     """Read the record of one release of the app in `folder`, None if there is none."""
-    return _read(Release, folder / "releases" / str(number) / "release.json")
+    return _read(Release, release_record(folder, number))
 
 
 def owner_of(folder: Path) -> str:
@@ -199,14 +209,6 @@ def _read(record: type[_Read], file: Path) -> _Read | None:
 
 
 def freeze(folder: Path) -> None:
-    """Make a folder read-only for everybody except root."""
+    """Make a folder's contents read-only."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.chmod(0o500 if path.is_dir() else 0o400)
-
-
-def remove_tree(folder: Path) -> None:
-    """Delete a folder, even a frozen one."""
-    for path in [folder, *folder.rglob("*")] if folder.exists() else []:
-        if path.is_dir():
-            path.chmod(stat.S_IRWXU)
-    shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cnai.appwire import Request
+from cnai.appwire import Pins, Request
 from cnai.errors import UsageError
 from cnai.publication import MOST_BYTES, MOST_FILES, MOST_RUN_BYTES, RUN_FILES, checked_slug
 from cnai.tables import Mistake
@@ -17,7 +17,9 @@ from cnai_hub.apps import bundle
 
 MOST_RUNS = 50
 LONGEST_TITLE = 100
+_LONGEST_PATH = 4096
 _MOST_PACKAGES = 3000
+_MOST_PINS = 3000
 _NOTEBOOK_BYTES = 25 * 2**20
 _MARGIN_BYTES = 2**20
 
@@ -36,6 +38,9 @@ class Wanted:
     title: str
     name: str
     share: tuple[str, ...] = ()
+    keep_share: bool = False
+    source: str = ""
+    replace: bool = False
     flavor: str = ""
     image: str = ""
     reference: str = ""
@@ -54,6 +59,7 @@ class Snapshot(Wanted):
     python: str = ""
     packages: dict[str, str] = field(default_factory=dict)
     runs: dict[str, bytes] = field(default_factory=dict)
+    pins: Pins | None = None
 
     @property
     def run_names(self) -> tuple[str, ...]:
@@ -89,12 +95,14 @@ def read(body: IO[bytes]) -> Snapshot:
             python=request.python[:20],
             packages=_packages(request.packages),
             runs=_part("runs", found),
+            pins=request.pins,
         )
     except UsageError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"this is not a publish request ({type(error).__name__}: {error})") from None
     _check_runs(snapshot)
+    _check_pins(snapshot.pins)
     _check_size(f"{len(snapshot.files)} files", snapshot.files, MOST_FILES, MOST_BYTES)
     _check_size(f"the {len(snapshot.runs)} files of its runs", snapshot.runs, 5 * MOST_RUNS, MOST_RUN_BYTES)
     return snapshot
@@ -121,6 +129,9 @@ def wanted(request: Request) -> Wanted:
         title=(" ".join(request.title.split()) or slug)[:LONGEST_TITLE],
         name=name,
         share=tuple(dict.fromkeys(request.share)),
+        keep_share=request.keep_share,
+        source=request.source[:_LONGEST_PATH],
+        replace=request.replace,
         flavor=request.flavor,
         image=request.image,
         reference=request.reference,
@@ -150,6 +161,11 @@ def _check_runs(snapshot: Snapshot) -> None:
     for run in snapshot.run_names:
         if missing := [file for file in RUN_FILES[:2] if f"{run}/{file}" not in snapshot.runs]:
             raise UsageError(f"run {run!r} lacks {missing[0]}; publish the notebook again")
+
+
+def _check_pins(pins: Pins | None) -> None:
+    if pins and len(pins.names) + len(pins.inputs) > _MOST_PINS:
+        raise UsageError(f"the notebook looks up more than {_MOST_PINS} runs; an app can't keep so many; look up fewer")
 
 
 def _check_size(what: str, files: dict[str, bytes], most: int, most_bytes: int) -> None:

@@ -1,39 +1,47 @@
 """Trial: a program that executes a notebook once, in its folder, before it is published.
 
-The author's own server (or terminal) runs `python -m cnai_hub.apps.trial NOTEBOOK`, so the hub never runs users' code.
-The program writes its progress as JSON lines, and ends when its standard input is closed.
+The author's own server (or terminal) runs `python -m cnai_hub.apps.trial NOTEBOOK FOLDER`, so the hub never runs code
+of users. The program writes its progress as JSON lines. When its standard input is closed, it ends and deletes FOLDER,
+since its parent may have been killed.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from cnai import environment
 from cnai.appwire import AtCell, CellFailed, RanThrough
+from cnai.paths import remove_tree
 
+_PATIENCE_SECONDS = 15.0
 _SHOWN_LINES = 12
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _PLACE = re.compile(r"(?:Cell In\[\d+\]|<string>), line (\d+)")
 
 
 def main() -> None:
-    """Execute the notebook named on the command line; the current folder is its folder."""
+    """Execute the notebook named on the command line under an app's conditions; the current folder is its folder."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # nbclient replaces it while cells run
+    threading.Thread(target=_end_with_parent, args=(Path(sys.argv[2]),), daemon=True).start()
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     from cnai_hub.apps.channels import waking
+    from cnai_hub.apps.conditions import A_VISIT, of_kernel, respect_modes
+    from cnai_hub.apps.releases import freeze
 
-    for name in os.environ.keys() - environment.without_hub(os.environ).keys():
-        del os.environ[name]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    freeze(Path.cwd())
+    Path.cwd().chmod(0o500)
+    respect_modes()
     notebook = nbformat.read(sys.argv[1], as_version=4)
     cells = len(notebook.cells)
 
@@ -43,7 +51,12 @@ def main() -> None:
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_start=started, config=waking())
     try:
         # The kernel's own output would be mixed with our lines.
-        client.execute(cwd=str(Path.cwd()), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        client.execute(
+            cwd=str(Path.cwd()),
+            env=of_kernel(os.environ) | A_VISIT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     except CellExecutionError:
         _tell(_failure(notebook))
     except (DeadKernelError, AssertionError):  # nbclient raises the latter if it is stopped while a cell runs
@@ -52,10 +65,14 @@ def main() -> None:
         _tell(RanThrough(python=".".join(map(str, sys.version_info[:3])), packages=_packages()))
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(scratch: Path) -> None:
     """Terminate this process when the parent closes our input or dies; on SIGTERM nbclient also stops its kernel."""
     os.read(0, 1)
+    atexit.register(remove_tree, scratch)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE_SECONDS)  # then the kernel doesn't end; it will when it finds this process gone
+    remove_tree(scratch)
+    os._exit(1)
 
 
 def _failure(notebook: Any) -> CellFailed:

@@ -8,7 +8,7 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jupyterhub.spawner import SimpleLocalProcessSpawner
+from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 from traitlets import default
 
 from cnai import catalog, environment, paths
@@ -46,6 +46,20 @@ _KEPT = (
 )
 
 
+def inherited() -> dict[str, str]:
+    """Return the variables that servers and apps have from the hub's process and its account."""
+    return {name: os.environ[name] for name in _kept() if name in os.environ} | _account()
+
+
+def _kept() -> list[str]:
+    return [*LocalProcessSpawner._env_keep_default(None), *_KEPT]
+
+
+def _account() -> dict[str, str]:
+    name, shell = account_name(), os.environ.get("SHELL") or "/bin/sh"
+    return {"USER": name, "LOGNAME": name, "HOME": account_home(), "SHELL": shell}
+
+
 class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
     """Starts a notebook server of a chosen image and flavor, or a published app, as a process."""
 
@@ -63,7 +77,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
 
     @default("env_keep")
     def _default_env_keep(self) -> list[str]:
-        return [*self._env_keep_default(), *_KEPT]
+        return _kept()
 
     def offer(self) -> profiles.Offer:
         """Return the options of the spawn page."""
@@ -96,10 +110,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
         """Set home folder and account name to those of the account that started the hub, which is the person's."""
-        env["USER"] = env["LOGNAME"] = account_name()
-        env["HOME"] = account_home()
-        env["SHELL"] = os.environ.get("SHELL") or "/bin/sh"
-        return env
+        return env | _account()
 
     def make_preexec_fn(self, name: str) -> None:
         """Return None: nothing runs between fork and exec. `popen_kwargs['cwd']` sets the working folder."""

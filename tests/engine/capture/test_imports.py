@@ -154,16 +154,16 @@ def test_a_module_that_cannot_be_read_is_told(notebook):
     with pytest.raises(CaptureError, match=r"odd\.py can't be read: .*; make it readable"):
         trained("import odd")
     with pytest.raises(UsageError, match=r"odd\.py can't be read: .*; make it readable"):
-        apps._files(Path("a.ipynb"), {"cells": [{"cell_type": "code", "source": "import odd"}]}, [])
+        apps._files(Path("a.ipynb"), {"cells": [{"cell_type": "code", "source": "import odd"}]}, [], print)
 
 
 def test_too_many_modules_for_an_app(notebook, monkeypatch):
     monkeypatch.setattr(localfiles, "MOST_FILES", 1)
     write({"one.py": "import two", "two.py": ""})
     with pytest.raises(UsageError, match="with the modules it imports the app has 2 files"):
-        apps._files(Path("a.ipynb"), {"cells": [{"cell_type": "code", "source": "import one"}]}, [])
+        apps._files(Path("a.ipynb"), {"cells": [{"cell_type": "code", "source": "import one"}]}, [], print)
 
 
 def test_an_included_folder_brings_no_environment(notebook):
     write({"data/a.csv": "1", "data/env/pyvenv.cfg": "", "data/env/lib.py": "", "data/link": Path(os.devnull)})
-    assert localfiles.included(Path.cwd(), ["data"]) == {Path.cwd() / "data" / "a.csv"}
+    assert localfiles.included(Path.cwd(), ["data"], tell=print) == {Path.cwd() / "data" / "a.csv"}

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cnai.engine.capture import sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 DATA_BYTES = 1_000_000
 """Larger files of a package do not travel unless they are code."""
@@ -129,10 +129,12 @@ def _is_local(file: str) -> bool:
     return not sources.is_library(file + "/") and not sources.is_own(file + "/") and Path(file).exists()
 
 
-def files_in(folder: Path, *, links: bool = True, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+def files_in(
+    folder: Path, *, follows: Callable[[Path], bool] = lambda _: True, above: tuple[Path, ...] = ()
+) -> Iterator[Path]:
     """Yield the files in and below a folder, without hidden files, caches and virtual environments.
 
-    Follows links unless they lead back to a folder in `above`; without `links`, skips them all.
+    Follows the links that `follows` admits, unless they lead back to a folder in `above`.
     """
     real = folder.resolve()
     if real in above:
@@ -143,9 +145,11 @@ def files_in(folder: Path, *, links: bool = True, above: tuple[Path, ...] = ()) 
     except OSError:  # Python could not import from it either
         return
     for entry in found:
-        if entry.name[0] == "." or entry.name.endswith(".pyc") or (entry.is_symlink() and not links):
+        if entry.name[0] == "." or entry.name.endswith(".pyc"):
+            continue
+        if entry.is_symlink() and not follows(folder / entry.name):
             continue
         if entry.is_file():
             yield folder / entry.name
         elif entry.is_dir() and entry.name not in _NO_CODE and not Path(entry, "pyvenv.cfg").exists():
-            yield from files_in(folder / entry.name, links=links, above=(*above, real))
+            yield from files_in(folder / entry.name, follows=follows, above=(*above, real))

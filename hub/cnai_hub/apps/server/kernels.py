@@ -11,10 +11,10 @@ from typing import Any
 from jupyter_server import CallContext
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.web import HTTPError
-from traitlets import Integer
+from traitlets import Integer, Unicode
 
 from cnai import environment
-from cnai.environment import without_hub
+from cnai_hub.apps.conditions import of_kernel
 from cnai_hub.apps.server.room import LEFT_SECONDS, MOST_PAGES, Room
 
 _LOOK_SECONDS = 0.1
@@ -26,6 +26,8 @@ class ViewerKernels(AsyncMappingKernelManager):
     """Kernel manager that records the viewer of each kernel and limits the number of kernels."""
 
     most_pages = Integer(MOST_PAGES, config=True, help="Limit of open pages, and thus kernels, of all viewers together")
+
+    release = Unicode("", config=True, help="File with the record of the release that the kernels serve")
 
     @cached_property
     def room(self) -> Room:
@@ -42,7 +44,7 @@ class ViewerKernels(AsyncMappingKernelManager):
         # a viewer.
         kernel_id = self.room.enter(viewer, request)
         # CNAI_APP: views of runs have no buttons, because viewers may not stop the author's runs.
-        kwargs["env"] = {**without_hub(kwargs.get("env") or {}), environment.APP.name: "1"}
+        kwargs["env"] = {**of_kernel(kwargs.get("env") or {}), environment.RELEASE.name: self.release}
         try:
             return await super().start_kernel(**kwargs, kernel_id=kernel_id)
         except BaseException:

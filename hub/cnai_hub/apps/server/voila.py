@@ -27,8 +27,9 @@ from voila.static_file_handler import AllowListFileHandler
 
 from cnai import paths
 from cnai.errors import HubError
+from cnai_hub.apps import conditions
 from cnai_hub.apps.channels import waking
-from cnai_hub.apps.releases import App, Release, read_app, read_release
+from cnai_hub.apps.releases import App, Release, read_app, read_release, release_record
 from cnai_hub.apps.server.activity import Activity
 from cnai_hub.apps.server.gate import gated, identity
 from cnai_hub.apps.server.kernels import ViewerKernels
@@ -138,8 +139,13 @@ def configuration(
                 "prelaunch_hook": partial(without_title, title=app.title),
                 "resources": {"cnai": shown},
             },
-            "VoilaExecutor": {"cell_error_instruction": "Its author can find the reason by running the notebook."},
-            "ViewerKernels": {"cull_idle_timeout": IDLE_SECONDS, "cull_interval": 60, "most_pages": pages},
+            "VoilaExecutor": {"cell_error_instruction": "Its author learns why by publishing it again."},
+            "ViewerKernels": {
+                "cull_idle_timeout": IDLE_SECONDS,
+                "cull_interval": 60,
+                "most_pages": pages,
+                "release": str(release_record(folder, release.number)),
+            },
         }
     )
 
@@ -177,6 +183,7 @@ def main() -> None:
         sys.exit(str(error))
     if app is None or release is None:
         sys.exit(f"{folder} has no release; publish the notebook again")
+    conditions.respect_modes()
     # Remove the tokens from the environment first, because Voila copies it into every kernel.
     token = os.environ.pop("JUPYTERHUB_API_TOKEN")
     os.environ.pop("JPY_API_TOKEN", None)

@@ -131,7 +131,8 @@ class Index(Page):
         if slug:
             app = self.app_or_404(owner, slug)
             if await self.publisher.state_of(app) == "running":
-                self.redirect(_base() + server_path(app))
+                query = self.request.query  # parameters for the notebook
+                self.redirect(_base() + server_path(app) + (f"?{query}" if query else ""))
                 return
         apps = [app for app in self.publisher.store.apps() if app.may_open(self.me)]
         rows = [await self._row(app) for app in apps]

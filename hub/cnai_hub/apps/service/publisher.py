@@ -7,12 +7,13 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnai.appwire import Accepted, AppState
 from cnai.errors import CnaiError, HubError, UnknownName, UsageError
-from cnai_hub.apps.releases import App, Release, Store
+from cnai_hub.apps.releases import App, Release, Store, read_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,16 +37,29 @@ class Publisher:
     async def check(self, owner: str, wanted: Wanted) -> Accepted:
         """Check a request before the trial run and the upload; return which parts the upload needs."""
         await self._people(wanted.share)
-        self._terms.check(wanted, await self.groups_of(owner))
+        groups = await self.groups_of(owner)
+        self._terms.check(wanted, groups)
         app = self._published(owner, wanted.slug)
-        return Accepted(current=app.current if app else None, runs=self._terms.in_pods)
+        if app and not wanted.replace:
+            self._check_source(app, wanted)
+        return Accepted(
+            current=app.current if app else None,
+            runs=self._terms.in_pods,
+            environment=self._terms.environment(wanted, groups),
+        )
 
     async def publish(self, owner: str, snapshot: Snapshot, progress: Progress) -> App:
         """Make an uploaded notebook the app's current release, share the app, and restart its server."""
         async with self._locks[owner, snapshot.slug]:
             await self.check(owner, snapshot)
-            viewers = await self._people(snapshot.share) - {owner}
+            old = self._published(owner, snapshot.slug)
+            if old and snapshot.keep_share:
+                snapshot = replace(snapshot, share=old.share)
+            # A person of the old list may have left the hub since.
+            viewers = await self._people(snapshot.share, missing_is_fine=snapshot.keep_share) - {owner}
             app = await self._release(owner, snapshot, viewers)
+            if old and (lost := [name for name in old.share if name not in snapshot.share]):
+                progress(f"no longer shared with {', '.join(lost)}")
             progress("starting the app's server")
             await self._hub.share(owner, app.server_name, viewers)
             await self._hub.stop(owner, app.server_name)
@@ -111,6 +125,23 @@ class Publisher:
             log.warning("%s", error)
             return None
 
+    def _check_source(self, app: App, wanted: Wanted) -> None:
+        """Raise UsageError if another notebook was published under the wanted name."""
+        before, given = app.source, wanted.source
+        if not (before and given):  # an older version published the app, or publishes now: compare the file names
+            before, given = self._notebook_of(app) or wanted.name, wanted.name
+        if before != given:
+            raise UsageError(
+                f"app {app.slug!r} was published from {before}; given: {given}; "
+                "add --slug NAME to publish another app, or --replace to replace that one"
+            )
+
+    def _notebook_of(self, app: App) -> str:
+        with suppress(HubError):  # publishing repairs a damaged release
+            if release := read_release(self.store.folder(app.owner, app.slug), app.current):
+                return release.notebook
+        return ""
+
     def _records(self, owner: str, snapshot: Snapshot, viewers: list[str]) -> tuple[App, Release]:
         now, number = time.time(), self.store.next_number(owner, snapshot.slug)
         old = self._published(owner, snapshot.slug)
@@ -123,6 +154,7 @@ class Publisher:
             current=number,
             share=snapshot.share,
             viewers=tuple(viewers),
+            source=snapshot.source,
         )
         release = Release(
             number=number,
@@ -136,6 +168,7 @@ class Publisher:
             reference=snapshot.reference,
             flavor=snapshot.flavor,
             runs=snapshot.run_names,
+            pins=snapshot.pins,
         )
         return app, release
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cnai.errors import UsageError
+from cnai_hub import profiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,6 +21,14 @@ class Terms:
 
     catalog: Catalog
     in_pods: bool = False
+
+    def environment(self, wanted: Wanted, groups: Collection[str]) -> dict[str, str]:
+        """Return the variables that keep a trial from what the app won't have: the GPUs of its author's server."""
+        if not wanted.flavor and not self.in_pods:  # such an app may use the whole machine
+            return {}
+        choice = profiles.Choice(flavor=wanted.flavor)
+        flavor = profiles.choose_for(choice, self.catalog, groups).flavor
+        return {} if flavor.gpus else {"CUDA_VISIBLE_DEVICES": ""}
 
     def check(self, wanted: Wanted, groups: Collection[str]) -> None:
         """Raise UsageError unless an author in these groups may use the requested image and flavor.

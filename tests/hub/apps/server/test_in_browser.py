@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import pytest
 
@@ -42,6 +43,15 @@ class Watched(Visitor):
     def _complain(self, text):
         if not HARMLESS.search(text):
             self.wrong.append(text)
+
+
+def test_an_address_with_parameters_starts_a_stopped_app_and_keeps_them(hub, app, api, browser):
+    assert api.delete(f"users/{PERSON}/servers/app-squares").status_code in (202, 204)
+    until(lambda: not hub.server(api, "app-squares").get("ready"), "the app has stopped")
+    opened = f"{app.url.removeprefix(hub.url)}?name=ada&x="
+    page = Visitor(browser, hub.url).login(GUEST, hub.password(GUEST), quote(opened))
+    page.wait_for_url(f"**{path_of(app)}?name=ada&x=")
+    page.get_by_text("squared: 0").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

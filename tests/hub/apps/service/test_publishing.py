@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from cnai.errors import HubError, UnknownName, UsageError
 from cnai.publishing import apps
+from cnai_hub.apps import conditions
 from cnai_hub.apps.releases import Store, read_release
 from hub.apps.conftest import facts_of, path_of, write
 from hub.apps.wire import execute, wire
 from hub.realhub import GUEST, PERSON, until, xsrf
+from run.oldruns import finished_run
 
 
 @pytest.fixture
@@ -93,19 +98,121 @@ def test_who_is_not_named_gets_nothing(folder, guest):
     apps.unpublish("mine")
 
 
-def test_publishing_again_makes_a_new_version_and_settles_anew_who_may_open_it(folder, store, guest):
+def test_publishing_again_makes_a_new_version_and_leaves_the_app_shared(folder, store, guest):
     first = apps.publish(write(folder, "again.ipynb", "'one ' + 'two'"), share=[GUEST])
     assert guest.get(path_of(first)).status_code == 200
     second = apps.publish(write(folder, "again.ipynb", "'three ' + 'four'"), title="Once more")
     assert (first.version, second.version) == (1, 2)
-    assert second.title == "Once more"
-    assert guest.get(path_of(first)).status_code == 403
-    assert f"{PERSON}/again" not in listed(guest)
-    third = apps.publish(write(folder, "again.ipynb", "'five ' + 'six'"), share=[GUEST])
-    page = guest.get(path_of(third)).text
-    assert "five six" in page
+    assert (second.title, second.share) == ("Once more", (GUEST,))
+    page = guest.get(path_of(second)).text
+    assert "three four" in page
     assert "one two" not in page
     apps.unpublish("again")
+
+
+def test_only_an_explicit_share_takes_the_app_from_people_and_says_so(folder, store, guest):
+    shared = apps.publish(write(folder, "taken.ipynb", "1"), share=[GUEST])
+    said = []
+    taken = apps.publish(write(folder, "taken.ipynb", "2"), private=True, progress=said.append)
+    assert taken.share == ()
+    assert f"no longer shared with {GUEST}" in said
+    assert guest.get(path_of(shared)).status_code == 403
+    assert f"{PERSON}/taken" not in listed(guest)
+    apps.unpublish("taken")
+
+
+def test_a_person_who_has_left_the_hub_keeps_nobody_from_publishing_again(folder, api):
+    api.post("users/leaver")
+    apps.publish(write(folder, "left.ipynb", "1"), share=["leaver", GUEST])
+    api.delete("users/leaver")
+    assert apps.publish(write(folder, "left.ipynb", "2")).version == 2
+    apps.unpublish("left")
+
+
+def test_a_notebook_never_replaces_the_app_of_another_one_by_accident(folder, store):
+    one, two = folder / "one", folder / "two"
+    one.mkdir()
+    two.mkdir()
+    apps.publish(write(one, "report.ipynb", "'one'"))
+    link = folder / "link.ipynb"
+    link.symlink_to(one / "report.ipynb")
+    for other in (write(two, "report.ipynb", "'two'"), write(folder, "Report!.ipynb", "'three'")):
+        with pytest.raises(UsageError) as refused:
+            apps.publish(other)
+        assert str(refused.value) == (
+            f"app 'report' was published from {one / 'report.ipynb'}; given: {other}; "
+            "add --slug NAME to publish another app, or --replace to replace that one"
+        )
+    assert store.get(PERSON, "report").current == 1
+    assert apps.publish(link, slug="report").version == 2  # the same notebook by another path
+    moved = apps.publish(two / "report.ipynb", replace=True)
+    assert (moved.version, store.get(PERSON, "report").source) == (3, str(two / "report.ipynb"))
+    apps.unpublish("report")
+
+
+def test_an_app_shows_the_runs_that_it_was_published_with(hub, folder, guest):
+    """Also if the author trains again; the next version shows the new run."""
+    notebook = write(folder, "pinned.ipynb", "import cnai\nprint('shows', cnai.attach('pinned').id)")
+    finished_run(hub.home / "runs", "pinned-first", name="pinned", created=time.time())
+    first = apps.publish(notebook, share=[GUEST])
+    finished_run(hub.home / "runs", "pinned-second", name="pinned", created=time.time())
+    assert "shows pinned-first" in guest.get(path_of(first)).text
+    second = apps.publish(notebook)
+    assert "shows pinned-second" in guest.get(path_of(second)).text
+    apps.unpublish("pinned")
+
+
+def test_the_trial_runs_under_the_apps_own_conditions(folder, monkeypatch, author):
+    """Variables, umask and folder of the author's process don't reach the trial."""
+    source = (
+        "import json, os, pathlib\n"
+        "os.umask(mask := os.umask(0))\n"
+        "where = 'app' if 'CNAI_RELEASE' in os.environ else 'trial'\n"
+        f"seen = pathlib.Path({str(folder)!r}, where)\n"
+        "can_write = os.access('.', os.W_OK)\n"
+        "more = {'umask': mask, 'folder': os.listdir(), 'can write': can_write}\n"
+        "seen.write_text(json.dumps(dict(os.environ) | more))"
+    )
+    monkeypatch.setenv("MY_KEY", "x")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    old = os.umask(0o077)
+    try:
+        app = apps.publish(write(folder, "conditions.ipynb", source))
+    finally:
+        os.umask(old)
+    assert author.get(path_of(app)).status_code == 200
+    apps.unpublish("conditions")
+    own = {"CNAI_RELEASE", "CNAI_RUNS_TAKEN", "CNAI_STORE", "JPY_PARENT_PID"}
+    trial, app = (
+        {name: value for name, value in json.loads((folder / where).read_text()).items() if name not in own}
+        for where in ("trial", "app")
+    )
+    visit = conditions.A_VISIT.keys()
+    assert {name: trial[name] for name in trial.keys() - visit} == {name: app[name] for name in trial.keys() - visit}
+    assert not [name for name in app.keys() - trial.keys() if not name.startswith("VOILA_")]
+    assert not trial.keys() & {"MY_KEY", "PYTHONPATH"}
+    assert not trial["can write"]
+
+
+def test_a_notebook_that_publishes_itself_is_published_once(folder, store, guest):
+    notebook = write(
+        folder, "self.ipynb", "%load_ext cnai\nprint('the app')", f"%cnai publish self.ipynb --share {GUEST}"
+    )
+    app = apps.publish(notebook, share=[GUEST])
+    page = guest.get(path_of(app)).text
+    assert "the app" in page
+    assert "self is not published from here" in page
+    assert store.get(PERSON, "self").current == 1
+    apps.unpublish("self")
+
+
+def test_an_app_of_an_older_version_knows_only_the_name_of_its_notebook(folder, store):
+    apps.publish(write(folder, "older.ipynb", "1"))
+    store.write(replace(store.get(PERSON, "older"), source=""))
+    with pytest.raises(UsageError, match=r"was published from older\.ipynb; given: other\.ipynb; add --slug"):
+        apps.publish(write(folder, "other.ipynb", "2"), slug="older")
+    assert apps.publish(write(folder, "older.ipynb", "2")).version == 2
+    apps.unpublish("older")
 
 
 def test_a_notebook_that_fails_leaves_the_old_release(folder, store, guest):
@@ -162,14 +269,31 @@ def test_a_stopped_app_starts_from_the_apps_page(app, guest, api):
     state = f"/services/apps/state/{PERSON}/squares"
     token = {"X-XSRFToken": guest.cookies.get("_xsrf", path="/services/apps/")}
     until(lambda: guest.get(state).json()["state"] == "stopped", "the app has stopped")
-    page = guest.get(app.url)
-    assert page.url.path == f"/services/apps/open/{PERSON}/squares"
+    page = guest.get(f"{app.url}?name=ada")
+    assert (page.url.path, page.url.query) == (f"/services/apps/open/{PERSON}/squares", b"name=ada")
     assert f'data-opening="{PERSON}/squares"' in page.text
     assert guest.post(f"/services/apps/start/{PERSON}/squares").status_code == 403  # without the page's token
     assert guest.post(f"/services/apps/start/{PERSON}/squares", headers=token).status_code == 202
     until(lambda: guest.get(state).json()["state"] == "running", "the app runs")
     page = guest.get(app.url)
     assert (page.status_code, page.url.path) == (200, path_of(app))
+
+
+def test_the_published_address_keeps_its_parameters(hub, folder):
+    """Also through the login of the hub, of the apps page and of the app, of a person who comes for the first time."""
+    source = "import os; print('asked', os.environ.get('QUERY_STRING'))"
+    app = apps.publish(write(folder, "asked.ipynb", source), share=[GUEST])
+    address = f"{app.url}?name=ada%20l&x=1&x=2&empty="
+    client = hub.visitor()
+    login = client.get(address)
+    assert login.url.path == "/hub/login"
+    form = {"username": GUEST, "password": hub.password(GUEST), "_xsrf": xsrf(client)}
+    page = client.post("/hub/login", params={"next": login.url.params["next"]}, data=form)
+    assert (page.status_code, page.url.path) == (200, path_of(app))
+    assert "asked name=ada%20l&amp;x=1&amp;x=2&amp;empty=" in page.text
+    assert "asked name=ada%20l&amp;x=1&amp;x=2&amp;empty=" in client.get(address).text
+    assert client.get(app.url).url.query == b""
+    apps.unpublish("asked")
 
 
 def test_publishing_needs_a_token_of_somebody_who_may(hub, guest, author):
@@ -200,10 +324,11 @@ def test_a_damaged_app_is_repaired_by_publishing_it_again(folder, store):
 
 def test_a_notebook_server_may_publish_with_its_own_token(hub, api, folder, guest):
     """This is also the control for the forbidden actions of viewers: the same client runs code where it may."""
-    notebook = write(hub.home / "notebooks", "from-lab.ipynb", "'from ' + 'lab'")
+    source = "import os\nassert 'MY_KEY' not in os.environ and os.umask(0o22) == 0o22\n'from ' + 'lab'"
+    notebook = write(hub.home / "notebooks", "from-lab.ipynb", source)
     marker = folder / "marker"
     code = (
-        "import os; os.environ.pop('CNAI_HOME')\n"
+        "import os; os.environ.pop('CNAI_HOME'); os.environ['MY_KEY'] = 'x'; os.umask(0o77)\n"
         "from cnai.publishing import apps\n"
         f"app = apps.publish({str(notebook)!r}, share=[{GUEST!r}])\n"
         f"open({str(marker)!r}, 'w').write(repr(app) + apps.apps()._repr_html_())"

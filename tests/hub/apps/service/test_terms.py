@@ -54,3 +54,14 @@ def test_on_one_machine_there_are_no_images_but_flavors():
     Terms(CATALOG).check(wanted(image="", reference="", flavor="small"), [])
     with pytest.raises(UsageError, match="unknown flavor 'huge'"):
         Terms(CATALOG).check(wanted(flavor="huge"), [])
+
+
+def test_a_trial_sees_no_gpu_that_the_app_wont_have():
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    pods, machine = Terms(CATALOG, in_pods=True), Terms(CATALOG)
+    assert [pods.environment(wanted(flavor=name), ["research"]) for name in ("", "small", "gpu")] == [
+        hidden,
+        hidden,
+        {},
+    ]
+    assert [machine.environment(wanted(flavor=name), ["research"]) for name in ("", "small")] == [{}, hidden]
