@@ -50,6 +50,8 @@ class Driver:
         self._generation: Generation | None = None
         self._wish: Wish | None = None
         self._wished = asyncio.Event()
+        self._impatient = False
+        """Set by a second request to stop."""
         self._budget = Budget()
 
     @property
@@ -93,6 +95,7 @@ class Driver:
             self._keep(world_size=wish.ranks)  # immediately: the next wish must not overtake this one
         if wish.verb == "resume":
             self._become(State.RESTARTING, "resumed")
+        self._impatient = wish.verb == "stop" and self._wish is not None and self._wish.verb == "stop"
         self._wish = wish
         self._wished.set()
 
@@ -231,7 +234,7 @@ class Driver:
                 self._wished.clear()
                 return leaving
             self._become(State.RESIZING, f"from {current.world_size} to {wish.ranks} ranks")
-        return _ENDINGS.get(wish.verb, leaving)
+        return "kill" if self._impatient else _ENDINGS.get(wish.verb, leaving)
 
     def _conclude(self, verdict: Verdict) -> None:
         if verdict.ending == "finished":

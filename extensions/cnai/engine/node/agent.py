@@ -8,6 +8,7 @@ addresses from the store, and an elastic scale-up hangs. A new generation is a n
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 MONITOR_SECONDS = 0.05
 RENDEZVOUS_SECONDS = 60
-SHUTDOWN_SECONDS = 5
 
 
 def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
@@ -60,7 +60,7 @@ def _launch(order: Order, ups: list[Connection]) -> Outcome:
         monitor_interval=MONITOR_SECONDS,
         start_method="fork",
         local_addr=order.endpoint.rpartition(":")[0] if order.nodes == 1 else None,
-        shutdown_timeout=SHUTDOWN_SECONDS,
+        shutdown_timeout=math.ceil(order.grace_seconds),
         logs_specs=DefaultLogsSpecs(log_dir=str(scratch(order))),
     )
     try:

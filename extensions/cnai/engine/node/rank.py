@@ -42,7 +42,7 @@ def main(order: Order, ups: list[Connection]) -> None:
     install(link)
     link.announce(Abilities(pid=os.getpid()))
     try:
-        value = _run(folder)
+        value = _run(folder, order.assignment.timeout_seconds)
     except GenerationEnd:
         link.say("ended")
     except SystemExit as leave:
@@ -62,8 +62,11 @@ def main(order: Order, ups: list[Connection]) -> None:
     link.close()
 
 
-def _run(folder: RunFolder) -> Any:
-    return capture.load_run(folder)()
+def _run(folder: RunFolder, timeout_seconds: float | None) -> Any:
+    from cnai.engine.training.group import limited
+
+    with limited(timeout_seconds):
+        return capture.load_run(folder)()
 
 
 def _leave(link: Link, leave: SystemExit) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from cnai.engine.link import GenerationEnd
 from cnai.engine.messages import Abilities
 from cnai.engine.training.checkpoints import Checkpoints, gloo_group
 from cnai.engine.training.consensus import Consensus
+from cnai.engine.training.group import timeout_of
 from cnai.engine.training.shards import Micro, Plan, mix
 from cnai.engine.training.state import Progress
 from cnai.errors import UsageError
@@ -190,8 +190,7 @@ class Loop:
     def _control_group(self) -> dist.ProcessGroup | None:
         if self._world_size == 1:
             return None
-        timeout = timedelta(seconds=self._link.assignment.timeout_seconds) if self._link else None
-        return gloo_group(timeout)
+        return gloo_group(timeout_of(self._link) if self._link else None)
 
 
 def _seed(seed: int) -> None:
