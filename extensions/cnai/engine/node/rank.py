@@ -16,6 +16,7 @@ from cnai.engine import capture, results
 from cnai.engine.echoes import is_echo
 from cnai.engine.link import GenerationEnd, Link, install
 from cnai.engine.messages import Abilities
+from cnai.engine.node import children
 from cnai.engine.node.watchdog import end_with_parent
 from cnai.engine.store import RunFolder, write
 from cnai.events import Diagnosis
@@ -41,6 +42,7 @@ def main(order: Order, ups: list[Connection]) -> None:
     link = Link(order.assignment, rank, ups[local_rank])
     install(link)
     link.announce(Abilities(pid=os.getpid()))
+    children.expect(folder)
     try:
         value = _run(folder, order.assignment.timeout_seconds)
     except GenerationEnd:
