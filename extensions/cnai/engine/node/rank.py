@@ -48,9 +48,11 @@ def main(order: Order, ups: list[Connection]) -> None:
     except GenerationEnd:
         link.say("ended")
     except SystemExit as leave:
+        _publish_reports()
         _leave(link, leave)
     except BaseException as error:  # noqa: BLE001  any exception of the target is the run's diagnosis
         found = diagnosis(error, debug=order.debug)
+        _publish_reports()
         link.emit(found)
         link.close()
         if is_echo(found.summary):
@@ -69,6 +71,14 @@ def _run(folder: RunFolder, timeout_seconds: float | None) -> Any:
 
     with limited(timeout_seconds):
         return capture.load_run(folder)()
+
+
+def _publish_reports() -> None:
+    """Publish the reports of steps that are not exchanged yet."""
+    from cnai.engine.training import context
+
+    with contextlib.suppress(Exception):  # reading them from a GPU fails with the error that ended the target
+        context.abandon()
 
 
 def _leave(link: Link, leave: SystemExit) -> None:

@@ -83,6 +83,11 @@ class Loop:
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
+    def abandon(self) -> None:
+        """Publish this rank's own reports if a loop is running: an exception of the target has not closed the loop."""
+        if self.running and self._consensus is not None:
+            self._consensus.abandon(failed=True)
+
     def _begin_another(self) -> None:
         if self.running:
             raise UsageError(
@@ -107,6 +112,9 @@ class Loop:
                 if micro.last:
                     self._between_steps()
             finished = True
+        except Exception:  # a peer was lost, or the data raised
+            self.abandon()
+            raise
         finally:
             self._leave(finished=finished)
         self._finish()
