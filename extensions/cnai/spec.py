@@ -98,9 +98,9 @@ class RunSpec:
     checkpoint_every: Interval = Interval(seconds=10.0)
     """Interval of automatic checkpoints of code that uses `cnai.context()`."""
     retries: int = 0
-    """Restarts after an exception of the user's code without progress since the last failure."""
+    """Restarts after an exception or an exit code of the user's code without progress since the last failure."""
     infra_retries: int = 3
-    """Restarts after a lost rank or node without progress since the last failure."""
+    """Restarts after a lost node or a rank that a signal killed without progress since the last failure."""
     timeout_seconds: float | None = None
     """Limit of one collective, a rank that waits longer fails; None: 120 s for `cnai.context()`, torch's own for groups
     that the code creates (30 minutes, with NCCL 10)."""

@@ -49,8 +49,13 @@ SPEC_FLAGS = (
     ),
     flag("name", "TEXT", "display name of the run; default: the target's name"),
     flag("checkpoint-every", "STEPS|TIME", "interval of automatic checkpoints: 100 (steps), 30s, 5m"),
-    flag("retries", "N", "maximum restarts after exceptions without progress in between", whole),
-    flag("infra-retries", "N", "maximum restarts after lost ranks or nodes without progress in between", whole),
+    flag("retries", "N", "maximum restarts after exceptions and exit codes without progress in between", whole),
+    flag(
+        "infra-retries",
+        "N",
+        "maximum restarts after lost nodes and ranks that a signal killed, without progress in between",
+        whole,
+    ),
     flag(
         "timeout",
         "TIME",

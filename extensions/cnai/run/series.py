@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +36,21 @@ class Series:
         end = at + self.has(step)
         self.steps[at:end], self.values[at:end], self.times[at:end] = [step], [value], [time]
 
+    def lost_at(self) -> int | None:
+        """Return the step from which on no value is finite, None if the last value is finite."""
+        step = None
+        for at in range(len(self) - 1, -1, -1):
+            if math.isfinite(self.values[at]):
+                break
+            step = self.steps[at]
+        return step
+
+    @property
+    def kind(self) -> str:
+        """Return NaN, inf or -inf, as the last value is, or "" if it is finite."""
+        last = self.values[-1]
+        return "" if math.isfinite(last) else str(last).replace("nan", "NaN")
+
     def cut(self, step: int) -> None:
         """Remove the values after a step, which a new generation will report again."""
         keep = bisect_right(self.steps, step)
@@ -43,6 +59,12 @@ class Series:
 
 class Metrics(dict[str, Series]):
     """Series by name, folded from events."""
+
+    @property
+    def trouble(self) -> str:
+        """Tell which metrics are no longer finite, and since which step; "" if all are."""
+        found = [(name, series.lost_at()) for name, series in list(self.items())]
+        return " · ".join(f"{name} is {self[name].kind} since step {step}" for name, step in found if step is not None)
 
     def add(self, event: Event) -> None:
         """Add a metric event; a generation event removes the values that its ranks will report again."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cnai.engine.messages import FromNode
     from cnai.engine.store import RunFolder
 
-LOG_TAIL_LINES = 10
 TICK_SECONDS = 1.0
 _ENDINGS: dict[Verb, Ending] = {"stop": "terminate", "pause": "graceful", "scale": "graceful"}
 
@@ -276,7 +275,7 @@ class Driver:
             log = self.folder.log_file(self._scribe.status.generation, rank or 0).read_text(errors="replace")
         except OSError:
             return ""
-        return "\n".join(log.splitlines()[-LOG_TAIL_LINES:])
+        return diagnoses.tail(log.replace(f"{self.folder.path}/code/", ""))
 
     def _become(self, state: State, reason: str = "", **changes: Any) -> None:
         with self._despite_a_full_disk():
