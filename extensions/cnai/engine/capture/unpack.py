@@ -11,7 +11,6 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine.capture import frozen, payload, sources, tracebacks
@@ -19,6 +18,7 @@ from cnai.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from cnai.engine.store import RunFolder
 

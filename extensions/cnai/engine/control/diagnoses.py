@@ -20,7 +20,6 @@ _HINTS: tuple[tuple[str, str], ...] = (
         "nobody asked for this kill; usually the machine ran out of memory: use fewer ranks or a smaller batch_size",
     ),
     (r"SIGSEGV|SIGABRT|SIGBUS", "native code crashed; the rank's log may hold the stack of each thread"),
-    (r"exited with code", "the code ended its own process, without an exception; --retries N starts it again"),
     (r"No module named", "put the module next to the notebook, or install it in the environment the engine runs in"),
     (r"get_ipython", "magics and IPython functions don't exist in a rank; use plain Python in the target"),
     (
@@ -37,6 +36,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (r"Address already in use|EADDRINUSE", "another process took the port; train again"),
     (r"No space left on device", "the disk is full: free some space, or checkpoint less often"),
+    (r"exited with code", "the code ended its own process, without an exception; --retries N starts it again"),
 )
 
 
@@ -56,7 +56,7 @@ def tail(log: str) -> str:
 def _crash(dump: str) -> list[str]:
     """Return the first line and the current thread of faulthandler's dump, whose frames begin with the innermost."""
     first, _, rest = dump.partition("\n")
-    before, current, stack = rest.partition("Current thread ")
+    before, _, stack = rest.partition("Current thread ")
     frames = [line for line in (stack or before).partition("\n\n")[0].splitlines() if _FRAME.match(line)]
     files = [found[1] for line in frames if (found := _FRAME.match(line))]
     end = files.index(frozen.__file__) if frozen.__file__ in files else len(files)

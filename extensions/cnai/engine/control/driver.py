@@ -265,7 +265,7 @@ class Driver:
             final=True,
             traceback=cause.traceback,
             log_tail=tail,
-            hint=cause.hint or diagnoses.hint(tail),
+            hint=diagnoses.hint(f"{cause.summary}\n{cause.traceback}\n{tail}"),
         )
         self._scribe.note(diagnosis, rank=cause.rank)
         self._become(State.FAILED, cause.summary)

@@ -45,7 +45,8 @@ class _Sent(NamedTuple):
 class Consensus:
     """Agrees on decisions and computes means over all ranks of a group.
 
-    Calls `publish` in rank 0 only, from any thread, and after a failure in the rank that failed. Without a group (one process) every boundary decides immediately.
+    Calls `publish` in rank 0 only, from any thread, and after a failure in the rank that failed. Without a group (one
+    process) every boundary decides immediately.
     """
 
     def __init__(self, group: dist.ProcessGroup | None, rank: int, publish: Publish) -> None:

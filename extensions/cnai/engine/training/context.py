@@ -205,8 +205,8 @@ class Context:
         """Report numbers or tensors with one element, without waiting.
 
         Each step gets one value per name: the mean over the samples of all ranks that reported it (in `ctx.loop`: over
-        those ranks). Outside a loop, and in the last few steps before a `break`, only rank 0's value counts; in the last
-        few steps before an exception, that of the rank that raised it.
+        those ranks). Outside a loop, and in the last few steps before a `break`, only rank 0's value counts; in the
+        last few steps before an exception, that of the rank that raised it.
         """
         if self._loop.running:
             self._loop.report(values)
