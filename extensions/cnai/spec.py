@@ -98,11 +98,14 @@ class RunSpec:
     checkpoint_every: Interval = Interval(seconds=10.0)
     """Interval of automatic checkpoints of code that uses `cnai.context()`."""
     retries: int = 0
-    """Restarts after an exception of the user's code without progress since the last failure."""
+    """Restarts after an exception or an exit code of the user's code without progress since the last failure."""
     infra_retries: int = 3
-    """Restarts after a lost rank or node without progress since the last failure."""
-    timeout_seconds: float = 120.0
-    """Limit of one collective; a rank that waits longer fails."""
+    """Restarts after a lost node or a rank that a signal killed without progress since the last failure."""
+    timeout_seconds: float | None = None
+    """Limit of one collective, a rank that waits longer fails; None: 120 s for `cnai.context()`, torch's own for groups
+    that the code creates (30 minutes, with NCCL 10)."""
+    grace_seconds: float = 30.0
+    """How long ranks that are asked to end may take, for a step or after SIGTERM; then they are killed."""
     stall_seconds: float | None = None
     """Limit without a step or report, for code that uses `cnai.context()`; None: no limit."""
     deadline_seconds: float | None = None
@@ -122,7 +125,7 @@ class RunSpec:
         for key in ("retries", "infra_retries"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key} must be 0 or more; given: {getattr(self, key)}")
-        for key in ("timeout_seconds", "stall_seconds", "deadline_seconds", "ttl_seconds"):
+        for key in ("timeout_seconds", "grace_seconds", "stall_seconds", "deadline_seconds", "ttl_seconds"):
             if (value := getattr(self, key)) is not None and not value > 0:
                 raise UsageError(f"{key} must be above 0; given: {value}")
         if self.nodes is not None and not 1 <= self.nodes <= self.ranks.maximum:

@@ -90,6 +90,7 @@ def _rank(place, assignment, line, answer, target, args):
     except GenerationEnd:
         ended = ("generation-end", None)
     except BaseException as error:
+        contexts.abandon()
         ended = (f"raised {type(error).__name__}", f"{error}\n{traceback.format_exc()}")
     link.close()
     answer.send(ended)

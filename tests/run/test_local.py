@@ -13,6 +13,8 @@ import cnai
 from cnai.backends.local.engine import RUNS_AT_ONCE
 from cnai.errors import ResultError, RunCancelled, RunFailed, UsageError
 from cnai.events import Kind, State
+from cnai.faces.text import runs_table, summary
+from cnai.faces.widgets.page import page
 from run.waiting import until
 
 WAIT = 90
@@ -107,6 +109,32 @@ def test_deaths_are_named(engine, how, summary):
     with pytest.raises(RunFailed) as failed:
         run.result(WAIT)
     assert failed.value.summary == summary
+
+
+def test_a_crash_shows_the_authors_line(engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "native.py").write_text("import ctypes\n\n\ndef deep():\n    ctypes.string_at(0)\n")
+    (tmp_path / "crash.py").write_text("import native\n\nprint('before')\nnative.deep()\n")
+    with pytest.raises(RunFailed) as failed:
+        cnai.train("crash.py", infra_retries=0).result(WAIT)
+    *_, before, fatal, inner, middle, outer = failed.value.log_tail.splitlines()
+    assert (before, fatal) == ("before", "Fatal Python error: Segmentation fault")
+    assert "ctypes/__init__.py" in inner
+    assert middle == '  File "native.py", line 5 in deep'
+    assert outer == f'  File "{tmp_path}/crash.py", line 4 in <module>'
+
+
+def test_numbers_that_are_lost_are_named(engine):
+    def diverging():
+        ctx = cnai.context()
+        for step in ctx.loop(30):
+            ctx.report(loss=float("nan") if step > 20 else 1.0, norm=float("inf") if step == 30 else 1.0, fine=step)
+
+    run = cnai.train(diverging)
+    assert run.wait(WAIT).state is State.SUCCEEDED
+    assert run.trouble == "loss is NaN since step 21 · norm is inf since step 30"
+    shown = [summary(run), repr(runs_table([run])), page(run).head]
+    assert all(run.trouble in text for text in shown), shown
 
 
 def test_clean_sys_exit_is_success(engine):

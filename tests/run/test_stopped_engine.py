@@ -77,15 +77,15 @@ def cancel(run):
 
 def test_stop_leaves_all_runs_to_the_next_engine(own_engine):
     undisturbed = cnai.train(digits, (EPOCHS, 0)).result(WAIT)[2]
-    paused = cnai.train(digits, (EPOCHS, 0.02), name="paused")
+    paused = cnai.train(digits, (EPOCHS, 0.02), name="paused", grace_seconds=5)
     wait_for(at_step(3), paused)
     paused.pause()
     wait_for(lambda run: run.state is State.PAUSED, paused)
-    others = [cnai.train(target, infra_retries=0) for target in (plain, polite, stubborn)]
+    others = [cnai.train(target, infra_retries=0, grace_seconds=5) for target in (plain, polite, stubborn)]
     for run in others:
         wait_for(on, run)
-    slow = cnai.train(digits, (EPOCHS, 1000), name="slow")
-    training = cnai.train(digits, (EPOCHS, 0.05), ranks=2, infra_retries=0)
+    slow = cnai.train(digits, (EPOCHS, 1000), name="slow", grace_seconds=5)
+    training = cnai.train(digits, (EPOCHS, 0.05), ranks=2, infra_retries=0, grace_seconds=5)
     wait_for(at_step(5), training)
     wait_for(lambda run: "pid" in run.logs(), slow)
     there = of_engine()
@@ -123,8 +123,10 @@ def test_stop_leaves_all_runs_to_the_next_engine(own_engine):
 
 
 def test_stop_keeps_what_was_asked_for_and_what_has_not_begun(own_engine):
-    scaled, halted = (cnai.train(digits, (EPOCHS, 0.5), ranks=2, name=name) for name in ("scaled", "halted"))
-    ended = cnai.train(stubborn)
+    scaled, halted = (
+        cnai.train(digits, (EPOCHS, 0.5), ranks=2, name=name, grace_seconds=5) for name in ("scaled", "halted")
+    )
+    ended = cnai.train(stubborn, grace_seconds=5)
     for run, condition in ((scaled, at_step(1)), (halted, at_step(1)), (ended, on)):
         wait_for(condition, run)
     scaled.scale(1)

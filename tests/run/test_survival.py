@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import psutil
 import pytest
 
 import cnai
-from cnai.errors import RunFailed
+from cnai.engine.control.client import CONNECT_SECONDS
+from cnai.errors import EngineError, RunFailed
 from cnai.events import Kind, State
 from run.training import digits
 
@@ -118,6 +121,20 @@ def test_killed_node(engine, undisturbed):
     os.kill(engine.status().nodes[0].pid, signal.SIGKILL)
     assert_as_undisturbed(run, undisturbed)
     assert len(generations(run)) == 2
+
+
+def test_a_lost_scheduler_is_told_in_one_line(own_engine, caplog, request):
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+        logger = logging.getLogger(name)  # Dask's loggers don't propagate
+        logger.addHandler(caplog.handler)
+        request.addfinalizer(partial(logger.removeHandler, caplog.handler))
+    run = cnai.train(digits, (EPOCHS, 0.5))
+    wait_for(at_step(1), run)
+    os.kill(own_engine.status().pid, signal.SIGKILL)
+    with pytest.raises(EngineError, match=f"the engine was lost; `%cnai attach {run.id}` starts it again"):
+        run.wait(WAIT)
+    time.sleep(CONNECT_SECONDS + 1)  # as long as Dask would try to reconnect
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == []
 
 
 def test_killed_scheduler(engine, undisturbed):

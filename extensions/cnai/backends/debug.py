@@ -96,8 +96,10 @@ def _run(draft: Draft) -> RunFolder:
     try:
         with _as_rank(folder, spec, scribe):
             from cnai.engine.capture import load_run
+            from cnai.engine.training.group import limited
 
-            value = load_run(folder)()
+            with limited(spec.timeout_seconds):
+                value = load_run(folder)()
     except BaseException as error:
         found = rank.diagnosis(error, debug=True)
         scribe.note(replace(found, final=True), rank=0)

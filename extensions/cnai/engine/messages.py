@@ -38,7 +38,8 @@ class Assignment:
     resume_from: Path | None
     """Last committed checkpoint, None in a run's first generation or before its first checkpoint."""
     checkpoint_every: Interval
-    timeout_seconds: float
+    timeout_seconds: float | None
+    """Limit of one collective; None: not given."""
     first_world_size: int
     """World size of generation 0: the default number of shards, which must stay the same across a resize."""
 
@@ -61,6 +62,8 @@ class Order:
     """CPUs for this node's ranks; None: all."""
     gpus: int | None
     """GPUs that the ranks may see; None: all."""
+    grace_seconds: float
+    """Time from SIGTERM to SIGKILL."""
     debug: bool
 
 

@@ -64,7 +64,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
             str(run.state),
             str(run.world_size or run.spec.ranks),
             "" if run.step is None else str(run.step),
-            latest(run) or run.reason,
+            " · ".join(filter(None, (latest(run) or run.reason, run.trouble))),
             ago(time.time() - run.record["created"]),
         )
         for run in runs
@@ -118,6 +118,8 @@ def headline(run: Run) -> str:
     facts.append(clock(elapsed(run)))
     if run.reason and run.error is None:
         facts.append(run.reason)
+    if run.trouble:
+        facts.append(run.trouble)
     return " · ".join(facts)
 
 

@@ -49,9 +49,28 @@ SPEC_FLAGS = (
     ),
     flag("name", "TEXT", "display name of the run; default: the target's name"),
     flag("checkpoint-every", "STEPS|TIME", "interval of automatic checkpoints: 100 (steps), 30s, 5m"),
-    flag("retries", "N", "maximum restarts after exceptions without progress in between", whole),
-    flag("infra-retries", "N", "maximum restarts after lost ranks or nodes without progress in between", whole),
-    flag("timeout", "TIME", "limit of one collective; a rank that waits longer fails", seconds, dest="timeout_seconds"),
+    flag("retries", "N", "maximum restarts after exceptions and exit codes without progress in between", whole),
+    flag(
+        "infra-retries",
+        "N",
+        "maximum restarts after lost nodes and ranks that a signal killed, without progress in between",
+        whole,
+    ),
+    flag(
+        "timeout",
+        "TIME",
+        "limit of one collective, a rank that waits longer fails; default: 120 s for cnai.context(), torch's own for "
+        "groups that the code creates without a timeout",
+        seconds,
+        dest="timeout_seconds",
+    ),
+    flag(
+        "grace",
+        "TIME",
+        "how long ranks that are asked to end may take, for a step or after SIGTERM, before they are killed",
+        seconds,
+        dest="grace_seconds",
+    ),
     flag("stall", "TIME", "limit for the time without a step or report; default: none", seconds, dest="stall_seconds"),
     flag("deadline", "TIME", "limit for the whole run; default: none", seconds, dest="deadline_seconds"),
     flag("ttl", "TIME", "how long to keep the finished run; default: until removed", seconds, dest="ttl_seconds"),
@@ -119,7 +138,16 @@ _ALL = (
         ),
         examples=("logs --follow", "logs fit --rank 1 --tail 50"),
     ),
-    Verb(name="stop", help="stop a run; its checkpoints stay", arguments=(_RUN,), examples=("stop",)),
+    Verb(
+        name="stop",
+        help="stop a run; its checkpoints stay",
+        about=(
+            "Ranks receive SIGTERM and have the run's --grace to end; a second stop kills them at once. The run is "
+            "CANCELLED, however its code ends."
+        ),
+        arguments=(_RUN,),
+        examples=("stop",),
+    ),
     Verb(
         name="pause",
         help="checkpoint a run and free the machine, to resume later",

@@ -78,6 +78,11 @@ class Run:
         return self._history.metrics
 
     @property
+    def trouble(self) -> str:
+        """Tell what is wrong with the training although its code runs: `loss is NaN since step 21`; "" if nothing."""
+        return self.metrics.trouble
+
+    @property
     def error(self) -> RunFailed | None:
         """Return the error of a failed run, None otherwise."""
         return self._history.error

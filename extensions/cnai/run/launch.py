@@ -60,8 +60,9 @@ def train(
 
     With `reuse` it returns the last successful run of the same code with the same arguments, if there is one. Values
     that the code uses from the notebook are not compared. Keywords are the fields of RunSpec: ranks, nodes, flavor,
-    image, backend, name, checkpoint_every, retries, infra_retries, timeout_seconds, stall_seconds, deadline_seconds,
-    ttl_seconds, env, debug. The debug backend runs rank 0 in this process, with breakpoints, and returns at its end.
+    image, backend, name, checkpoint_every, retries, infra_retries, timeout_seconds, grace_seconds, stall_seconds,
+    deadline_seconds, ttl_seconds, env, debug. The debug backend runs rank 0 in this process, with breakpoints, and
+    returns at its end.
     """
     captured = capture(target, args, kwargs or {})
     inputs = _inputs(captured, args, kwargs or {})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,32 @@ class Series:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def has(self, step: int) -> bool:
+        """Tell whether there is a value of a step."""
+        at = bisect_left(self.steps, step)
+        return at < len(self.steps) and self.steps[at] == step
+
+    def put(self, step: int, value: float, time: float) -> None:
+        """Add a value, or replace that of the same step: a mean may arrive after a failed rank's own value."""
+        at = bisect_left(self.steps, step)
+        end = at + self.has(step)
+        self.steps[at:end], self.values[at:end], self.times[at:end] = [step], [value], [time]
+
+    def lost_at(self) -> int | None:
+        """Return the step from which on no value is finite, None if the last value is finite."""
+        step = None
+        for at in range(len(self) - 1, -1, -1):
+            if math.isfinite(self.values[at]):
+                break
+            step = self.steps[at]
+        return step
+
+    @property
+    def kind(self) -> str:
+        """Return NaN, inf or -inf, as the last value is, or "" if it is finite."""
+        last = self.values[-1]
+        return "" if math.isfinite(last) else str(last).replace("nan", "NaN")
+
     def cut(self, step: int) -> None:
         """Remove the values after a step, which a new generation will report again."""
         keep = bisect_right(self.steps, step)
@@ -32,6 +59,12 @@ class Series:
 
 class Metrics(dict[str, Series]):
     """Series by name, folded from events."""
+
+    @property
+    def trouble(self) -> str:
+        """Tell which metrics are no longer finite, and since which step; "" if all are."""
+        found = [(name, series.lost_at()) for name, series in list(self.items())]
+        return " · ".join(f"{name} is {self[name].kind} since step {step}" for name, step in found if step is not None)
 
     def add(self, event: Event) -> None:
         """Add a metric event; a generation event removes the values that its ranks will report again."""
@@ -47,11 +80,7 @@ class Metrics(dict[str, Series]):
         series = self.get(name)
         if series is None or rank < series.rank:
             series = self[name] = Series(rank)
-        if rank > series.rank:
-            return
+        if rank > series.rank and (event.step is None or series.has(event.step)):
+            return  # a higher rank adds only the last steps before it failed, which the lower rank may lack
         step = event.step if event.step is not None else (series.steps[-1] + 1 if series.steps else 1)
-        if series.steps and step <= series.steps[-1]:
-            series.cut(step - 1)
-        series.steps.append(step)
-        series.values.append(value)
-        series.times.append(event.time)
+        series.put(step, value, event.time)

@@ -43,11 +43,12 @@ def stop(hub: subprocess.Popen[bytes]) -> None:
     """Stop the hub with proxy, servers and apps, the engine, and then all other processes that notebooks started."""
     engine = _stopping_engine()
     hub.terminate()
-    for process in filter(None, (hub, engine)):
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_SECONDS)
-        process.kill()
-        process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        hub.wait(_STOP_SECONDS)
+    hub.kill()
+    hub.wait()
+    if engine is not None:
+        engine.wait()  # its runs have their own limit, which may be long
     processes.end(processes.marked(paths.home()))
 
 

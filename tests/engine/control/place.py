@@ -37,7 +37,10 @@ STEPS_SECONDS = 0.1
 
 
 class Agent:
-    """`manners` say how its ranks end: polite at a step boundary, deaf to that, stubborn also to SIGTERM."""
+    """`manners` say how its ranks end: polite at a step boundary, deaf to that, stubborn also to SIGTERM.
+
+    Courteous ranks are deaf, too, and return upon SIGTERM as if all was done.
+    """
 
     def __init__(self, node, order):
         self.node, self.order, self.manners = node, order, node.manners
@@ -110,6 +113,8 @@ class Agent:
             return
         if message.how == "graceful" and self.manners == "polite":
             self.end("ended")
+        elif message.how == "terminate" and self.manners == "courteous":
+            self.end()
         elif message.how == "terminate" and self.manners != "stubborn":
             self.end(error="SignalException: Process 1 got signal: 15")
         elif message.how == "kill":

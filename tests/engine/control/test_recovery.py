@@ -1,5 +1,6 @@
 """One engine after the other, full disks, faults of our own, and what an engine tells about itself."""
 
+import asyncio
 import errno
 import json
 import logging
@@ -190,6 +191,22 @@ async def test_an_engine_that_ends_does_not_wait_for_room(world, disk):
     disk.full = ""
     await next_engine(world)
     await run.becomes(State.RUNNING, 1)
+
+
+@pytest.mark.parametrize(("grace", "step"), [(25, "step-7"), (5, "step-2")])
+async def test_an_engine_that_ends_waits_for_a_step_as_long_as_the_grace(world, grace, step):
+    world.node(manners="deaf")
+    run = await (await world.submit(grace_seconds=grace)).running()
+    run.agent.checkpoint(2)
+    before = world.clock.now
+    resting = asyncio.create_task(world.supervisor.rest())
+    await world.pass_by(20)
+    if not resting.done():
+        run.agent.checkpoint(7)
+        run.agent.end("ended")
+    await resting
+    assert world.clock.now - before < 23
+    assert (run.state, run.status.reason, run.folder.latest().name) == (State.RESTARTING, STOPPED, step)
 
 
 async def test_a_fault_of_ours_is_the_end_of_the_run_and_its_ranks(world, monkeypatch, caplog):

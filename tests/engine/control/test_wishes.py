@@ -92,7 +92,7 @@ async def test_a_pause_at_a_step_boundary(world):
 
 @pytest.mark.parametrize(
     ("manners", "told", "seconds"),
-    [("deaf", ["graceful", "terminate"], 60), ("stubborn", ["graceful", "terminate", "kill"], 70)],
+    [("deaf", ["graceful", "terminate"], 60), ("stubborn", ["graceful", "terminate", "kill"], 95)],
 )
 async def test_patience_ends(world, manners, told, seconds):
     world.node(manners=manners)
@@ -102,6 +102,48 @@ async def test_patience_ends(world, manners, told, seconds):
     await run.becomes(State.PAUSED)
     assert run.agent.told == told
     assert seconds <= world.clock.now - before < seconds + 5
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(2.0, 7), (100.0, 105)])
+async def test_stubborn_code_is_killed_after_its_grace(world, grace, seconds):
+    world.node(manners="stubborn")
+    run = await (await world.submit(grace_seconds=grace)).running()
+    assert run.agent.order.grace_seconds == grace
+    before = world.clock.now
+    await run.wish("stop")
+    await run.becomes(State.CANCELLED)
+    assert run.agent.told == ["terminate", "kill"]
+    assert seconds <= world.clock.now - before < seconds + 5
+
+
+async def test_steps_may_take_as_long_as_the_grace(world):
+    world.node(manners="deaf")
+    run = await (await world.submit(grace_seconds=200)).running()
+    await run.wish("pause")
+    await world.pass_by(190)
+    assert run.agent.told == ["graceful"]
+    await run.becomes(State.PAUSED)
+
+
+async def test_a_second_stop_ends_at_once(world):
+    world.node(manners="stubborn")
+    run = await (await world.submit()).running()
+    await run.wish("stop")
+    await world.until(lambda: run.agent.told == ["terminate"])
+    before = world.clock.now
+    await run.wish("stop")
+    await run.becomes(State.CANCELLED)
+    assert run.agent.told == ["terminate", "kill"]
+    assert world.clock.now - before < 1
+
+
+@pytest.mark.parametrize(("verb", "state"), [("stop", State.CANCELLED), ("pause", State.PAUSED)])
+async def test_code_that_returns_when_it_is_terminated_has_not_finished(world, verb, state):
+    world.node(manners="courteous")
+    run = await (await world.submit()).running()
+    await run.wish(verb)
+    await run.becomes(state)
+    assert State.SUCCEEDED not in run.states
 
 
 async def test_code_that_left_its_steps_is_terminated(world):
@@ -335,7 +377,7 @@ async def test_rest_lets_ranks_reach_a_boundary_and_waits_no_longer_than_it_may(
     two = await (await world.submit()).running()
     before = world.clock.now
     await world.supervisor.rest(12, "its node is shutting down")
-    assert 12 <= world.clock.now - before < 14
+    assert 12 <= world.clock.now - before < 40
     assert (one.agent.told, two.agent.told) == (["graceful"], ["graceful"])
     assert {run.status.reason for run in (one, two)} == {"its node is shutting down"}
     assert world.supervisor.nodes()
@@ -350,11 +392,11 @@ async def test_who_was_terminated_is_not_asked_again(world):
     before = world.clock.now
     await run.wish("stop")
     await world.until(lambda: run.agent.told)
-    await world.pass_by(8)
+    await world.pass_by(30)
     node.leave()
     await run.becomes(State.CANCELLED)
     assert run.agent.told == ["terminate", "kill"]
-    assert world.clock.now - before < 14
+    assert world.clock.now - before < 40
 
 
 async def test_what_finishes_while_the_engine_rests_has_finished(world):

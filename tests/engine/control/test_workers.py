@@ -37,6 +37,7 @@ def order(node_rank=0, **env):
         env=env,
         cpu=None,
         gpus=None,
+        grace_seconds=30.0,
         debug=False,
     )
 

@@ -5,6 +5,7 @@ import torch
 
 from cnai.engine.messages import Abilities
 from cnai.events import Kind
+from cnai.run.series import Metrics
 from engine.ranks import checkpoints, launch, metric
 from engine.trainings import batches, classify
 
@@ -111,6 +112,26 @@ def test_break_loses_no_report(tmp_path):
     ranks = launch(leaving, 2, tmp_path)
     assert [rank.value for rank in ranks] == [7, 7]
     assert metric(ranks, "step") == {step: step for step in range(1, 8)}
+
+
+def failing(ctx, who):
+    for step in ctx.loop(500):
+        ctx.report(step=step)
+        if step == 200 and ctx.rank == who:
+            raise ValueError("after 200")
+
+
+@pytest.mark.parametrize(("world_size", "who"), [(1, 0), (2, 0), (2, 1)])
+def test_a_failure_loses_no_report(world_size, who, tmp_path):
+    ranks = launch(failing, world_size, tmp_path, who)
+    assert ranks[who].ended == "raised ValueError"
+    metrics = Metrics()
+    for event in sorted((event for rank in ranks for event in rank.events), key=lambda event: event.time):
+        metrics.add(event)
+    reported = metrics["step"].steps
+    assert reported == list(range(1, len(reported) + 1))  # the other rank may have been ahead
+    assert len(reported) >= 200
+    assert metrics["step"].values == reported
 
 
 def twice(ctx, fail_at=0):

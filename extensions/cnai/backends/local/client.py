@@ -18,7 +18,7 @@ from cnai.paths import compiled_dir, engine_dir, private, store_root
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
-"""An engine needs up to 12 s to rest its runs, then a few seconds to end."""
+"""How long an engine may take to end, beyond the grace of its runs."""
 
 _connection: EngineClient | None = None
 _lock = threading.Lock()
@@ -73,6 +73,12 @@ def _alive() -> LocalEngine | None:
     return found if alive else None
 
 
+def leaving_until() -> float:
+    """Return when the engine that shuts down has ended its ranks, on the monotonic clock; 0 if none shuts down."""
+    found = _alive()
+    return time.monotonic() + found.ends_by - time.time() if found is not None and not found.address else 0.0
+
+
 def launch() -> None:
     """Start the engine's processes without waiting for them; does nothing if they run."""
     if running():
@@ -108,7 +114,7 @@ def stop() -> bool:
         found = _alive()
         if found is not None:
             with suppress(psutil.NoSuchProcess):
-                processes.end(psutil.Process(found.pid), STOP_SECONDS)
+                processes.end(psutil.Process(found.pid), STOP_SECONDS, leaving_until)
         return found is not None
 
 
@@ -116,6 +122,7 @@ def _start() -> LocalEngine:
     launch()
     deadline = time.monotonic() + START_SECONDS
     while (found := running()) is None:
+        deadline = max(deadline, leaving_until() + START_SECONDS)
         if time.monotonic() > deadline:
             raise EngineError(
                 f"the engine did not start within {START_SECONDS:.0f} s; its log: {engine_dir() / 'engine.log'}"

@@ -77,6 +77,7 @@ def _take(lock: IO[str]) -> bool:
 
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline and not local.running():
+        deadline = max(deadline, local.leaving_until() + WAIT_SECONDS)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
@@ -141,8 +142,10 @@ async def _schedule(first: subprocess.Popen[bytes]) -> None:
         finished = asyncio.create_task(scheduler.finished())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        _write_status(scheduler, "")  # from here on no process connects
-        await supervisor_of(scheduler).rest()  # while the node still runs
+        supervisor = supervisor_of(scheduler)
+        # From here on no process connects.
+        _write_status(scheduler, "", ends_by=time.time() + supervisor.rest_seconds())
+        await supervisor.rest()  # while the node still runs
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
@@ -157,7 +160,7 @@ def supervisor_of(scheduler: Scheduler) -> Supervisor:
     return supervisor
 
 
-def _write_status(scheduler: Scheduler, address: str) -> None:
+def _write_status(scheduler: Scheduler, address: str, *, ends_by: float = 0.0) -> None:
     """Write the engine's pid, address and certificate."""
     import psutil
 
@@ -165,6 +168,7 @@ def _write_status(scheduler: Scheduler, address: str) -> None:
         address=address,
         pid=os.getpid(),
         started=psutil.Process().create_time(),
+        ends_by=ends_by,
         tls=Certificate.of(scheduler.security),
     ).write(engine_dir())
 

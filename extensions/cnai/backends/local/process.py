@@ -19,6 +19,8 @@ class LocalEngine(Credentials):
     pid: int
     started: float
     """When the process was created, in seconds since 1970 (UTC), because pids are reused."""
+    ends_by: float = 0.0
+    """When an engine that shuts down has ended its ranks, in seconds since 1970 (UTC)."""
 
 
 def status_file() -> Path:

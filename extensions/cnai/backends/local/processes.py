@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import psutil
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CHILD_SECONDS = 2.0
+TICK_SECONDS = 0.05
 
 
 def alive(process: psutil.Process) -> bool:
@@ -18,10 +23,15 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def end(process: psutil.Process, seconds: float) -> None:
-    """Send SIGTERM to a process, wait up to `seconds`, then kill it and its remaining children."""
+def end(process: psutil.Process, seconds: float, busy_until: Callable[[], float] = lambda: 0.0) -> None:
+    """Send SIGTERM to a process, wait up to `seconds`, then kill it and its remaining children.
+
+    The wait begins when the process is no longer busy, on the monotonic clock.
+    """
     below = process.children(recursive=True)
     process.terminate()
+    while alive(process) and time.monotonic() < busy_until():
+        time.sleep(TICK_SECONDS)
     _outlast([process], seconds)
     _outlast(below, CHILD_SECONDS)
 
@@ -30,7 +40,7 @@ def _outlast(processes: list[psutil.Process], seconds: float) -> None:
     """Wait up to `seconds` for processes to end, then kill the rest."""
     deadline = time.monotonic() + seconds
     while any(map(alive, processes)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(TICK_SECONDS)
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()

@@ -10,14 +10,16 @@ from cnai.engine.capture.function import capture_function
 from cnai.engine.capture.payload import Captured
 from cnai.engine.capture.script import capture_script
 from cnai.engine.capture.tracebacks import user_traceback
-from cnai.engine.capture.unpack import load, load_run, unzip
+from cnai.engine.capture.unpack import is_main, load, load_main, load_run, unzip
 
 __all__ = [
     "Captured",
     "capture_cell",
     "capture_function",
     "capture_script",
+    "is_main",
     "load",
+    "load_main",
     "load_run",
     "unzip",
     "user_traceback",

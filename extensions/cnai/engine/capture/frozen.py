@@ -7,14 +7,14 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cnai.engine.capture import sources
 from cnai.errors import ResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import ModuleType
 
 
 def main_globals() -> dict[str, Any]:
@@ -25,6 +25,13 @@ def main_globals() -> dict[str, Any]:
 def cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     """Rebuild a function that `functools.lru_cache` wraps, with an empty cache."""
     return functools.lru_cache(**parameters)(function)
+
+
+class Main(ModuleType):
+    """The `__main__` of a rank."""
+
+    def __init__(self) -> None:
+        super().__init__("__main__")
 
 
 @contextmanager
@@ -38,6 +45,16 @@ def main_module(main: ModuleType) -> Iterator[None]:
         sys.modules["__main__"] = before
 
 
+class Frozen(Protocol):
+    """A target."""
+
+    def run(self, main: ModuleType) -> Any:
+        """Run the target with a module as its `__main__`, and return its result."""
+
+    def define(self, main: ModuleType) -> None:
+        """Define in a module what pickled data of the running target refers to."""
+
+
 @dataclass(frozen=True)
 class FrozenFunction:
     """A callable with its arguments."""
@@ -49,6 +66,9 @@ class FrozenFunction:
     def run(self, _: ModuleType) -> Any:
         """Call the function and return its result."""
         return self.function(*self.args, **self.kwargs)
+
+    def define(self, main: ModuleType) -> None:
+        """Do nothing: unpickling the function has defined the names that it uses."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +93,10 @@ class FrozenCell:
                 )
         return {name: names[name] for name in self.returns}
 
+    def define(self, main: ModuleType) -> None:
+        """Define the names that the cell reads from the notebook, without running the cell."""
+        vars(main).update(self.namespace)
+
 
 @dataclass(frozen=True)
 class FrozenScript:
@@ -84,16 +108,20 @@ class FrozenScript:
 
     def run(self, main: ModuleType) -> None:
         """Execute the script as `python path argv…` does."""
-        main.__file__ = self.path
-        sources.remember(self.path, self.source)
         sys.argv = [self.path, *self.argv]
         # Position 1 comes after the frozen local modules, so that those win.
         sys.path.insert(1, os.path.dirname(self.path))  # noqa: PTH120 # a str, as Python itself inserts it
         try:
-            exec(compile(self.source, self.path, "exec", dont_inherit=True), vars(main))  # noqa: S102 # it is the user's script
+            self.define(main)
         except SystemExit as end:
             if end.code not in (None, 0):
                 raise
+
+    def define(self, main: ModuleType) -> None:
+        """Execute the script with the name of the module, which a guard of its main program asks for."""
+        main.__file__ = self.path
+        sources.remember(self.path, self.source)
+        exec(compile(self.source, self.path, "exec", dont_inherit=True), vars(main))  # noqa: S102 # it is the user's script
 
 
 def body(source: str) -> str:

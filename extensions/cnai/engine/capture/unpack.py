@@ -11,7 +11,6 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cnai.engine.capture import frozen, payload, sources, tracebacks
@@ -19,6 +18,7 @@ from cnai.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from cnai.engine.store import RunFolder
 
@@ -29,9 +29,6 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     Puts the folder with the local modules first on `sys.path` immediately; the returned function restores `sys.path`
     and `sys.argv` when the target ends. Tensors in the target's result are on the CPU.
     """
-    end = data.index(b"\n")
-    facts = json.loads(data[:end])
-    _check({key: facts[key] for key in ("python", "cloudpickle")}, payload.versions())
     path, argv = list(sys.path), list(sys.argv)
     if code_dir is not None:
         sys.path.insert(0, str(code_dir))
@@ -39,11 +36,8 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     # Last: the working directory (the notebook's folder), for modules whose names capture could not see.
     sys.path.append("")
     importlib.invalidate_caches()
-    for shown, text in facts["sources"].items():
-        sources.remember(shown, text)
-    main = ModuleType("__main__")
-    with frozen.main_module(main):
-        target = pickle.loads(memoryview(data)[end + 1 :])
+    main = frozen.Main()
+    target = _target(data, main)
 
     def run() -> Any:
         try:
@@ -53,6 +47,27 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
             sys.path[:], sys.argv[:] = path, argv
 
     return run
+
+
+def _target(data: bytes, main: ModuleType) -> frozen.Frozen:
+    end = data.index(b"\n")
+    facts = json.loads(data[:end])
+    _check({key: facts[key] for key in ("python", "cloudpickle")}, payload.versions())
+    for shown, text in facts["sources"].items():
+        sources.remember(shown, text)
+    with frozen.main_module(main):
+        target: frozen.Frozen = pickle.loads(memoryview(data)[end + 1 :])
+    return target
+
+
+def load_main(folder: RunFolder, main: ModuleType) -> None:
+    """Define the names of a run's `__main__` in a module of a process that a rank started, which has its `sys.path`."""
+    _target(folder.payload.read_bytes(), main).define(main)
+
+
+def is_main(module: ModuleType) -> bool:
+    """Tell whether a module is the `__main__` that a target runs in."""
+    return isinstance(module, frozen.Main)
 
 
 def load_run(folder: RunFolder) -> Callable[[], Any]:

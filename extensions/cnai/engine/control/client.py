@@ -33,20 +33,32 @@ class Batch(TypedDict):
     text: str
 
 
+def _dask_client(address: str, security: distributed.Security | None) -> distributed.Client:
+    from distributed import Client
+
+    class QuietClient(Client):
+        """Closes when its scheduler is lost: the next one has another address, and lines look for it.
+
+        Dask's client would try to reconnect for 10 s and fill the cell that runs at the time with its errors.
+        """
+
+        async def _reconnect(self) -> None:
+            self.scheduler_comm = None
+            await self._close()
+
+    return QuietClient(address, security=security, timeout=CONNECT_SECONDS, set_as_default=False)
+
+
 class EngineClient:
     """Client of a Dask scheduler with our supervisor. Thread-safe; calls listeners on Dask's own thread."""
 
     def __init__(self, address: str, security: distributed.Security | None = None) -> None:
-        from distributed import Client
-
         self.address = address
         self._listeners: dict[str, list[Callable[[int, str], None]]] = {}
         self._lock = threading.Lock()
         try:
             _knock(address)
-            self._dask: distributed.Client = Client(
-                address, security=security, timeout=CONNECT_SECONDS, set_as_default=False
-            )
+            self._dask = _dask_client(address, security)
         except (OSError, ValueError) as error:
             raise EngineError(
                 f"no Dask scheduler answers at {address} ({error}); check the address, or use --backend local"

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cnai.engine.messages import FromNode
     from cnai.engine.store import RunFolder
 
-LOG_TAIL_LINES = 10
 TICK_SECONDS = 1.0
 _ENDINGS: dict[Verb, Ending] = {"stop": "terminate", "pause": "graceful", "scale": "graceful"}
 
@@ -50,6 +49,8 @@ class Driver:
         self._generation: Generation | None = None
         self._wish: Wish | None = None
         self._wished = asyncio.Event()
+        self._impatient = False
+        """Set by a second request to stop."""
         self._budget = Budget()
 
     @property
@@ -93,6 +94,7 @@ class Driver:
             self._keep(world_size=wish.ranks)  # immediately: the next wish must not overtake this one
         if wish.verb == "resume":
             self._become(State.RESTARTING, "resumed")
+        self._impatient = wish.verb == "stop" and self._wish is not None and self._wish.verb == "stop"
         self._wish = wish
         self._wished.set()
 
@@ -231,7 +233,7 @@ class Driver:
                 self._wished.clear()
                 return leaving
             self._become(State.RESIZING, f"from {current.world_size} to {wish.ranks} ranks")
-        return _ENDINGS.get(wish.verb, leaving)
+        return "kill" if self._impatient else _ENDINGS.get(wish.verb, leaving)
 
     def _conclude(self, verdict: Verdict) -> None:
         if verdict.ending == "finished":
@@ -263,7 +265,7 @@ class Driver:
             final=True,
             traceback=cause.traceback,
             log_tail=tail,
-            hint=cause.hint or diagnoses.hint(tail),
+            hint=diagnoses.hint(f"{cause.summary}\n{cause.traceback}\n{tail}"),
         )
         self._scribe.note(diagnosis, rank=cause.rank)
         self._become(State.FAILED, cause.summary)
@@ -273,7 +275,7 @@ class Driver:
             log = self.folder.log_file(self._scribe.status.generation, rank or 0).read_text(errors="replace")
         except OSError:
             return ""
-        return "\n".join(log.splitlines()[-LOG_TAIL_LINES:])
+        return diagnoses.tail(log.replace(f"{self.folder.path}/code/", ""))
 
     def _become(self, state: State, reason: str = "", **changes: Any) -> None:
         with self._despite_a_full_disk():

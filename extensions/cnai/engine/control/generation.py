@@ -27,8 +27,10 @@ TICK_SECONDS = 1.0
 WAIT_SECONDS = 0.02
 ENDINGS: tuple[Ending, ...] = ("graceful", "terminate", "kill")
 """From gentle to hard."""
-PATIENCE_SECONDS: dict[Ending, float] = {"graceful": 60.0, "terminate": 10.0, "kill": float("inf")}
-"""How long an ending may take before the next harder ending."""
+STEP_SECONDS = 60.0
+"""How long ranks may take to reach a step boundary, or their grace if that is longer."""
+AGENT_SECONDS = 5.0
+"""How long an agent may take beyond the grace, after which it kills its ranks."""
 DUMP_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
@@ -83,12 +85,13 @@ class Generation:
             self._graceful = abilities.graceful
 
     def excuses(self, verdict: Verdict) -> bool:
-        """Tell whether the verdict is only a consequence of leaving a node.
+        """Tell whether the verdict is only a consequence of a request to end.
 
         Code that is ended between two step boundaries may report anything, even that it has finished.
         """
-        lost = verdict.cause is not None and verdict.cause.fault == "infra"
-        return self.left and (lost or (self._cut and self.verdict is None))
+        if self._cut and self.verdict is None and (self.left or verdict.ending == "finished"):
+            return True
+        return self.left and verdict.cause is not None and verdict.cause.fault == "infra"
 
     async def run(self, wished: asyncio.Event, granting: Callable[[], Ending | None]) -> list[Report]:
         """Run to the end and return the reports. `granting` returns how to end for a pending wish, None to continue."""
@@ -152,7 +155,7 @@ class Generation:
     async def _check_limits(self) -> None:
         now = time.monotonic()
         if self._ending is not None:
-            if now - self._ending_since > PATIENCE_SECONDS[self._ending]:
+            if now - self._ending_since > self._patience_seconds(self._ending):
                 await self._end(ENDINGS[ENDINGS.index(self._ending) + 1])
             return
         deadline, stall = self._spec.deadline_seconds, self._spec.stall_seconds
@@ -166,6 +169,11 @@ class Generation:
             await self._tell(Dump(run_id=self._assignment.run_id, generation=self.number))
             await asyncio.sleep(DUMP_SECONDS)
             await self._end("terminate")
+
+    def _patience_seconds(self, how: Ending) -> float:
+        """Return how long an ending may take before the next harder ending."""
+        grace = self._spec.grace_seconds
+        return {"graceful": max(STEP_SECONDS, grace), "terminate": grace + AGENT_SECONDS, "kill": float("inf")}[how]
 
     def _give_up(self, why: str, fault: Fault) -> None:
         self.verdict = Verdict(ending="failed", cause=Cause(summary=why, fault=fault))
@@ -215,6 +223,7 @@ class Generation:
                 env=self._spec.env,
                 cpu=room.cpu,
                 gpus=room.gpus,
+                grace_seconds=self._spec.grace_seconds,
                 debug=self._spec.debug,
             )
             for number, share in enumerate(shares)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from cnai.engine.scribe import Sink
     from cnai.engine.store import RunFolder
 
-REST_SECONDS = 12.0
-"""How long an engine waits for its runs before it ends; code that ignores SIGTERM is killed after 5 s."""
+REPORT_SECONDS = 2.0
+"""How long the report of a rank that was killed after its grace may take."""
 CANCEL_SECONDS = 1.0
 RETIRED_SECONDS = 60.0
 """How long a node that was named for removal gets no ranks; then it is used again if it still exists."""
@@ -177,11 +177,18 @@ class Supervisor(SchedulerPlugin):
             self._idle_since = time.time()
         return self._idle_since
 
-    async def rest(self, seconds: float = REST_SECONDS, why: str = STOPPED) -> None:
+    def rest_seconds(self) -> float:
+        """Return how long `rest` takes at most: as long as the grace of the most patient run."""
+        graces = [driver.spec.grace_seconds for driver in self._drivers.values()]
+        return max(graces, default=0.0) + REPORT_SECONDS
+
+    async def rest(self, seconds: float | None = None, why: str = STOPPED) -> None:
         """End all generations at a step boundary and start no more; the next scheduler continues the runs.
 
-        After `seconds` the remaining runs rest with their last checkpoint; the caller has to end their ranks.
+        After `seconds`, by default `rest_seconds`, the remaining runs rest with their last checkpoint; the caller has
+        to end their ranks.
         """
+        seconds = self.rest_seconds() if seconds is None else seconds
         self.resting = self.resting or why
         for driver in self._drivers.values():
             driver.leave()

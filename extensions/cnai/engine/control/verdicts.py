@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from cnai.engine.control.diagnoses import hint
 from cnai.engine.echoes import is_echo
 
 if TYPE_CHECKING:
@@ -29,11 +28,6 @@ class Cause:
     fault: Fault
     rank: int | None = None
     traceback: str = ""
-
-    @property
-    def hint(self) -> str:
-        """Return cause and fix if the pattern is known."""
-        return hint(f"{self.summary}\n{self.traceback}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ addresses from the store, and an elastic scale-up hangs. A new generation is a n
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
 
+    from torch.distributed.launcher.api import LaunchConfig
+
     from cnai.engine.messages import Order
 
 MONITOR_SECONDS = 0.05
 RENDEZVOUS_SECONDS = 60
-SHUTDOWN_SECONDS = 5
 
 
 def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
@@ -43,12 +45,12 @@ def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
 def _launch(order: Order, ups: list[Connection]) -> Outcome:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import elastic_launch
 
     from cnai.engine.node import rank
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the run's events report the same, more clearly
-    config = LaunchConfig(
+    config = _config_class()(
         min_nodes=order.nodes,
         max_nodes=order.nodes,
         nproc_per_node=order.ranks,
@@ -60,7 +62,7 @@ def _launch(order: Order, ups: list[Connection]) -> Outcome:
         monitor_interval=MONITOR_SECONDS,
         start_method="fork",
         local_addr=order.endpoint.rpartition(":")[0] if order.nodes == 1 else None,
-        shutdown_timeout=SHUTDOWN_SECONDS,
+        shutdown_timeout=math.ceil(order.grace_seconds),
         logs_specs=DefaultLogsSpecs(log_dir=str(scratch(order))),
     )
     try:
@@ -72,6 +74,19 @@ def _launch(order: Order, ups: list[Connection]) -> Outcome:
         )
         return Outcome(failures=tuple(failures))
     return Outcome()
+
+
+def _config_class() -> type[LaunchConfig]:
+    from torch import cuda
+    from torch.distributed.launcher.api import LaunchConfig
+
+    class ConfigWithoutGPUs(LaunchConfig):
+        """Doesn't look for accelerators: without NVML this initializes CUDA, and forked ranks couldn't use CUDA."""
+
+        def __post_init__(self) -> None:
+            """Fill in no defaults: the agent gives all values."""
+
+    return LaunchConfig if cuda._device_count_nvml() > 0 else ConfigWithoutGPUs
 
 
 def scratch(order: Order) -> Path:

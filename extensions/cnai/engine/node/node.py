@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 UP = "cnai-up"
 """Dask topic from nodes to the supervisor."""
 DRAIN_SECONDS = 5.0
-KILL_AFTER_SECONDS = agent.SHUTDOWN_SECONDS + 5
 
 _running: dict[tuple[str, int], NodeGeneration] = {}
 _ended_early: set[tuple[str, int]] = set()

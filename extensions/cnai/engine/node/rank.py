@@ -16,6 +16,7 @@ from cnai.engine import capture, results
 from cnai.engine.echoes import is_echo
 from cnai.engine.link import GenerationEnd, Link, install
 from cnai.engine.messages import Abilities
+from cnai.engine.node import children
 from cnai.engine.node.watchdog import end_with_parent
 from cnai.engine.store import RunFolder, write
 from cnai.events import Diagnosis
@@ -41,14 +42,17 @@ def main(order: Order, ups: list[Connection]) -> None:
     link = Link(order.assignment, rank, ups[local_rank])
     install(link)
     link.announce(Abilities(pid=os.getpid()))
+    children.expect(folder)
     try:
-        value = _run(folder)
+        value = _run(folder, order.assignment.timeout_seconds)
     except GenerationEnd:
         link.say("ended")
     except SystemExit as leave:
+        _publish_reports()
         _leave(link, leave)
     except BaseException as error:  # noqa: BLE001  any exception of the target is the run's diagnosis
         found = diagnosis(error, debug=order.debug)
+        _publish_reports()
         link.emit(found)
         link.close()
         if is_echo(found.summary):
@@ -62,8 +66,19 @@ def main(order: Order, ups: list[Connection]) -> None:
     link.close()
 
 
-def _run(folder: RunFolder) -> Any:
-    return capture.load_run(folder)()
+def _run(folder: RunFolder, timeout_seconds: float | None) -> Any:
+    from cnai.engine.training.group import limited
+
+    with limited(timeout_seconds):
+        return capture.load_run(folder)()
+
+
+def _publish_reports() -> None:
+    """Publish the reports of steps that are not exchanged yet."""
+    from cnai.engine.training import context
+
+    with contextlib.suppress(Exception):  # reading them from a GPU fails with the error that ended the target
+        context.abandon()
 
 
 def _leave(link: Link, leave: SystemExit) -> None:

@@ -31,17 +31,31 @@ class Verdict(NamedTuple):
     save: bool = False
 
 
+class _Sent(NamedTuple):
+    """A window that is on its way to the other ranks."""
+
+    work: Any
+    """torch's handle of the exchange; the future of its callback swallows errors."""
+    published: Any
+    sums: torch.Tensor
+    layout: Layout
+    own: list[float]
+
+
 class Consensus:
     """Agrees on decisions and computes means over all ranks of a group.
 
-    Calls `publish` in rank 0 only, from any thread. Without a group (one process) every boundary decides immediately.
+    Calls `publish` in rank 0 only, from any thread, and after a failure in the rank that failed. Without a group (one
+    process) every boundary decides immediately.
     """
 
     def __init__(self, group: dist.ProcessGroup | None, rank: int, publish: Publish) -> None:
         self._group, self._rank = group, rank
+        self._publish_own = publish
         self._publish: Publish = publish if rank == 0 else lambda *_: None
         self.ledger = Ledger()
-        self._sent: tuple[Any, torch.Tensor] | None = None
+        self._sent: _Sent | None = None
+        self._published: Layout | None = None
         self._next = 0
         self._read_at = time.perf_counter()
 
@@ -84,11 +98,17 @@ class Consensus:
         self.ledger.open(step, 1)
         return bool(last[1] or (before and before[1]))
 
-    def abandon(self) -> None:
-        """Publish rank 0's own numbers without communication, because the other ranks may have ended."""
+    def abandon(self, *, failed: bool = False) -> None:
+        """Publish rank 0's own numbers without communication, because the other ranks may have ended.
+
+        A rank that failed publishes its own, also those that it has sent but may never get back.
+        """
+        publish = self._publish_own if failed else self._publish
+        if failed and self._sent is not None and self._sent.layout is not self._published:
+            self._sent.layout.publish(self._sent.own, publish)
         layout, numbers = self.ledger.layout, self.ledger.numbers()
-        layout.publish(numbers, self._publish)
-        publish_held([self.ledger.held], self._publish)
+        layout.publish(numbers, publish)
+        publish_held([self.ledger.held], publish)
         self.ledger.held = {}
         self.ledger.open(layout.base + layout.steps, 1)
 
@@ -103,19 +123,27 @@ class Consensus:
     def _send(self, *, stop: bool, save: bool) -> None:
         layout = self.ledger.layout
         header = [float(stop), float(save), self._window(layout), float(bool(self.ledger.held))]
-        sums = torch.tensor(header + self.ledger.numbers(), dtype=torch.float64)
+        own = self.ledger.numbers()
+        sums = torch.tensor(header + own, dtype=torch.float64)
         work: Any = dist.all_reduce(sums, group=self._group, async_op=True)
+        published: Any = None
         if self._rank == 0 and layout.names:
             # Runs in gloo's thread when the sum arrives, so a slow step's numbers don't wait for the next boundary.
-            work = work.get_future().then(lambda _: layout.publish(sums.tolist()[_HEADER:], self._publish))
-        self._sent = work, sums
+            published = work.get_future().then(lambda done: self._arrived(done, layout, sums))
+        self._sent = _Sent(work, published, sums, layout, own)
+
+    def _arrived(self, done: Any, layout: Layout, sums: torch.Tensor) -> None:
+        done.wait()  # raises if a rank was lost; the sums are wrong then
+        layout.publish(sums.tolist()[_HEADER:], self._publish)
+        self._published = layout
 
     def _receive(self) -> list[float] | None:
         if self._sent is None:
             return None
-        work, sums = self._sent
-        work.wait()
-        self._sent = None
+        self._sent.work.wait()
+        if self._sent.published is not None:
+            self._sent.published.wait()
+        sums, self._sent = self._sent.sums, None
         return sums[:_HEADER].tolist()
 
     def _window(self, layout: Layout) -> float:

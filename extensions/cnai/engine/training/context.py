@@ -87,6 +87,12 @@ def close() -> None:
         _context = None
 
 
+def abandon() -> None:
+    """Publish the reports that the ranks have not exchanged yet; the rank calls this when the target failed."""
+    if _context is not None:
+        _context._loop.abandon()
+
+
 class Context:
     """A rank's place in the run, and the loop that trains in it."""
 
@@ -206,8 +212,8 @@ class Context:
         """Report numbers or tensors with one element, without waiting.
 
         Each step gets one value per name: the mean over the samples of all ranks that reported it (in `ctx.loop`: over
-        those ranks). Outside a loop, and in the last few steps before a `break` or an exception, only rank 0's value
-        counts.
+        those ranks). Outside a loop, and in the last few steps before a `break`, only rank 0's value counts; in the
+        last few steps before an exception, that of the rank that raised it.
         """
         if self._loop.running:
             self._loop.report(values)

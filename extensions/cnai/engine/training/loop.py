@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from cnai.engine.link import GenerationEnd
 from cnai.engine.messages import Abilities
 from cnai.engine.training.checkpoints import Checkpoints, gloo_group
 from cnai.engine.training.consensus import Consensus
+from cnai.engine.training.group import timeout_of
 from cnai.engine.training.shards import Micro, Plan, mix
 from cnai.engine.training.state import Progress
 from cnai.errors import UsageError
@@ -81,6 +81,11 @@ class Loop:
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
+    def abandon(self) -> None:
+        """Publish this rank's own reports if a loop is running: an exception of the target has not closed the loop."""
+        if self.running and self._consensus is not None:
+            self._consensus.abandon(failed=True)
+
     def _begin_another(self) -> None:
         if self.running:
             raise UsageError(
@@ -106,6 +111,9 @@ class Loop:
                 if micro.last:
                     self._between_steps()
             finished = True
+        except Exception:  # a peer was lost, or the data raised
+            self.abandon()
+            raise
         finally:
             self._leave(finished=finished)
         self._finish()
@@ -189,8 +197,7 @@ class Loop:
     def _control_group(self) -> dist.ProcessGroup | None:
         if self._world_size == 1:
             return None
-        timeout = timedelta(seconds=self._link.assignment.timeout_seconds) if self._link else None
-        return gloo_group(timeout)
+        return gloo_group(timeout_of(self._link) if self._link else None)
 
 
 def _seed(seed: int) -> None:

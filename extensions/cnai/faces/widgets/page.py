@@ -82,7 +82,8 @@ def _head(run: Run) -> str:
     if run.step is not None:
         facts.append(f"step {run.step:,}")
     state = run.state
-    reason = f'<span class="cnai-reason">{escape(run.reason)}</span>' if run.reason and run.error is None else ""
+    said = " · ".join(filter(None, ("" if run.error else run.reason, run.trouble)))
+    reason = f'<span class="cnai-reason">{escape(said)}</span>' if said else ""
     return (
         f'<strong class="cnai-name" title="{escape(run.id)}">{escape(run.spec.name)}</strong> '
         f'<span class="cnai-state cnai-{state.lower()}">{state}</span> '
