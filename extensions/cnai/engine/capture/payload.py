@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from cnai.engine.capture import frozen, modules, sources
+from cnai.engine.capture.claims import refuse_claimed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,6 +58,7 @@ class Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Replace the kernel's file name of a code object with one that its author understands (`Cell [12]`)."""
+        refuse_claimed(obj)
         if isinstance(obj, _CACHED) and obj.__module__ == "__main__":
             # pickle would only store a reference to its name, which the rank's `__main__` lacks.
             return frozen.cached, (obj.__wrapped__, obj.cache_parameters())
