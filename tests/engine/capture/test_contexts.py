@@ -14,7 +14,9 @@ from engine.ranks import launch
 TRAVELS = {
     "global": "def fit(): return ctx.world_size, ctx is cnai.context()",
     "default": "def fit(ctx=ctx): return ctx.world_size, ctx is cnai.context()",
-    "closure": "def make(held):\n  def fit(): return held.world_size, held is cnai.context()\n  return fit\nfit = make(ctx)",
+    "closure": (
+        "def make(held):\n  def fit(): return held.world_size, held is cnai.context()\n  return fit\nfit = make(ctx)"
+    ),
     "attribute": (
         "class T:\n  def __init__(self): self.ctx = ctx\n  def go(self): return self.ctx.world_size, self.ctx is ctx\n"
         "fit = T().go"
@@ -54,7 +56,8 @@ PREPARED = {
 @pytest.mark.parametrize("case", PREPARED)
 def test_prepared_objects_are_refused_by_name(notebook, case):
     notebook.cell(
-        "import cnai, torch\nctx = cnai.context()\nnet = torch.nn.Linear(1, 1)\nsgd = torch.optim.SGD(net.parameters())\n"
+        "import cnai, torch\nctx = cnai.context()\n"
+        "net = torch.nn.Linear(1, 1)\nsgd = torch.optim.SGD(net.parameters())\n"
         "model, optimizer, scheduler = ctx.prepare(net, sgd, torch.optim.lr_scheduler.StepLR(sgd, 1))\n"
         f"box = {{'all': model}}\ndef fit(): return {PREPARED[case]}"
     )
@@ -62,7 +65,7 @@ def test_prepared_objects_are_refused_by_name(notebook, case):
     expected = f"{name!r} .* prepared it in this notebook.*create and prepare it inside fit"
     with pytest.raises(CaptureError, match=expected.replace("[", r"\[")):
         capture_function(notebook["fit"])
-    with pytest.raises(CaptureError, match="'model' .* prepared it in this notebook"):
+    with pytest.raises(CaptureError, match=r"'model' .* prepared it in this notebook"):
         capture_cell("model(1)", notebook.names)
 
 

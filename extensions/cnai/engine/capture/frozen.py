@@ -80,15 +80,17 @@ class FrozenScript:
 
     source: str
     path: str
+    given: str
     argv: tuple[str, ...]
 
     def run(self, main: ModuleType) -> None:
-        """Execute the script as `python path argv…` does."""
+        """Execute the script as `python given argv…` does."""
         main.__file__ = self.path
         sources.remember(self.path, self.source)
-        sys.argv = [self.path, *self.argv]
-        # Position 1 comes after the frozen local modules, so that those win.
-        sys.path.insert(1, os.path.dirname(self.path))  # noqa: PTH120 # a str, as Python itself inserts it
+        sys.argv = [self.given, *self.argv]
+        folder = os.path.dirname(os.path.realpath(self.path))  # noqa: PTH120 # a str, as Python itself inserts it
+        if sys.path[0] != folder:
+            sys.path.insert(0, folder)
         try:
             exec(compile(self.source, self.path, "exec", dont_inherit=True), vars(main))  # noqa: S102 # it is the user's script
         except SystemExit as end:

@@ -77,9 +77,9 @@ class Pack:
     sources: dict[str, str] = field(default_factory=dict)
     codes: list[CodeType] = field(default_factory=list)
 
-    def payload(self) -> bytes:
+    def payload(self, local: modules.Modules) -> bytes:
         """Return the bytes that travel."""
-        header = {**versions(), "sources": self.sources}
+        header = {**versions(), "sources": self.sources, "roots": local.roots, "path": local.path}
         return json.dumps(header).encode() + b"\n" + self.body
 
 
@@ -95,11 +95,13 @@ def pack(target: Any, namespaces: Iterable[dict[str, Any]] = ()) -> Pack:
 
 def captured(target: Target, packed: Pack, folders: Iterable[str], warnings: Iterable[str]) -> Captured:
     """Return the packed target together with the local modules that its code uses."""
-    code_zip, left_out = modules.freeze(packed.codes, folders)
-    digest = hashlib.sha256(code_zip)
+    local = modules.freeze(packed.codes, folders)
+    digest = hashlib.sha256(local.code_zip)
     for text in sorted(packed.sources.values()):  # without the names: running a cell again only changes its number
         digest.update(f"\0{text}".encode())
-    return Captured(target, packed.payload(), code_zip, digest.hexdigest()[:32], (*warnings, *left_out))
+    return Captured(
+        target, packed.payload(local), local.code_zip, digest.hexdigest()[:32], (*warnings, *local.warnings)
+    )
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cnai.engine.capture import frozen, payload, sources, tracebacks
+from cnai.engine.capture import frozen, payload, sources
+from cnai.engine.capture.project import Project
 from cnai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -26,16 +27,17 @@ if TYPE_CHECKING:
 def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     """Return a function without arguments that runs a payload's target, once.
 
-    Puts the folder with the local modules first on `sys.path` immediately; the returned function restores `sys.path`
-    and `sys.argv` when the target ends. Tensors in the target's result are on the CPU.
+    Puts the folders of the local modules first on `sys.path` immediately; the returned function restores `sys.path`
+    and `sys.argv` when the target ends.
     """
     end = data.index(b"\n")
     facts = json.loads(data[:end])
     _check({key: facts[key] for key in ("python", "cloudpickle")}, payload.versions())
     path, argv = list(sys.path), list(sys.argv)
-    if code_dir is not None:
-        sys.path.insert(0, str(code_dir))
-        tracebacks.hide_folder(code_dir)
+    project = Project(facts["roots"], facts["path"], code_dir) if code_dir is not None else None
+    if project is not None:
+        project.install()
+        _tell(project)
     # Last: the working directory (the notebook's folder), for modules whose names capture could not see.
     sys.path.append("")
     importlib.invalidate_caches()
@@ -51,8 +53,20 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
                 return to_cpu(target.run(main))
         finally:
             sys.path[:], sys.argv[:] = path, argv
+            if project is not None:
+                project.remove()
 
     return run
+
+
+def _tell(project: Project) -> None:
+    """Say in the run's output, once per node, that paths lead to the copy of the local modules."""
+    if (files := project.misses()) and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(  # noqa: T201 # the author reads the rank's output
+            f"cnai: {', '.join(project.absent)} does not exist on this node, so modules run from the run's copy;"
+            f" files that {', '.join(files)} reads or writes beside its __file__ are in {project.path[-1]}",
+            file=sys.stderr,
+        )
 
 
 def load_run(folder: RunFolder) -> Callable[[], Any]:
