@@ -2,7 +2,6 @@
 
 import linecache
 import os
-import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cnai.engine import results
 from cnai.engine.capture import Captured, unzip
 
 TESTS = str(Path(__file__).parents[2])
@@ -24,8 +24,8 @@ try:
     result, trace = load(Path(payload).read_bytes(), Path(code) if code else None)(), ""
 except BaseException as error:
     result, trace = None, user_traceback(error, debug=False)
-import cloudpickle
-Path(answer).write_bytes(cloudpickle.dumps((result, trace)))
+from cnai.engine import results
+Path(answer).write_bytes(results.pack((result, trace)))
 """
 
 
@@ -90,6 +90,6 @@ def in_rank(tmp_path, starts_children):
             check=False, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        return Outcome(*pickle.loads((elsewhere / "answer").read_bytes()), output=done.stdout, errors=done.stderr)
+        return Outcome(*results.unpack((elsewhere / "answer").read_bytes()), output=done.stdout, errors=done.stderr)
 
     return run

@@ -50,7 +50,7 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     def run() -> Any:
         try:
             with frozen.main_module(main):
-                return to_cpu(target.run(main))
+                return target.run(main)
         finally:
             sys.path[:], sys.argv[:] = path, argv
             if project is not None:
@@ -98,20 +98,3 @@ def unzip(code_zip: bytes, folder: Path) -> Path:
             if not folder.is_dir():
                 raise
     return folder
-
-
-def to_cpu(value: Any) -> Any:
-    """Return a result with its tensors and modules on the CPU, without gradient history and without DDP wrappers."""
-    torch: Any = sys.modules.get("torch")
-    if type(value) in (list, tuple):
-        return type(value)(to_cpu(item) for item in value)
-    if type(value) is dict:
-        return {key: to_cpu(item) for key, item in value.items()}
-    if torch is None:
-        return value
-    if isinstance(value, torch.Tensor):
-        return (value if value.is_leaf else value.detach()).cpu()
-    if isinstance(value, torch.nn.Module):
-        wrapped = isinstance(value, torch.nn.parallel.DistributedDataParallel)
-        return (value.module if wrapped else value).cpu()
-    return value
