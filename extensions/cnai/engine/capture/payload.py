@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -16,14 +15,12 @@ import cloudpickle
 
 from cnai.engine.capture import frozen, modules, sources
 from cnai.engine.capture.claims import refuse_claimed
+from cnai.engine.capture.reductions import reduction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cnai.spec import Target
-
-
-_CACHED = type(functools.cache(lambda: None))
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,9 @@ class Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """Replace the kernel's file name of a code object with one that its author understands (`Cell [12]`)."""
         refuse_claimed(obj)
-        if isinstance(obj, _CACHED) and obj.__module__ == "__main__":
-            # pickle would only store a reference to its name, which the rank's `__main__` lacks.
-            return frozen.cached, (obj.__wrapped__, obj.cache_parameters())
         if type(obj) is not CodeType:
-            return super().reducer_override(obj)
+            found = reduction(obj)
+            return super().reducer_override(obj) if found is NotImplemented else found
         self.codes.setdefault(obj.co_filename, []).append(obj)
         shown = sources.shown_name(obj.co_filename)
         return self.dispatch_table[CodeType](obj.replace(co_filename=shown))

@@ -6,7 +6,7 @@ import copyreg
 import dis
 import re
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -18,7 +18,7 @@ from cnai.engine.capture.payload import Pickler
 from cnai.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 HEAVY_BYTES = 10_000_000
 _DEPTH = 12
@@ -167,13 +167,14 @@ def _deepest(suspect: _Suspect) -> _Suspect:
         bad = None if claimed(suspect.value) else next((p for p in _parts(suspect) if not _travels(p.value)), None)
         if bad is None:
             break
-        if not isinstance(suspect.value, Mapping | Sequence | Set | partial):  # their items are as known as they are
+        if not isinstance(suspect.value, _CONTAINERS):  # the items of a container are as known as the container
             knows = _is_authors(suspect.value)
         suspect = bad
         known = bad if knows else known
     return _Suspect(known.owner, _OF_MODULES.sub(r".\1", known.path), known.value)
 
 
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque, partial)
 _OF_MODULES = re.compile(r"\._(?:modules|parameters|buffers)\['(\w+)'\]")
 
 
