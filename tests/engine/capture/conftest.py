@@ -2,17 +2,19 @@
 
 import linecache
 import os
-import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from cnai.engine import results
 from cnai.engine.capture import Captured, unzip
 
+TESTS = str(Path(__file__).parents[2])
 RANK = """
 import pickle, sys
 from pathlib import Path
@@ -22,8 +24,8 @@ try:
     result, trace = load(Path(payload).read_bytes(), Path(code) if code else None)(), ""
 except BaseException as error:
     result, trace = None, user_traceback(error, debug=False)
-import cloudpickle
-Path(answer).write_bytes(cloudpickle.dumps((result, trace)))
+from cnai.engine import results
+Path(answer).write_bytes(results.pack((result, trace)))
 """
 
 
@@ -52,6 +54,9 @@ def notebook(tmp_path, monkeypatch) -> Notebook:
     monkeypatch.setattr(
         sys, "path", [str(folder), *(entry for entry in sys.path if "site-packages" in entry or "/lib/" in entry)]
     )
+    for name, loaded in list(sys.modules.items()):  # a kernel has not imported the tests
+        if (getattr(loaded, "__file__", None) or "").startswith(TESTS):
+            monkeypatch.delitem(sys.modules, name)
     module = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
     before = set(sys.modules)
@@ -67,6 +72,7 @@ class Outcome:
     result: Any
     traceback: str
     output: str
+    errors: str
 
 
 @pytest.fixture
@@ -84,6 +90,6 @@ def in_rank(tmp_path, starts_children):
             check=False, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        return Outcome(*pickle.loads((elsewhere / "answer").read_bytes()), output=done.stdout)
+        return Outcome(*results.unpack((elsewhere / "answer").read_bytes()), output=done.stdout, errors=done.stderr)
 
     return run

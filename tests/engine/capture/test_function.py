@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -32,6 +33,42 @@ TRAVELS = {
     ),
     "pickle finds the notebook's classes": (
         ["class Net: w = 4", "import pickle\ndef fit(): return pickle.loads(pickle.dumps(Net())).w"], (), {}, 4,
+    ),
+    "cached recursion": (
+        ["import functools\n@functools.cache\ndef fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)",
+         "def fit(): return fib(30)"], (), {}, 832040,
+    ),
+    "types": (
+        ["import typing, enum, collections\nUser = typing.NewType('User', int)\nP = typing.ParamSpec('P')\n"
+         "T = typing.TypeVar('T')\nTs = typing.TypeVarTuple('Ts')\nclass Box(typing.Generic[T]): pass\n"
+         "class Can(typing.Protocol):\n  def f(self): ...\nColor = enum.Enum('Color', 'RED')\n"
+         "Point = collections.namedtuple('Point', 'x')\nclass Row(typing.NamedTuple):\n  a: int",
+         "def fit(u: User = 1, b: Box[int] = None, c: typing.Callable[P, User] = None, can: Can = None):\n"
+         "  return (User(3), User.__name__, P.__name__, Ts.__name__, T.__name__, Box[User].__args__[0] is User,\n"
+         "    fit.__annotations__['u'] is User, Color.RED.name, Point(1).x, Row(2).a, User.__supertype__ is int)"],
+        (), {}, (3, "User", "P", "Ts", "T", True, True, "RED", 1, 2, True),
+    ),
+    "singleton": (
+        ["class Missing:\n  def __reduce__(self): return 'MISSING'\nMISSING = Missing()\n"
+         "def fit(x=MISSING): return x is MISSING, [MISSING].index(x)"], (), {}, (True, 0),
+    ),
+    "singledispatch": (
+        ["import functools\n@functools.singledispatch\ndef say(x): return 'something'\n"
+         "@say.register\ndef _(x: int): return 'a number'\n"
+         "@say.register\ndef _(x: list): return [say(each) for each in x]",
+         "def fit(): return say([1, None]), say.__name__"], (), {}, (["a number", "something"], "say"),
+    ),
+    "methods of functools": (
+        ["import functools\nclass C:\n  @functools.cached_property\n  def a(self): return 1\n"
+         "  @functools.singledispatchmethod\n  def b(self, x): return 2\n"
+         "  @b.register\n  def _(self, x: str): return 3\n"
+         "  @functools.lru_cache\n  def c(self): return 4\nc = C()",
+         "def fit(): return c.a, vars(c)['a'], c.b(1), c.b('x'), c.c()"], (), {}, (1, 1, 2, 3, 4),
+    ),
+    "by name and by value": (
+        ["import logging, weakref, contextlib\nlog = logging.getLogger('mine')\n"
+         "@contextlib.contextmanager\ndef opened(): yield 5\n"
+         "def fit():\n  with opened() as x: return log.name, x"], (), {}, ("mine", 5),
     ),
 }  # fmt: skip
 
@@ -76,6 +113,51 @@ STAYS = {
     "own reduction fails": (
         ODD + "odd = Odd()\ndef fit(): return odd",
         "'odd' (__main__.Odd), which can't travel to a rank: never me",
+    ),
+    "local": (
+        "import threading\nlocal = threading.local()\ndef fit(): return local",
+        "fit uses 'local' (_thread._local)",
+    ),
+    "context variable": (
+        "import contextvars\nvar = contextvars.ContextVar('v')\ndef fit(): return var.get()",
+        "fit uses 'var' (_contextvars.ContextVar)",
+    ),
+    "database": ("import sqlite3\ndb = sqlite3.connect(':memory:')\ndef fit(): return db", "connect inside fit"),
+    "event": (
+        "import threading\nstop = threading.Event()\ndef fit(): return stop",
+        "fit uses 'stop' (threading.Event)",
+    ),
+    "pool": (
+        "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(1)\ndef fit(): return pool",
+        "fit uses 'pool' (concurrent.futures.thread.ThreadPoolExecutor)",
+    ),
+    "weak values": (
+        "import weakref\nseen = weakref.WeakValueDictionary()\ndef fit(): return seen",
+        "fit uses 'seen' (weakref.WeakValueDictionary), which can't travel to a rank: cannot pickle 'weakref",
+    ),
+    "weak set": (
+        "import weakref\nseen = weakref.WeakSet()\ndef fit(): return seen",
+        "use a set, or create it inside fit",
+    ),
+    "weak reference": ("import weakref\nclass C: pass\nc = C()\nr = weakref.ref(c)\ndef fit(): return r()", "uses 'r'"),
+    "compiled": (
+        "import torch\n@torch.compile(backend='eager')\ndef my_loss(x): return x\ndef fit(): return my_loss(1)",
+        "fit uses 'my_loss' (function), which can't travel to a rank",
+    ),
+    "compiled, advice": (
+        "import torch\nloss = torch.compile(lambda x: x, backend='eager')\ndef fit(): return loss(1)",
+        "call torch.compile inside fit",
+    ),
+    "library object in an object": (
+        "import tempfile\nclass Box: pass\nbox = Box()\nbox.items = {'a': tempfile.TemporaryFile()}\n"
+        "def fit(): return box",
+        "fit uses \"box.items['a']\"",
+    ),
+    "author's object in a library's": (
+        HOLDER + "from torch import nn\nclass Net(nn.Module):\n  def __init__(self):\n    super().__init__()\n"
+        "    self.layer = nn.Linear(1, 1)\n    self.layer.extra = Holder()\nnet = nn.Sequential(Net())\n"
+        "def fit(): return net",
+        "fit uses 'net.0.layer.extra.lock'",
     ),
     "cycle": (LOCK + "box = []\nbox += [box, lock]\ndef fit(): return box", "fit uses 'box"),
 }
@@ -184,3 +266,29 @@ def test_capture_loads_nothing_heavy():
         subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
     )
     assert not names & {"torch", "dask", "distributed", "IPython", "numpy", "ipywidgets"}
+
+
+SHELL = """
+import json, pickle, sys
+from pathlib import Path
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+for cell in json.loads(sys.argv[1]):
+    shell.run_cell(cell, store_history=True).raise_error()
+"""
+
+
+def test_names_of_ipython_are_those_of_python(tmp_path, in_rank, starts_children):
+    cells = [
+        "import json\ndef fit():\n  display('shown', 3)\n  with open('f', 'w') as f: f.write('1')\n"
+        "  return get_ipython() is None, open.__module__, exit.__module__, type(get_ipython()).__name__",
+        "import pickle, pathlib\nfrom cnai.engine.capture import capture_cell, capture_function\n"
+        "source = 'import io\\ndisplay(7)\\nx = get_ipython() is None, open is io.open'\n"
+        "cell = capture_cell(source, globals(), returns=('x',))\n"
+        f"pathlib.Path({str(tmp_path / 'out')!r}).write_bytes(pickle.dumps([capture_function(fit), cell]))",
+    ]
+    subprocess.run([sys.executable, "-c", SHELL, json.dumps(cells)], check=True, cwd=tmp_path, timeout=120)
+    fit, cell = map(in_rank, pickle.loads((tmp_path / "out").read_bytes()))
+    assert (fit.traceback, fit.output) == ("", "shown 3\n")
+    assert fit.result == (True, "io", "_sitebuiltins", "NoneType")
+    assert (cell.traceback, cell.output, cell.result) == ("", "7\n", {"x": (True, True)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import os
 import sys
@@ -32,6 +33,40 @@ class Main(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("__main__")
+
+
+def cached_attribute(function: Callable[..., Any], name: str) -> Any:
+    """Rebuild a `functools.cached_property`."""
+    found = functools.cached_property(function)
+    found.attrname = name
+    return found
+
+
+def register(dispatcher: Any, registry: dict[type, Callable[..., Any]]) -> None:
+    """Give a function of `functools.singledispatch` its implementations."""
+    for kind, function in registry.items():
+        dispatcher.register(kind, function)
+
+
+def named_type(kind: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any] | None = None) -> Any:
+    """Rebuild a NewType or a type parameter of the notebook."""
+    found = kind(*args, **(keywords or {}))
+    found.__module__ = "__main__"
+    return found
+
+
+def builtin(name: str) -> Any:
+    """Return what a name of IPython is in a rank."""
+    return get_ipython if name == "get_ipython" else getattr(builtins, name)
+
+
+def get_ipython() -> None:
+    """Return None: a rank has no notebook around it."""
+
+
+def display(*objects: object, **_: object) -> None:
+    """Print objects, as IPython's `display` does where there is no notebook."""
+    print(*objects)  # noqa: T201 # it is the rank's output
 
 
 @contextmanager
@@ -65,6 +100,7 @@ class FrozenFunction:
 
     def run(self, _: ModuleType) -> Any:
         """Call the function and return its result."""
+        vars(builtins).setdefault("display", display)  # IPython has it there
         return self.function(*self.args, **self.kwargs)
 
     def define(self, main: ModuleType) -> None:
@@ -84,6 +120,7 @@ class FrozenCell:
         """Execute the cell and return the requested names with their values."""
         names = vars(main)
         names.update(self.namespace)
+        vars(builtins).setdefault("display", display)
         sources.remember(self.shown, self.source)
         exec(compile(body(self.source), self.shown, "exec", dont_inherit=True), names)  # noqa: S102 # it is the user's cell
         for name in self.returns:
@@ -104,13 +141,15 @@ class FrozenScript:
 
     source: str
     path: str
+    given: str
     argv: tuple[str, ...]
 
     def run(self, main: ModuleType) -> None:
-        """Execute the script as `python path argv…` does."""
-        sys.argv = [self.path, *self.argv]
-        # Position 1 comes after the frozen local modules, so that those win.
-        sys.path.insert(1, os.path.dirname(self.path))  # noqa: PTH120 # a str, as Python itself inserts it
+        """Execute the script as `python given argv…` does."""
+        sys.argv = [self.given, *self.argv]
+        folder = os.path.dirname(os.path.realpath(self.path))  # noqa: PTH120 # a str, as Python itself inserts it
+        if sys.path[0] != folder:
+            sys.path.insert(0, folder)
         try:
             self.define(main)
         except SystemExit as end:

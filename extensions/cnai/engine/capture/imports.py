@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cnai.engine.capture import sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 DATA_BYTES = 1_000_000
 """Larger files of a package do not travel unless they are code."""
@@ -30,21 +30,24 @@ _NO_CODE = {"__pycache__", "node_modules", "site-packages"}
 _CODE = (".py", *EXTENSION_SUFFIXES)
 
 
-def local_files(names: Iterable[str], folders: Iterable[str] = ()) -> dict[str, Path]:
+def local_files(
+    names: Iterable[str], folders: Iterable[str] = (), homes: Mapping[str, str] | None = None
+) -> dict[str, Path]:
     """Return the files of the named top-level modules and of all modules these import, by their import paths.
 
     A module is local if it lies in `folders`, in the working directory or in another folder of `sys.path` that holds
     no installed packages; other modules are left out. A package contributes all its files, a folder without
-    `__init__.py` only its code.
+    `__init__.py` only its code. `homes` names the folders in which modules were found before.
     """
     importlib.invalidate_caches()
-    path = list(dict.fromkeys([*folders, _here(), *(entry or _here() for entry in sys.path)]))
+    path = list(dict.fromkeys(str(Path(_here(), entry)) for entry in [*folders, "", *sys.path]))
     files: dict[str, Path] = {}
     waiting, done = set(names), set(_NEVER)
     while waiting := waiting - done:
         name = waiting.pop()
         done.add(name)
-        for inside, file in _files_of(name, path):
+        home = (homes or {}).get(name)
+        for inside, file in _files_of(name, [home, *path] if home else path):
             # When two folders form one package without `__init__.py`, the first wins here as it does in the rank.
             if files.setdefault(inside, file) is file and file.suffix == ".py":
                 waiting.update(_imports_of(file))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import zipfile
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnai.engine.capture import sources
@@ -13,30 +15,61 @@ from cnai.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
     from types import CodeType
+
+    from cnai.engine.capture.project import Roots
 
 LIMIT_BYTES = 50_000_000
 
 
-def freeze(codes: Iterable[CodeType], folders: Iterable[str] = ()) -> tuple[bytes, list[str]]:
-    """Return a zip of the local modules that `codes` import or this process has imported (b"" if none), and warnings.
+@dataclass(frozen=True)
+class Modules:
+    """Local modules, frozen: a zip (b"" if there are none), the folders that its files come from, and warnings."""
+
+    code_zip: bytes
+    roots: Roots
+    path: list[str]
+    """The roots that come first on the rank's `sys.path`."""
+    warnings: list[str]
+
+
+def freeze(codes: Iterable[CodeType], folders: Iterable[str] = ()) -> Modules:
+    """Freeze the local modules that `codes` import; without `folders`, also those that this process has imported.
 
     Reads the files now, even if this process imported an older version of them. Equal files give equal bytes.
     """
-    return _zip(local_files({*_imported(), *(name for code in codes for name in imports(code))}, folders))
+    folders = list(folders)
+    homes = {} if folders else _homes()  # a script is a program of its own and knows nothing of the notebook's imports
+    names = {name for code in codes for name in imports(code)}
+    code_zip, frozen, left_out = _zip(local_files({*homes, *names}, folders, homes))
+    roots = _roots(frozen)
+    # A script has the working directory last on its path, as `python script.py` does not have it at all.
+    first = [root for root in roots if not folders or root in {*folders, *sys.path}]
+    return Modules(code_zip, roots, first, left_out)
 
 
-def _imported() -> set[str]:
-    """Return the top-level names of the local modules that this process has imported."""
-    return {
-        name.partition(".")[0]
-        for name, module in list(sys.modules.items())
-        if (file := getattr(module, "__file__", None)) and not sources.is_library(file) and not sources.is_own(file)
-    }
+def _homes() -> dict[str, str]:
+    """Return the local modules that this process has imported, by top-level name, with the folder each was found in.
+
+    The folder may have left `sys.path` since then: its entry `""` is the working directory, which `%cd` changes.
+    """
+    homes = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and not sources.is_library(file) and not sources.is_own(file):
+            above = name.count(".") + hasattr(module, "__path__")
+            homes[name.partition(".")[0]] = str(Path(file).absolute().parents[above])
+    return homes
 
 
-def _zip(files: dict[str, Path]) -> tuple[bytes, list[str]]:
+def _roots(files: dict[str, Path]) -> Roots:
+    roots: Roots = {}
+    for inside, file in files.items():
+        roots.setdefault(str(file)[: -len(inside) - 1], []).append(inside)
+    return {root: sorted(inside) for root, inside in roots.items()}
+
+
+def _zip(files: dict[str, Path]) -> tuple[bytes, dict[str, Path], list[str]]:
     contents: dict[str, bytes] = {}
     left_out = []
     for name, file in sorted(files.items()):
@@ -58,10 +91,10 @@ def _zip(files: dict[str, Path]) -> tuple[bytes, list[str]]:
                 "or install the package"
             )
     if not contents:
-        return b"", left_out
+        return b"", {}, left_out
     with io.BytesIO() as buffer:
         # Uncompressed, with a fixed date: the bytes then depend only on names and contents, not on clocks or zlib.
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
             for name, content in contents.items():
                 archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), content)
-        return buffer.getvalue(), left_out
+        return buffer.getvalue(), {name: file for name, file in files.items() if name in contents}, left_out

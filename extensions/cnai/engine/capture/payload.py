@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from cnai.engine.capture import frozen, modules, sources
+from cnai.engine.capture.claims import refuse_claimed
+from cnai.engine.capture.reductions import reduction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cnai.spec import Target
-
-
-_CACHED = type(functools.cache(lambda: None))
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,10 @@ class Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Replace the kernel's file name of a code object with one that its author understands (`Cell [12]`)."""
-        if isinstance(obj, _CACHED) and obj.__module__ == "__main__":
-            # pickle would only store a reference to its name, which the rank's `__main__` lacks.
-            return frozen.cached, (obj.__wrapped__, obj.cache_parameters())
+        refuse_claimed(obj)
         if type(obj) is not CodeType:
-            return super().reducer_override(obj)
+            found = reduction(obj)
+            return super().reducer_override(obj) if found is NotImplemented else found
         self.codes.setdefault(obj.co_filename, []).append(obj)
         shown = sources.shown_name(obj.co_filename)
         return self.dispatch_table[CodeType](obj.replace(co_filename=shown))
@@ -75,9 +72,9 @@ class Pack:
     sources: dict[str, str] = field(default_factory=dict)
     codes: list[CodeType] = field(default_factory=list)
 
-    def payload(self) -> bytes:
+    def payload(self, local: modules.Modules) -> bytes:
         """Return the bytes that travel."""
-        header = {**versions(), "sources": self.sources}
+        header = {**versions(), "sources": self.sources, "roots": local.roots, "path": local.path}
         return json.dumps(header).encode() + b"\n" + self.body
 
 
@@ -93,11 +90,13 @@ def pack(target: Any, namespaces: Iterable[dict[str, Any]] = ()) -> Pack:
 
 def captured(target: Target, packed: Pack, folders: Iterable[str], warnings: Iterable[str]) -> Captured:
     """Return the packed target together with the local modules that its code uses."""
-    code_zip, left_out = modules.freeze(packed.codes, folders)
-    digest = hashlib.sha256(code_zip)
+    local = modules.freeze(packed.codes, folders)
+    digest = hashlib.sha256(local.code_zip)
     for text in sorted(packed.sources.values()):  # without the names: running a cell again only changes its number
         digest.update(f"\0{text}".encode())
-    return Captured(target, packed.payload(), code_zip, digest.hexdigest()[:32], (*warnings, *left_out))
+    return Captured(
+        target, packed.payload(local), local.code_zip, digest.hexdigest()[:32], (*warnings, *local.warnings)
+    )
 
 
 def versions() -> dict[str, str]:

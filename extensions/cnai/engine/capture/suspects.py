@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import copyreg
 import dis
+import re
+import sys
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from cnai.engine.capture import sources
+from cnai.engine.capture.claims import claimed
 from cnai.engine.capture.payload import Pickler
 from cnai.errors import CaptureError
 
@@ -30,6 +35,12 @@ _ADVICE = {
     "Client": "connect inside {owner}",
     "frame": "leave it out",
     "ZMQInteractiveShell": "a rank has no notebook around it; leave it out",
+    "ScriptFunction": "call torch.jit.script inside {owner}",
+    "RecursiveScriptModule": "call torch.jit.script inside {owner}",
+    "ReferenceType": "pass the object itself",
+    "WeakValueDictionary": "use a dict, or create it inside {owner}",
+    "WeakKeyDictionary": "use a dict, or create it inside {owner}",
+    "WeakSet": "use a set, or create it inside {owner}",
 }
 
 
@@ -88,12 +99,21 @@ def accuse(variables: Variables, error: Exception) -> CaptureError:
         )
     suspect = _deepest(roots[0])
     kind = type(suspect.value)
-    advice = _ADVICE.get(kind.__name__, "create it inside {owner}, or leave it out").format(owner=suspect.owner)
     shown = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     why = _reason(_problem(suspect.value) or error)
     return CaptureError(
-        f"{suspect.owner} uses {suspect.path!r} ({shown}), which can't travel to a rank: {why}; {advice}"
+        f"{suspect.owner} uses {suspect.path!r} ({shown}), which can't travel to a rank: {why}; {_advice(suspect)}"
     )
+
+
+def _advice(suspect: _Suspect) -> str:
+    if claimed(suspect.value):
+        advice = "create and prepare it inside {owner}"
+    elif "_torchdynamo_orig_callable" in getattr(suspect.value, "__dict__", ()):
+        advice = "call torch.compile inside {owner}"
+    else:
+        advice = _ADVICE.get(type(suspect.value).__name__, "create it inside {owner}, or leave it out")
+    return advice.format(owner=suspect.owner)
 
 
 def _reason(error: Exception) -> str:
@@ -132,23 +152,41 @@ def _all_variables(variables: Variables) -> Iterator[_Suspect]:
         if id(suspect.value) in seen:
             continue
         seen.add(id(suspect.value))
-        if isinstance(suspect.value, MethodType | partial) or _by_value(suspect.value):
+        if isinstance(suspect.value, partial) or (
+            isinstance(suspect.value, MethodType | FunctionType) and _is_authors(suspect.value)
+        ):
             roots += _parts(suspect)
         elif not isinstance(suspect.value, ModuleType):
             yield suspect
 
 
 def _deepest(suspect: _Suspect) -> _Suspect:
+    """Return the innermost part that can't travel, but stop where only a library's author knows the names."""
+    known, knows = suspect, True
     for _ in range(_DEPTH):
-        bad = next((part for part in _parts(suspect) if not _travels(part.value)), None)
+        bad = None if claimed(suspect.value) else next((p for p in _parts(suspect) if not _travels(p.value)), None)
         if bad is None:
             break
+        if not isinstance(suspect.value, _CONTAINERS):  # the items of a container are as known as the container
+            knows = _is_authors(suspect.value)
         suspect = bad
-    return suspect
+        known = bad if knows else known
+    return _Suspect(known.owner, _OF_MODULES.sub(r".\1", known.path), known.value)
 
 
-def _by_value(value: Any) -> bool:
-    return isinstance(value, FunctionType) and Pickler(_Scale()).reducer_override(value) is not NotImplemented
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque, partial)
+_OF_MODULES = re.compile(r"\._(?:modules|parameters|buffers)\['(\w+)'\]")
+
+
+def _is_authors(value: Any) -> bool:
+    """Tell whether a function, class or object was written in the notebook or in a local module."""
+    if isinstance(value, MethodType):
+        value = value.__func__
+    if isinstance(value, FunctionType):
+        return sources.travels(value.__code__.co_filename)
+    kind = value if isinstance(value, type) else type(value)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return kind.__module__ == "__main__" or (file is not None and sources.travels(file))
 
 
 def _parts(suspect: _Suspect) -> Iterator[_Suspect]:

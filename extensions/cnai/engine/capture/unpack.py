@@ -13,7 +13,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnai.engine.capture import frozen, payload, sources, tracebacks
+from cnai.engine.capture import frozen, payload, sources
+from cnai.engine.capture.project import Project
 from cnai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -26,43 +27,39 @@ if TYPE_CHECKING:
 def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     """Return a function without arguments that runs a payload's target, once.
 
-    Puts the folder with the local modules first on `sys.path` immediately; the returned function restores `sys.path`
-    and `sys.argv` when the target ends. Tensors in the target's result are on the CPU.
+    Puts the folders of the local modules first on `sys.path` immediately; the returned function restores `sys.path`
+    and `sys.argv` when the target ends.
     """
     path, argv = list(sys.path), list(sys.argv)
-    if code_dir is not None:
-        sys.path.insert(0, str(code_dir))
-        tracebacks.hide_folder(code_dir)
+    facts, pickled = _split(data)
+    project = _install(facts, code_dir)
+    if project is not None:
+        _tell(project)
     # Last: the working directory (the notebook's folder), for modules whose names capture could not see.
     sys.path.append("")
     importlib.invalidate_caches()
     main = frozen.Main()
-    target = _target(data, main)
+    target = _target(facts, pickled, main)
 
     def run() -> Any:
         try:
             with frozen.main_module(main):
-                return to_cpu(target.run(main))
+                return target.run(main)
         finally:
             sys.path[:], sys.argv[:] = path, argv
+            if project is not None:
+                project.remove()
 
     return run
 
 
-def _target(data: bytes, main: ModuleType) -> frozen.Frozen:
-    end = data.index(b"\n")
-    facts = json.loads(data[:end])
-    _check({key: facts[key] for key in ("python", "cloudpickle")}, payload.versions())
-    for shown, text in facts["sources"].items():
-        sources.remember(shown, text)
-    with frozen.main_module(main):
-        target: frozen.Frozen = pickle.loads(memoryview(data)[end + 1 :])
-    return target
-
-
 def load_main(folder: RunFolder, main: ModuleType) -> None:
     """Define the names of a run's `__main__` in a module of a process that a rank started, which has its `sys.path`."""
-    _target(folder.payload.read_bytes(), main).define(main)
+    facts, pickled = _split(folder.payload.read_bytes())
+    path = list(sys.path)
+    _install(facts, _code_dir(folder))
+    sys.path[:] = path
+    _target(facts, pickled, main).define(main)
 
 
 def is_main(module: ModuleType) -> bool:
@@ -70,10 +67,46 @@ def is_main(module: ModuleType) -> bool:
     return isinstance(module, frozen.Main)
 
 
+def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    end = data.index(b"\n")
+    facts = json.loads(data[:end])
+    _check({key: facts[key] for key in ("python", "cloudpickle")}, payload.versions())
+    return facts, memoryview(data)[end + 1 :]
+
+
+def _install(facts: dict[str, Any], code_dir: Path | None) -> Project | None:
+    if code_dir is None:
+        return None
+    project = Project(facts["roots"], facts["path"], code_dir)
+    project.install()
+    return project
+
+
+def _target(facts: dict[str, Any], pickled: memoryview, main: ModuleType) -> frozen.Frozen:
+    for shown, text in facts["sources"].items():
+        sources.remember(shown, text)
+    with frozen.main_module(main):
+        target: frozen.Frozen = pickle.loads(pickled)
+    return target
+
+
+def _tell(project: Project) -> None:
+    """Say in the run's output, once per node, that paths lead to the copy of the local modules."""
+    if (files := project.misses()) and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(  # noqa: T201 # the author reads the rank's output
+            f"cnai: {', '.join(project.absent)} does not exist on this node, so modules run from the run's copy;"
+            f" files that {', '.join(files)} reads or writes beside its __file__ are in {project.path[-1]}",
+            file=sys.stderr,
+        )
+
+
 def load_run(folder: RunFolder) -> Callable[[], Any]:
     """Return the function that runs a run's target; several nodes may unpack its local modules at once."""
-    code_dir = unzip(folder.code_zip.read_bytes(), folder.path / "code") if folder.code_zip.exists() else None
-    return load(folder.payload.read_bytes(), code_dir)
+    return load(folder.payload.read_bytes(), _code_dir(folder))
+
+
+def _code_dir(folder: RunFolder) -> Path | None:
+    return unzip(folder.code_zip.read_bytes(), folder.path / "code") if folder.code_zip.exists() else None
 
 
 def _check(needed: dict[str, str], here: dict[str, str]) -> None:
@@ -99,20 +132,3 @@ def unzip(code_zip: bytes, folder: Path) -> Path:
             if not folder.is_dir():
                 raise
     return folder
-
-
-def to_cpu(value: Any) -> Any:
-    """Return a result with its tensors and modules on the CPU, without gradient history and without DDP wrappers."""
-    torch: Any = sys.modules.get("torch")
-    if type(value) in (list, tuple):
-        return type(value)(to_cpu(item) for item in value)
-    if type(value) is dict:
-        return {key: to_cpu(item) for key, item in value.items()}
-    if torch is None:
-        return value
-    if isinstance(value, torch.Tensor):
-        return (value if value.is_leaf else value.detach()).cpu()
-    if isinstance(value, torch.nn.Module):
-        wrapped = isinstance(value, torch.nn.parallel.DistributedDataParallel)
-        return (value.module if wrapped else value).cpu()
-    return value

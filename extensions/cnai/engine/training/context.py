@@ -42,6 +42,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from cnai.engine import link as lines
+from cnai.engine.capture.claims import claim
 from cnai.engine.training.accumulation import Accumulation
 from cnai.engine.training.batches import fetch, fingerprint, length
 from cnai.engine.training.group import device_of, join
@@ -122,6 +123,12 @@ class Context:
         self._accumulation = Accumulation(self.device)
         self._loop = Loop(link, self._state, self._accumulation, self._publish)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a context that was created in a notebook become the rank's own where a target that uses it runs."""
+        if self._link is not None or dist.is_initialized():
+            raise TypeError("a rank's context stays in its process; call cnai.context() where it is needed")
+        return context, ()
+
     @property
     def step(self) -> int:
         """Return the number of the current step, from 1; after a loop, of its last step. Continues across loops."""
@@ -154,6 +161,9 @@ class Context:
             raise UsageError("ctx.prepare was called inside a loop; call it before the loop")
         prepared = tuple(self._prepare(each, ddp) for each in objects)
         self._check_parameters()
+        if self._link is None:
+            for each in prepared:
+                claim(each)
         return prepared[0] if len(prepared) == 1 else prepared
 
     def steps(
