@@ -34,7 +34,7 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     facts = json.loads(data[:end])
     _check({key: facts[key] for key in ("python", "cloudpickle")}, payload.versions())
     path, argv = list(sys.path), list(sys.argv)
-    project = Project(facts["roots"], facts["path"], code_dir) if code_dir is not None else None
+    project = Project(facts.get("roots", {}), facts.get("path", ()), code_dir) if code_dir is not None else None
     if project is not None:
         project.install()
         _tell(project)
