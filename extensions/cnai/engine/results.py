@@ -34,7 +34,7 @@ def pack(value: Any) -> bytes:
 def _pickler() -> type[Any]:
     import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class Pickler(cloudpickle.Pickler):
         def reducer_override(self, obj: Any) -> Any:
             torch: Any = sys.modules.get("torch")
             if torch is not None:

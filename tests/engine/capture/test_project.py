@@ -1,8 +1,10 @@
 """In a rank the code is the run's copy, and its paths are those of the author's project."""
 
+import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,13 @@ def test_afterwards_this_process_imports_as_before(notebook, tmp_path):
     import beside
 
     assert beside.value == 23
+
+
+def test_a_payload_of_an_older_version_runs_from_the_copy(notebook, in_rank):
+    write({"beside.py": "value = 1"})
+    notebook.cell("import beside\ndef fit(): return beside.__file__")
+    captured = capture_function(notebook["fit"])
+    header, _, body = captured.payload.partition(b"\n")
+    older = {key: value for key, value in json.loads(header).items() if key not in {"roots", "path"}}
+    outcome = in_rank(replace(captured, payload=json.dumps(older).encode() + b"\n" + body))
+    assert Path(outcome.result).parent.name == captured.code_hash

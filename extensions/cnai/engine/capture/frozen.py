@@ -141,12 +141,13 @@ class FrozenScript:
 
     source: str
     path: str
-    given: str
     argv: tuple[str, ...]
+    given: str = ""
+    """The path as the author wrote it; runs of older versions don't know it."""
 
     def run(self, main: ModuleType) -> None:
         """Execute the script as `python given argv…` does."""
-        sys.argv = [self.given, *self.argv]
+        sys.argv = [self.given or self.path, *self.argv]
         folder = os.path.dirname(os.path.realpath(self.path))  # noqa: PTH120 # a str, as Python itself inserts it
         if sys.path[0] != folder:
             sys.path.insert(0, folder)

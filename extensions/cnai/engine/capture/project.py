@@ -39,7 +39,7 @@ class Project:
     def __init__(self, roots: Roots, path: Iterable[str], code_dir: Path) -> None:
         here = {root: files for root, files in roots.items() if any(Path(root, file).exists() for file in files)}
         self.absent = [root for root in roots if root not in here]
-        self.path = [*(root for root in path if root in here), *([str(code_dir)] if self.absent else [])]
+        self.path = [*(root for root in path if root in here), *([str(code_dir)] if self.absent or not roots else [])]
         self.copies = {f"{root}/{file}": str(code_dir / file) for root, files in here.items() for file in files}
         self.folders = {str(folder) for root, files in here.items() for file in files for folder in _above(root, file)}
         self._code_dir = code_dir
@@ -50,7 +50,7 @@ class Project:
         sys.path[:0] = self.path
         sys.path_hooks.insert(0, self._finder)
         self._forget_finders()
-        if self.absent:
+        if self.absent or not self._roots:  # payloads of older versions name no roots
             tracebacks.hide_folder(self._code_dir)
 
     def remove(self) -> None:

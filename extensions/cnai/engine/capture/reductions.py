@@ -8,13 +8,13 @@ import pickle
 import sys
 import typing
 import weakref
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from cnai.engine.capture import frozen
 
 _CACHED = type(functools.cache(lambda: None))
-_DISPATCHES = functools.singledispatch(lambda _: None).__code__
+_DISPATCHES: CodeType = getattr(functools.singledispatch(lambda _: None), "__code__")  # noqa: B009 # its stub has none
 
 
 def reduction(obj: Any) -> Any:
@@ -58,8 +58,9 @@ def _of_the_notebook(obj: Any) -> Any:
         return frozen.named_type, (kind, (obj.__name__,))
     if kind is typing.ParamSpec:
         return frozen.named_type, (kind, (obj.__name__,), {"bound": obj.__bound__})
-    plain = kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
-    if plain or kind in copyreg.dispatch_table or kind is typing.TypeVar:
+    if not {"__reduce__", "__reduce_ex__"} & {name for base in kind.__mro__[:-1] for name in vars(base)}:
+        return NotImplemented
+    if kind in copyreg.dispatch_table or kind is typing.TypeVar:
         return NotImplemented
     own = obj.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
     if not isinstance(own, str):

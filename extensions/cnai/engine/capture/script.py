@@ -25,7 +25,7 @@ def capture_script(path: str | Path, argv: tuple[str, ...] = ()) -> payload.Capt
         what = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UsageError(f"script {str(path)!r}{where}: {what}; a script must be a Python file") from None
     full = str(file.absolute())
-    packed = payload.pack(frozen.FrozenScript(source, full, str(path), tuple(map(str, argv))))
+    packed = payload.pack(frozen.FrozenScript(source, full, tuple(map(str, argv)), str(path)))
     packed.codes.append(code)
     packed.sources[full] = source
     target = Target(kind="script", name=payload.target_name(file.stem), source=str(path))

@@ -77,7 +77,7 @@ def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
 def _install(facts: dict[str, Any], code_dir: Path | None) -> Project | None:
     if code_dir is None:
         return None
-    project = Project(facts["roots"], facts["path"], code_dir)
+    project = Project(facts.get("roots", {}), facts.get("path", ()), code_dir)
     project.install()
     return project
 
