@@ -32,7 +32,7 @@ from cnai_hub.apps.releases import App, Release, read_app, read_release
 from cnai_hub.apps.server.activity import Activity
 from cnai_hub.apps.server.gate import gated, identity
 from cnai_hub.apps.server.kernels import ViewerKernels
-from cnai_hub.apps.server.messages import ALLOWED, ViewerConnection
+from cnai_hub.apps.server.messages import ALLOWED, MOST_MESSAGE_BYTES, MOST_UPLOAD_BYTES, ViewerConnection
 from cnai_hub.apps.server.room import MOST_PAGES, most_pages
 
 # The extensions that draw widgets. Others, which expect a whole JupyterLab, break the page.
@@ -110,6 +110,7 @@ def configuration(
         "date": datetime.fromtimestamp(release.created, UTC).strftime("%d %B %Y").lstrip("0"),
         "version": release.number,
         "apps_url": apps_url,
+        "most_upload_bytes": MOST_UPLOAD_BYTES,
     }
     return Config(
         {
@@ -123,7 +124,10 @@ def configuration(
                 "root_dir": str(files),
                 "notebook_path": str(files / release.notebook),
                 "open_browser": False,
-                "tornado_settings": {"static_url_prefix": f"{prefix}static/"},
+                "tornado_settings": {
+                    "static_url_prefix": f"{prefix}static/",
+                    "websocket_max_message_size": MOST_MESSAGE_BYTES,
+                },
             },
             "VoilaConfiguration": {
                 "template": "lab",
@@ -139,6 +143,8 @@ def configuration(
                 "resources": {"cnai": shown},
             },
             "VoilaExecutor": {"cell_error_instruction": "Its author can find the reason by running the notebook."},
+            # A restarted kernel has none of the page's widgets, so a page whose kernel dies has ended.
+            "KernelRestarter": {"restart_limit": 0},
             "ViewerKernels": {"cull_idle_timeout": IDLE_SECONDS, "cull_interval": 60, "most_pages": pages},
         }
     )
