@@ -27,6 +27,7 @@ from voila.static_file_handler import AllowListFileHandler
 
 from cnai import paths
 from cnai.errors import HubError
+from cnai_hub.apps import frontends
 from cnai_hub.apps.channels import waking
 from cnai_hub.apps.releases import App, Release, read_app, read_release
 from cnai_hub.apps.server.activity import Activity
@@ -34,9 +35,6 @@ from cnai_hub.apps.server.gate import gated, identity
 from cnai_hub.apps.server.kernels import ViewerKernels
 from cnai_hub.apps.server.messages import ALLOWED, MOST_MESSAGE_BYTES, MOST_UPLOAD_BYTES, ViewerConnection
 from cnai_hub.apps.server.room import MOST_PAGES, most_pages
-
-# The extensions that draw widgets. Others, which expect a whole JupyterLab, break the page.
-WIDGETS = ["@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget"]
 
 IDLE_SECONDS = 600
 """A kernel without an open page is shut down after this time."""
@@ -136,7 +134,7 @@ def configuration(
                 "allow_theme_override": "NO",
                 "show_tracebacks": False,
                 "strip_sources": True,
-                "extension_allowlist": WIDGETS,
+                "extension_allowlist": frontends.served(),
                 "multi_kernel_manager_class": ViewerKernels,
                 "page_config_hook": local_formulas,
                 "prelaunch_hook": partial(without_title, title=app.title),
