@@ -24,6 +24,7 @@ from cnai.paths import remove_tree
 _PATIENCE_SECONDS = 15.0
 _SHOWN_LINES = 12
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _PLACE = re.compile(r"(?:Cell In\[\d+\]|<string>), line (\d+)")
 
 
@@ -62,6 +63,9 @@ def main() -> None:
     except (DeadKernelError, AssertionError):  # nbclient raises the latter if it is stopped while a cell runs
         sys.exit(1)
     else:
+        if unseen := _unseen(notebook, client.widget_state):
+            _tell(unseen)
+            return
         _tell(RanThrough(python=".".join(map(str, sys.version_info[:3])), packages=_packages()))
 
 
@@ -95,6 +99,26 @@ def _failed_cell(number: int, cell: Any, output: Any) -> CellFailed:
         source=source[line - 1].strip() if line else "",
         error=f"{output.ename}: {output.evalue}"[:2000],
         tail="\n".join(text[:300] for text in traceback[-_SHOWN_LINES:-1]),
+    )
+
+
+def _unseen(notebook: Any, states: dict[str, Any]) -> CellFailed | None:
+    """Return the cell that shows a widget which no labextension of this environment draws."""
+    from cnai_hub.apps.frontends import lacking
+
+    modules = {model: str(state.get("_model_module", "")) for model, state in states.items()}
+    unknown = lacking(set(modules.values()) - {""})
+    if not unknown:
+        return None
+    shown = (
+        (number, modules.get(output.get("data", {}).get(_WIDGET, {}).get("model_id", "")))
+        for number, cell in enumerate(notebook.cells, 1)
+        for output in cell.get("outputs", [])
+    )
+    number, module = next((found for found in shown if found[1] in unknown), (len(notebook.cells), unknown[0]))
+    sentence = f"this environment has no JupyterLab extension {module!r}, so viewers would not see this cell's widget"
+    return CellFailed(
+        cell=number, line=0, source="", error=sentence, tail="install the extension, or show something else"
     )
 
 

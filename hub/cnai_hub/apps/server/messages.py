@@ -23,6 +23,12 @@ ALLOWED = ("comm_open", "comm_close", "comm_msg", "comm_info_request", "kernel_i
 CONTROL = "jupyter.widget.control"
 """The only comm that a page opens itself, to request the state of all widgets."""
 
+MOST_UPLOAD_BYTES = 50_000_000
+"""Limit of the files that a viewer uploads at once; they travel to the kernel in one message."""
+
+MOST_MESSAGE_BYTES = MOST_UPLOAD_BYTES + (2 << 20)
+"""Limit of a message from a page, including its names and headers; a larger one closes the connection."""
+
 _V1 = "v1.kernel.websocket.jupyter.org"
 _FAILED = "Something went wrong in this app. Its author can find the reason by running the notebook."
 
@@ -111,6 +117,11 @@ class ViewerConnection(ZMQChannelsWebsocketConnection):
         if channel in self.channels:
             self.websocket_handler.settings["touched"]()
             self.session.send(self.channels[channel], message, buffers=message.pop("buffers"))
+
+    def on_restart_failed(self) -> None:
+        """Close the page's connection after its kernel has died, so that the page notices."""
+        super().on_restart_failed()
+        self.websocket_handler.close(reason="the kernel has ended")
 
     def handle_outgoing_message(self, stream: str, outgoing_msg: list[Any]) -> None:
         """Pass on a kernel's message as far as viewers may see it."""

@@ -27,17 +27,14 @@ from voila.static_file_handler import AllowListFileHandler
 
 from cnai import paths
 from cnai.errors import HubError
-from cnai_hub.apps import conditions
+from cnai_hub.apps import conditions, frontends
 from cnai_hub.apps.channels import waking
 from cnai_hub.apps.releases import App, Release, read_app, read_release, release_record
 from cnai_hub.apps.server.activity import Activity
 from cnai_hub.apps.server.gate import gated, identity
 from cnai_hub.apps.server.kernels import ViewerKernels
-from cnai_hub.apps.server.messages import ALLOWED, ViewerConnection
+from cnai_hub.apps.server.messages import ALLOWED, MOST_MESSAGE_BYTES, MOST_UPLOAD_BYTES, ViewerConnection
 from cnai_hub.apps.server.room import MOST_PAGES, most_pages
-
-# The extensions that draw widgets. Others, which expect a whole JupyterLab, break the page.
-WIDGETS = ["@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget"]
 
 IDLE_SECONDS = 600
 """A kernel without an open page is shut down after this time."""
@@ -111,6 +108,7 @@ def configuration(
         "date": datetime.fromtimestamp(release.created, UTC).strftime("%d %B %Y").lstrip("0"),
         "version": release.number,
         "apps_url": apps_url,
+        "most_upload_bytes": MOST_UPLOAD_BYTES,
     }
     return Config(
         {
@@ -124,7 +122,10 @@ def configuration(
                 "root_dir": str(files),
                 "notebook_path": str(files / release.notebook),
                 "open_browser": False,
-                "tornado_settings": {"static_url_prefix": f"{prefix}static/"},
+                "tornado_settings": {
+                    "static_url_prefix": f"{prefix}static/",
+                    "websocket_max_message_size": MOST_MESSAGE_BYTES,
+                },
             },
             "VoilaConfiguration": {
                 "template": "lab",
@@ -133,13 +134,15 @@ def configuration(
                 "allow_theme_override": "NO",
                 "show_tracebacks": False,
                 "strip_sources": True,
-                "extension_allowlist": WIDGETS,
+                "extension_allowlist": frontends.served(),
                 "multi_kernel_manager_class": ViewerKernels,
                 "page_config_hook": local_formulas,
                 "prelaunch_hook": partial(without_title, title=app.title),
                 "resources": {"cnai": shown},
             },
             "VoilaExecutor": {"cell_error_instruction": "Its author learns why by publishing it again."},
+            # A restarted kernel has none of the page's widgets, so a page whose kernel dies has ended.
+            "KernelRestarter": {"restart_limit": 0},
             "ViewerKernels": {
                 "cull_idle_timeout": IDLE_SECONDS,
                 "cull_interval": 60,
