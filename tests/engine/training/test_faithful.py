@@ -311,6 +311,19 @@ def accumulates_for_two_optimizers(ctx):
     return weights(net)
 
 
+def accumulates_over_steps(ctx):
+    """A checkpoint waits for the optimizer's step, since it holds no gradients."""
+    net = network()
+    model, optimizer = ctx.prepare(net, torch.optim.SGD(net.parameters(), 0.5))
+    x, y = mine(ctx)
+    for step in ctx.loop(9):
+        ctx.backward(F.cross_entropy(model(x), y) / 2)
+        if step % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    return weights(net)
+
+
 def sam(ctx):
     net = network()
     model, optimizer = ctx.prepare(net, torch.optim.SGD(net.parameters(), 0.1, momentum=0.9))
@@ -375,7 +388,7 @@ def updates_by_hand(ctx):
     return weights(net)
 
 
-IN_LOOP = [gan, accumulates_for_two_optimizers, sam, lbfgs, retains, updates_by_hand]
+IN_LOOP = [gan, accumulates_for_two_optimizers, accumulates_over_steps, sam, lbfgs, retains, updates_by_hand]
 
 
 def run(ctx, program, dies_after=0):
@@ -397,7 +410,7 @@ def test_numbers_are_those_of_the_plain_loop(program, tmp_path):
     expected = program(Bare())
     for world_size in (1, 2, 4):
         assert_same(launch(run, world_size, tmp_path / str(world_size), program), expected)
-    died = launch(run, 2, tmp_path, program, 5, every=4)
+    died = launch(run, 2, tmp_path, program, 6, every=4)
     assert [rank.ended for rank in died] == ["raised RuntimeError"] * 2, died[0].value
     late = launch(
         run, 4 if program in IN_STEPS else 2, tmp_path, program, generation=1, first=2, resume=checkpoints(died)[0]

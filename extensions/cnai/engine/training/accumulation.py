@@ -43,6 +43,8 @@ class Accumulation:
         self._gated: list[Any] = []
         self._in_gated = 0
         self._compared: set[int] = set()
+        self._stepped = self._steps = False
+        """Whether an optimizer stepped in this step, and whether one ever did in this loop."""
         self._armed: dict[DistributedDataParallel, bool] = {}
         """Whether DDP sums the gradients of the next backward pass: the first one after each forward pass."""
         self._sharded: list[FSDPModule] = []
@@ -57,6 +59,12 @@ class Accumulation:
         """Whether prepared objects take effect now: True outside a loop and on the last micro-batch of a step."""
         self._manners.asked = True
         return self._boundary
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether gradients wait for an optimizer step in a later step of the loop; a checkpoint doesn't hold them."""
+        waits = self._steps and not self._stepped
+        return waits and any(each.grad is not None for each in self._gradients.parameters)
 
     def adopt(self, thing: Any) -> None:
         """Gate a prepared object."""
@@ -90,7 +98,7 @@ class Accumulation:
     def enter(self, *, shared: bool) -> None:
         """Enter a loop whose steps have several micro-batches, in this rank or in others, or one."""
         self._shared = shared
-        self._compared = set()
+        self._compared, self._steps = set(), False
         self._gradients = Gradients(each for net in self._nets for each in net.parameters())
         optimizers = sum(isinstance(thing, torch.optim.Optimizer) for thing in self._gated)
         self._manners = Manners(self._gradients, optimizers=optimizers)
@@ -102,6 +110,7 @@ class Accumulation:
         """Enter a micro-batch; the ranks sum their gradients only on the last micro-batch of a step."""
         self._share = micro.share
         if micro.first:
+            self._stepped = False
             if self._averages:
                 self._buffers.begin_step()
             if not micro.last:
@@ -222,6 +231,7 @@ class Accumulation:
         """Prepare for the step of an optimizer, and tell whether it may take effect."""
         if self._shared:
             self._manners.before_step()
+        self._stepped = self._steps = True
         self._end_buffers()
         if self._boundary and id(optimizer) not in self._compared:
             self._compared.add(id(optimizer))
@@ -256,6 +266,7 @@ class Accumulation:
         if self._inside and isinstance(thing, torch.amp.GradScaler) and method.__name__ == "step":
             if self._shared:
                 self._manners.before_step()
+            self._stepped = self._steps = True
             self._end_buffers()
         if not self._boundary:
             return None

@@ -44,6 +44,7 @@ class Loop:
         self._before = 0
         self._identity: Identity = {}
         self._asked = False
+        self._must_save = self._must_stop = False
         self._consensus: Consensus | None = None
         self._checkpoints = Checkpoints(link, state) if link else None
 
@@ -154,17 +155,21 @@ class Loop:
 
     def _between_steps(self) -> None:
         assert self._consensus is not None
-        save = self._checkpoints is not None and self._checkpoints.due_by_step(self.step)
+        self._must_save |= self._checkpoints is not None and self._checkpoints.due_by_step(self.step)
         if self._consensus.due(self.step):
             stopping = self._link is not None and self._link.stopping.is_set()
             verdict = self._consensus.exchange(self.step, stop=stopping, save=self._wants_save())
-            if verdict.stop:
-                self._consensus.finish(self.step)
-                self._save()
-                self.wait()
-                raise GenerationEnd(f"after step {self.step}")
-            save |= verdict.save
-        if save:
+            self._must_save |= verdict.save
+            self._must_stop |= verdict.stop
+        if not (self._must_save or self._must_stop) or self._accumulation.unfinished:
+            return
+        self._must_save = False
+        if self._must_stop:
+            self._consensus.finish(self.step)
+            self._save()
+            self.wait()
+            raise GenerationEnd(f"after step {self.step}")
+        if self._checkpoints is not None:
             # Publish all reports before the checkpoint: a generation that resumes from it won't repeat them.
             self._consensus.finish(self.step)
             self._consensus.begin(self.step)
