@@ -119,7 +119,7 @@ def test_an_app_in_a_pod_has_an_empty_home(run, tmp_path, monkeypatch):
     run(look.format(there="not "), is_homeless=True)
 
 
-def test_publishing_inside_a_trial_does_nothing(run):
+def test_publishing_inside_a_trial_does_nothing(run, engine):  # which %load_ext would start
     """Otherwise a notebook that publishes itself, or two that publish each other, would do so without end."""
     outcome, _ = run(
         "%load_ext cnai\n%cnai publish a.ipynb --share guest",
