@@ -52,13 +52,14 @@ def _homes() -> dict[str, str]:
     """Return the local modules that this process has imported, by top-level name, with the folder each was found in.
 
     The folder may have left `sys.path` since then: its entry `""` is the working directory, which `%cd` changes.
+    Some modules of torch have a relative `__file__` that names no file.
     """
     homes = {}
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file and not sources.is_library(file) and not sources.is_own(file):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith("/") and not sources.is_library(file) and not sources.is_own(file):
             above = name.count(".") + hasattr(module, "__path__")
-            homes[name.partition(".")[0]] = str(Path(file).absolute().parents[above])
+            homes[name.partition(".")[0]] = str(Path(file).parents[above])
     return homes
 
 
