@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import subprocess
-import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import portforward
 import tenancy
 import yaml
 import z2jh
@@ -268,7 +267,8 @@ def installed(
     hub = HubPod(cluster, namespace, {}, _free_port(), secrets.token_hex(16), suffix, helm=helm)
     hub.values = z2jh.merged(shipped("development"), _for_tests(hub, images), *overlays)
     settings = tenants.Cluster(**hub.values["custom"]["cnai"]["cluster"])
-    with tenancy.administered(cluster, settings, suffix), _forwarded(hub):
+    reachable = portforward.forwarded(cluster, namespace, "proxy-public", hub.port)
+    with tenancy.administered(cluster, settings, suffix), reachable:
         hub.apply()
         hub.wait_until_it_answers()
         try:
@@ -310,30 +310,6 @@ def _for_tests(hub: HubPod, images: Mapping[str, str]) -> dict[str, Any]:
         },
         "proxy": {"chp": {"image": _image(images["hub"])}},
     }
-
-
-@contextmanager
-def _forwarded(hub: HubPod) -> Iterator[None]:
-    """Forward a port of this machine to the proxy; restart kubectl, which exits when the pod is deleted."""
-    done = threading.Event()
-    process: list[subprocess.Popen[bytes]] = []
-    command = [hub.cluster.kubectl_path, "-n", hub.namespace, "port-forward", "service/proxy-public", f"{hub.port}:80"]
-
-    def forward() -> None:
-        while not done.wait(0.3):
-            process[:] = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
-            process[0].wait()
-
-    thread = threading.Thread(target=forward, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        while thread.is_alive():
-            for each in process:
-                each.terminate()
-            thread.join(0.5)
 
 
 def _remove_tenants(hub: HubPod) -> None:
