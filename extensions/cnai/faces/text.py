@@ -118,6 +118,8 @@ def headline(run: Run) -> str:
     facts.append(clock(elapsed(run)))
     if run.reason and run.error is None:
         facts.append(run.reason)
+    if run.reused:
+        facts.append(f"reused the run of {run.reused}")
     return " · ".join(facts)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from cnai import environment
 from cnai.engine.store import RunFolder, Store
 from cnai.errors import UnknownName, UsageError
-from cnai.events import State
 from cnai.paths import store_root
 from cnai.run.handle import Run
 
@@ -39,15 +38,6 @@ def take(run: Run) -> None:
 def find(run: str = "latest") -> Run:
     """Return a run as `attach` does, without following it; no engine is started."""
     return Run(_find(run))
-
-
-def finished(target: str, inputs: str) -> Run | None:
-    """Return the newest successful run of a target with the same code and arguments."""
-    for folder in Store(store_root()).folders():
-        same = folder.record.inputs_hash == inputs and folder.spec.target.name == target
-        if same and folder.status().state is State.SUCCEEDED:
-            return Run(folder)
-    return None
 
 
 def _find(given: str) -> RunFolder:

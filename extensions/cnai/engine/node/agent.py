@@ -10,11 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
+import tempfile
+import time
 from typing import TYPE_CHECKING
 
 from cnai import environment
 from cnai.engine.messages import Failure, Outcome
 from cnai.engine.node.watchdog import end_with_parent
+from cnai.engine.store import RunFolder
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -93,6 +97,16 @@ def free_port(host: str) -> int:
 
 
 def _environment(order: Order) -> None:
+    """Give this process, and thereby its ranks, the environment of the run."""
+    found = RunFolder(order.assignment.run_dir).environment
+    own_threads = {**(found.variables if found else {}), **order.env}.get("OMP_NUM_THREADS")
+    if found is not None:
+        here = found.machine == environment.machine()
+        wanted = environment.for_ranks(os.environ, found.variables, here=here)
+        if here:
+            _change_path(os.environ.get("PYTHONPATH", ""), wanted.get("PYTHONPATH", ""))
+        os.environ.clear()
+        os.environ.update(wanted)
     # torch's default check would initialize CUDA in this process, and forked ranks could no longer use CUDA.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     if order.endpoint.startswith("127."):
@@ -102,10 +116,19 @@ def _environment(order: Order) -> None:
             os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
         )
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join((visible or [str(i) for i in range(order.gpus)])[: order.gpus])
-    os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(order))
+    os.environ["OMP_NUM_THREADS"] = own_threads or str(threads_per_rank(order))
     os.environ[environment.RUN_ID.name] = order.assignment.run_id
     os.environ[environment.GENERATION.name] = str(order.assignment.generation)
     os.environ.update(order.env)
+    time.tzset()
+    tempfile.tempdir = None  # found for the old environment
+
+
+def _change_path(old: str, new: str) -> None:
+    """Replace the folders of one PYTHONPATH on `sys.path` by those of another."""
+    dropped = set(old.split(os.pathsep)) - set(new.split(os.pathsep))
+    fresh = [folder for folder in new.split(os.pathsep) if folder and folder not in sys.path]
+    sys.path[:] = [*fresh, *(folder for folder in sys.path if folder not in dropped or not folder)]
 
 
 def threads_per_rank(order: Order) -> int:

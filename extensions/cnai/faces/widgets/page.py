@@ -81,6 +81,8 @@ def _head(run: Run) -> str:
         facts.append(f"generation {run.generation}")
     if run.step is not None:
         facts.append(f"step {run.step:,}")
+    if run.reused:
+        facts.append(f"reused the run of {escape(run.reused)}")
     state = run.state
     reason = f'<span class="cnai-reason">{escape(run.reason)}</span>' if run.reason and run.error is None else ""
     return (
