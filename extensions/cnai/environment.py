@@ -29,32 +29,27 @@ _AT_IMPORT = ("DASK_", "KMP_", "MKL_", "OMP_", "PYTHON", "PYTORCH_", "TORCH")
 _TO_FIND_PACKAGES = {"PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONUSERBASE"}
 
 OF_THE_MACHINE = (
-    *("HOME", "HOST", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "TEMP", "TMP", "USER"),
+    *("HOME", "HOST", "HOSTNAME", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "TEMP", "TMP", "TMPDIR", "USER"),
+    *("CUDA_HOME", "CUDA_PATH", "CUDA_VERSION", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    *("DISPLAY", "PYTHONHOME", "PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR", "VIRTUAL_ENV", "WAYLAND_DISPLAY"),
     *(
+        "CNAI_",
         "CONDA_",
+        "DASK_",
         "DBUS_",
-        "DISPLAY",
+        "JUPYTER_",
+        "KUBERNETES_",
         "LD_",
-        "PYTHONHOME",
-        "PYTHONPATH",
-        "SSH_",
-        "VIRTUAL_ENV",
-        "WAYLAND_",
-        "XDG_RUNTIME_DIR",
-    ),
-    *(
-        "CUDA_HOME",
-        "CUDA_PATH",
-        "CUDA_VERSION",
-        "CUDA_VISIBLE_DEVICES",
-        "HIP_VISIBLE_DEVICES",
         "NVIDIA_",
-        "NV_",
-        "ROCR_",
+        "SLURM_",
+        "SSH_",
+        "XDG_RUNTIME_",
     ),
-    *("CNAI_", "DASK_", "JUPYTER", "KUBERNETES_", "SLURM_", "TORCHINDUCTOR_CACHE_DIR"),
 )
-"""Beginnings of variables that describe a machine: ranks on another machine have those of their node."""
+"""Variables that describe a machine: ranks on another machine have those of their node.
+
+Each is a name, or the beginning of names with an underscore at its end.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,24 +209,29 @@ def for_ranks(node: Mapping[str, str], run: Mapping[str, str], *, here: bool) ->
     """
     if here:
         return {**{name: value for name, value in node.items() if name.startswith("CNAI_")}, **run}
-    services = tuple(
-        prefix
+    services = {
+        name.removesuffix("PORT")
         for name, value in run.items()
         if name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
-        for prefix in (name, f"{name.removesuffix('_PORT')}_SERVICE_")
-    )
+    }
     own = {
         name: value
         for name, value in without_hub(node).items()
         if name != "OMP_NUM_THREADS" and not name.startswith("DASK_")
     }
-    return {**own, **{name: value for name, value in run.items() if not name.startswith((*services, *OF_THE_MACHINE))}}
+    beginnings = tuple(name for name in OF_THE_MACHINE if name.endswith("_"))
+    beginnings += tuple(f"{service}{part}" for service in services for part in ("PORT_", "SERVICE_"))
+    names = {*OF_THE_MACHINE, *(f"{service}PORT" for service in services)}
+    return own | {name: value for name, value in run.items() if name not in names and not name.startswith(beginnings)}
 
 
 def machine() -> str:
     """Return a name for this machine, container and account: programs with the same name see the same files."""
     try:
-        boot, files = Path("/proc/sys/kernel/random/boot_id").read_text().strip(), str(Path("/proc/self/ns/mnt").readlink())
+        boot, files = (
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/mnt").readlink()),
+        )
     except OSError:
         boot, files = socket.gethostname(), ""
     return f"{boot} {files} {os.geteuid()}"

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import time
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,7 @@ SERVICES = {"DB_SERVICE_HOST": "10.0.0.1", "DB_PORT": "tcp://10.0.0.1:1", "DB_PO
 RUN = {
     **SERVICES,
     "KEY": "mine",
+    "USER_TOKEN": "mine, although it begins as USER does",
     "REDIS_PORT": "6379",
     "PATH": "/home/bin",
     "HOME": "/home/ada",
@@ -84,7 +86,20 @@ RUN = {
     "OMP_NUM_THREADS": "2",
     "TZ": "UTC",
 }
-NODE = {"PATH": "/node/bin", "HOME": "/node", "NVIDIA_VISIBLE_DEVICES": "all", "DASK_WORKER_NAME": "w", "CNAI_ENGINE": "e"}
+NODE = {
+    "PATH": "/node/bin",
+    "HOME": "/node",
+    "NVIDIA_VISIBLE_DEVICES": "all",
+    "DASK_WORKER_NAME": "w",
+    "CNAI_ENGINE": "e",
+}
+
+
+def test_the_docs_name_what_stays_with_the_node():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "reference.md").read_text()
+    section = text.partition("# The environment of the ranks")[2].partition("\n# ")[0]
+    names = {f"{name}*" if name.endswith("_") else name for name in environment.OF_THE_MACHINE}
+    assert [name for name in names if f"`{name}`" not in section] == []
 
 
 def test_on_another_machine_the_nodes_own_variables_stay():
