@@ -78,7 +78,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """environment: the variables of the kernel or shell that started a run; no other file of the run has their values."""
+    """environment: the variables of the kernel or shell that started a run; no other file has their values."""
 
     machine: str
     """Where they come from, as `environment.machine` names it."""
