@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnai import environment
@@ -21,8 +22,8 @@ from cnai.engine.node.watchdog import end_with_parent
 from cnai.engine.store import RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from multiprocessing.connection import Connection
-    from pathlib import Path
 
     from cnai.engine.messages import Order
 
@@ -104,7 +105,7 @@ def _environment(order: Order) -> None:
         here = found.machine == environment.machine()
         wanted = environment.for_ranks(os.environ, found.variables, here=here)
         if here:
-            _change_path(os.environ.get("PYTHONPATH", ""), wanted.get("PYTHONPATH", ""))
+            _change_path(_folders(os.environ, Path.cwd()), _folders(wanted, Path(order.cwd)))
         os.environ.clear()
         os.environ.update(wanted)
     # torch's default check would initialize CUDA in this process, and forked ranks could no longer use CUDA.
@@ -124,11 +125,13 @@ def _environment(order: Order) -> None:
     tempfile.tempdir = None  # found for the old environment
 
 
-def _change_path(old: str, new: str) -> None:
+def _folders(variables: Mapping[str, str], cwd: Path) -> list[str]:
+    return [str(cwd / folder) for folder in variables.get("PYTHONPATH", "").split(os.pathsep) if folder]
+
+
+def _change_path(old: list[str], new: list[str]) -> None:
     """Replace the folders of one PYTHONPATH on `sys.path` by those of another."""
-    dropped = set(old.split(os.pathsep)) - set(new.split(os.pathsep))
-    fresh = [folder for folder in new.split(os.pathsep) if folder and folder not in sys.path]
-    sys.path[:] = [*fresh, *(folder for folder in sys.path if folder not in dropped or not folder)]
+    sys.path[:] = [*new, *(folder for folder in sys.path if folder not in {*old, *new})]
 
 
 def threads_per_rank(order: Order) -> int:
