@@ -6,7 +6,9 @@ The tables in docs/reference.md are generated from this list. An empty variable 
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from cnai import labels
@@ -20,7 +22,34 @@ T = TypeVar("T")
 Setter = Literal["people", "hub", "engine", "workbench", "author", "app", "tests"]
 """Who sets a variable: people, one of our own processes for another, or a developer for the tests."""
 
-_OF_THE_HUB = ("JUPYTERHUB_", "JPY_", "CONFIGPROXY_", "CNAI_HUB_", "CNAI_APPS_")
+_OF_THE_HUB = ("JUPYTERHUB_", "JUPYTER_TOKEN", "JPY_", "CONFIGPROXY_", "CNAI_HUB_", "CNAI_APPS_")
+_OF_A_KERNEL = {"MPLBACKEND", "PYTHONSTARTUP", "CNAI_APP", "CNAI_RELEASE", "CNAI_RUNS_TAKEN"}
+_LIMITS = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_AT_IMPORT = ("DASK_", "KMP_", "MKL_", "OMP_", "PYTHON", "PYTORCH_", "TORCH")
+_TO_FIND_PACKAGES = {"PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONUSERBASE"}
+
+OF_THE_MACHINE = (
+    *("HOME", "HOST", "HOSTNAME", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "TEMP", "TMP", "TMPDIR", "USER"),
+    *("CUDA_HOME", "CUDA_PATH", "CUDA_VERSION", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    *("DISPLAY", "PYTHONHOME", "PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR", "VIRTUAL_ENV", "WAYLAND_DISPLAY"),
+    *(
+        "CNAI_",
+        "CONDA_",
+        "DASK_",
+        "DBUS_",
+        "JUPYTER_",
+        "KUBERNETES_",
+        "LD_",
+        "NVIDIA_",
+        "SLURM_",
+        "SSH_",
+        "XDG_RUNTIME_",
+    ),
+)
+"""Variables that describe a machine: ranks on another machine have those of their node.
+
+Each is a name, or the beginning of names with an underscore at its end.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +177,76 @@ def without_hub(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_engine(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of an engine, without variables of the kernel or server that happens to start it."""
-    dropped = {"MPLBACKEND", "PYTHONSTARTUP", APP.name, RELEASE.name, RUNS_TAKEN.name}
-    if APP.name in environment:  # an app's kernel goes without packages of its author's home
-        dropped |= {"PYTHONNOUSERSITE"}
-    if FLAVOR.name in environment:  # the limits of a notebook server
-        dropped |= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
-    return {name: value for name, value in without_hub(environment).items() if name not in dropped}
+    """Return the environment of an engine, which serves other kernels than the one that happens to start it.
+
+    Its processes read neither that kernel's settings of Dask, Python and torch, nor a server's limits and secrets.
+    """
+    return {
+        name: value
+        for name, value in without_hub(environment).items()
+        if name not in _OF_A_KERNEL and not (name.startswith(_AT_IMPORT) and name not in _TO_FIND_PACKAGES)
+        if not (name in _LIMITS and FLAVOR.name in environment)
+        # An app's kernel goes without packages of its author's home.
+        if not (name == "PYTHONNOUSERSITE" and APP.name in environment)
+    }
+
+
+def for_run(environment: Mapping[str, str], at_start: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that travel with a run of this kernel or shell.
+
+    A server's limits are its hub's: they travel only if they were changed since this process started.
+    """
+    internal = {variable.name for variable in VARIABLES if variable.setter != "people"}
+    limits = _LIMITS if FLAVOR.name in environment else ()
+    before = _at_start() if at_start is None else at_start
+    return {
+        name: value
+        for name, value in without_hub(environment).items()
+        if name not in internal and name != "PYTHONSTARTUP"
+        if not (name == "MPLBACKEND" and value.startswith("module://"))  # draws into a notebook
+        if not (name in limits and before.get(name) == value)
+    }
+
+
+def for_ranks(node: Mapping[str, str], run: Mapping[str, str], *, here: bool) -> dict[str, str]:
+    """Return the environment of ranks: the run's variables, and those of the node that a run can't replace.
+
+    `here` tells whether the run was started where the ranks are, on this machine and in this container.
+    """
+    if here:
+        return {**{name: value for name, value in node.items() if name.startswith("CNAI_")}, **run}
+    services = {
+        name.removesuffix("PORT")
+        for name, value in run.items()
+        if name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
+    }
+    own = {
+        name: value
+        for name, value in without_hub(node).items()
+        if name != "OMP_NUM_THREADS" and not name.startswith("DASK_")
+    }
+    beginnings = tuple(name for name in OF_THE_MACHINE if name.endswith("_"))
+    beginnings += tuple(f"{service}{part}" for service in services for part in ("PORT_", "SERVICE_"))
+    names = {*OF_THE_MACHINE, *(f"{service}PORT" for service in services)}
+    return own | {name: value for name, value in run.items() if name not in names and not name.startswith(beginnings)}
+
+
+def machine() -> str:
+    """Return a name for this machine, container and account: programs with the same name see the same files."""
+    try:
+        boot, files = (
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/mnt").readlink()),
+        )
+    except OSError:
+        boot, files = socket.gethostname(), ""
+    return f"{boot} {files} {os.geteuid()}"
+
+
+def _at_start() -> dict[str, str]:
+    """Return the environment in which this process started."""
+    try:
+        found = os.fsdecode(Path("/proc/self/environ").read_bytes())
+    except OSError:
+        return {}
+    return dict(line.split("=", 1) for line in found.split("\0") if "=" in line)

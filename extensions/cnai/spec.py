@@ -112,7 +112,7 @@ class RunSpec:
     """Limit of the whole run; None: no limit."""
     ttl_seconds: float | None = None
     """How long a finished run stays in the store; None: until it is removed."""
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
     """Added to the environment of each rank."""
     debug: bool = False
     """Show complete tracebacks, including cnai's own frames."""
@@ -130,6 +130,7 @@ class RunSpec:
                 raise UsageError(f"{key} must be above 0; given: {value}")
         if self.nodes is not None and not 1 <= self.nodes <= self.ranks.maximum:
             raise UsageError(f"nodes must be from 1 to ranks ({self.ranks.maximum}); given: {self.nodes}")
+        _check_env(self.env)
 
     def to_json(self) -> str:
         """Return the spec as JSON text."""
@@ -143,6 +144,19 @@ class RunSpec:
         raw["ranks"] = Ranks(**raw["ranks"])
         raw["checkpoint_every"] = Interval(**raw["checkpoint_every"])
         return cls(**{f.name: raw[f.name] for f in fields(cls) if f.name in raw})
+
+
+def _check_env(given: Any) -> None:
+    """Refuse variables that no process can have, without showing text, which may be a secret."""
+    if not isinstance(given, dict):
+        raise UsageError(f"env must be a dict of names and text, such as {{'N': '4'}}; given: {type(given).__name__}")
+    for name, value in given.items():
+        if not isinstance(name, str) or not name or set("=\0") & set(name):
+            raise UsageError(f"a name in env must be text without '='; given: {name!r}")
+        if not isinstance(value, str):
+            raise UsageError(f"env[{name!r}] must be text; given: a {type(value).__name__}; write str(…) around it")
+        if "\0" in value:
+            raise UsageError(f"env[{name!r}] must be text without NUL characters; take them out")
 
 
 def nodes_for(ranks: int, nodes: int | None = None, ranks_per_node: int | None = None) -> int:

@@ -12,7 +12,11 @@ from cnai.records import parsed
 from cnai.tables import Mistake
 
 JUPYTER_CONFIG = Path(__file__).parent / "jupyter"
-"""Settings of every notebook server, as an entry of JUPYTER_CONFIG_PATH."""
+"""Settings of every notebook server, as an entry of JUPYTER_CONFIG_PATH.
+
+Its terminals start a login shell, whose profile usually resets PATH; a second shell then puts the first folder of the
+server's PATH, which has the programs of its Python, in front again.
+"""
 
 
 def seed(folder: Path, state: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 import cnai
+from cnai.engine.records import Fingerprint
 from cnai.errors import UnknownName, UsageError
 from cnai.run import pins
-from cnai.run.search import finished
+from cnai.run.reuse import finished
 from run.oldruns import finished_run
 
 
@@ -34,8 +36,17 @@ def app(store, tmp_path, monkeypatch):
     return app
 
 
+SAME = Fingerprint(code="same", arguments="", modules="", conditions="")
+
+
+@pytest.fixture(autouse=True)
+def _same(monkeypatch):
+    monkeypatch.setattr("cnai.engine.capture.fingerprint", lambda *_: SAME)
+
+
 def found():
-    same = finished("fit", "same")
+    captured = SimpleNamespace(payload=b"", code_zip=b"", target=SimpleNamespace(name="fit"))
+    same, _ = finished(captured, None)
     assert same is not None
     return [cnai.attach("digits").id, cnai.attach().id, cnai.runs(1)[0].id, same.id]
 
@@ -56,7 +67,7 @@ def test_an_app_finds_what_its_trial_found(app):
             "pins": {
                 "until": 250.0,
                 "names": {"digits": "digits-1", "latest": "digits-1"},
-                "inputs": {"same": "digits-1"},
+                "inputs": {SAME.key: "digits-1"},
             }
         }
     )
@@ -89,12 +100,12 @@ def test_a_trial_notes_what_is_looked_up_but_not_what_each_page_starts(store, tm
     pins.started("digits-3")
     cnai.attach("digits")
     assert not (tmp_path / "taken").exists()
-    pins.note_inputs("same", "digits-3")  # as with --reuse: the run is the app's, even if the trial trained it
+    pins.note_inputs(SAME.key, "digits-3")  # as with --reuse: the run is the app's, even if the trial trained it
     cnai.attach("digits")
     cnai.logs("digits-2")
     notes = [json.loads(line) for line in (tmp_path / "taken").read_text().splitlines()]
     assert [(note["kind"], note["asked"], note["run"], note["shown"]) for note in notes] == [
-        ("inputs", "same", "digits-3", True),
+        ("inputs", SAME.key, "digits-3", True),
         ("name", "digits", "digits-3", True),
         ("name", "digits-2", "digits-2", False),
     ]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from cnai.backends.engines import Engines
     from cnai.backends.line import Line, Listener
     from cnai.engine.capture import Captured
-    from cnai.engine.records import Record, Room
+    from cnai.engine.records import Environment, Record, Room
     from cnai.engine.store import RunFolder, Store
     from cnai.foreign import Manifest
     from cnai.spec import RunSpec
@@ -23,11 +23,12 @@ class Draft:
     spec: RunSpec
     record: Record
     captured: Captured
+    environment: Environment
 
     def write(self, engine: str = "") -> RunFolder:
         """Write the run with the name of its engine."""
         record = replace(self.record, engine=engine)
-        return self.store.create(self.spec, record, self.captured.payload, self.captured.code_zip)
+        return self.store.create(self.spec, record, self.captured.payload, self.captured.code_zip, self.environment)
 
 
 class Backend(Protocol):

@@ -57,7 +57,7 @@ class Order:
     endpoint: str
     """host:port of the rendezvous on node 0; with a single node the port is 0 and the agent chooses one."""
     cwd: str
-    env: dict[str, str]
+    env: dict[str, str] = field(repr=False)  # Dask logs the arguments of a task that fails
     cpu: float | None
     """CPUs for this node's ranks; None: all."""
     gpus: int | None

@@ -31,6 +31,24 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Hashes of what decides a run's result; two runs with the same hashes have the same result."""
+
+    code: str
+    """The target's code with the values that it uses."""
+    arguments: str
+    modules: str
+    """Local modules."""
+    conditions: str
+    """Ranks, image and `env` of the spec."""
+
+    @property
+    def key(self) -> str:
+        """Return the fingerprint as one text."""
+        return "-".join((self.code, self.arguments, self.modules, self.conditions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """record.json: who started a run, when, from which code and versions, and the room that it requested."""
 
@@ -39,8 +57,8 @@ class Record:
     who: str = ""
     cwd: str = ""
     code_hash: str = ""
-    inputs_hash: str = ""
-    """Hash of the code and its arguments, "" for a cell."""
+    fingerprint: Fingerprint | None = None
+    """Written when `--reuse` first looks at the run."""
     python: str = ""
     packages: dict[str, str] = field(default_factory=dict)
     image: str = ""
@@ -58,7 +76,29 @@ class Record:
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
         content = json.loads(text)
-        return cls(**known(cls, content), room=Room(**known(Room, content)))
+        found = content.pop("fingerprint", None)
+        fingerprint = Fingerprint(**known(Fingerprint, found)) if found else None
+        return cls(**known(cls, content), fingerprint=fingerprint, room=Room(**known(Room, content)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """environment: the variables of the kernel or shell that started a run; no other file has their values."""
+
+    machine: str
+    """Where they come from, as `environment.machine` names it."""
+    variables: dict[str, str] = field(repr=False)
+    given: dict[str, str] = field(default_factory=dict, repr=False)
+    """Those of `--env`."""
+
+    def to_json(self) -> str:
+        """Return the file's content."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(**known(cls, json.loads(text)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

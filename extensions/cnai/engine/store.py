@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnai import environment
-from cnai.engine.records import Record, Status
+from cnai.engine.records import Environment, Record, Status
 from cnai.errors import StoreError
 from cnai.events import Event
 from cnai.paths import private
@@ -25,6 +25,8 @@ from cnai.spec import RunSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cnai.engine.records import Fingerprint
 
 KEEP_CHECKPOINTS = 2
 NOTICE_SECONDS = 60.0
@@ -39,13 +41,27 @@ class RunFolder:
 
     @property
     def spec(self) -> RunSpec:
-        """Return the run's spec."""
-        return RunSpec.from_json((self.path / "spec.json").read_text())
+        """Return the run's spec; without the values of `env` if they are not here, as in an app."""
+        spec = RunSpec.from_json((self.path / "spec.json").read_text())
+        found = self.environment if spec.env else None
+        return replace(spec, env=found.given) if found else spec
+
+    @property
+    def environment(self) -> Environment | None:
+        """Return the variables with which the run was started, None if it has no such file."""
+        try:
+            return Environment.from_json((self.path / "environment").read_text())
+        except FileNotFoundError:
+            return None
 
     @property
     def record(self) -> Record:
         """Return who started the run, when, from which code and versions."""
         return Record.from_json((self.path / "record.json").read_text())
+
+    def note(self, fingerprint: Fingerprint) -> None:
+        """Add the fingerprint to the record."""
+        write(self.path / "record.json", replace(self.record, fingerprint=fingerprint).to_json())
 
     @property
     def payload(self) -> Path:
@@ -149,7 +165,9 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def create(self, spec: RunSpec, record: Record, payload: bytes, code_zip: bytes) -> RunFolder:
+    def create(
+        self, spec: RunSpec, record: Record, payload: bytes, code_zip: bytes, environment: Environment | None = None
+    ) -> RunFolder:
         """Write a new run; on failure no part of it remains."""
         created = record.created or time.time()
         run_id = f"{spec.name}-{time.strftime('%m%d-%H%M%S', time.localtime(created))}-{secrets.token_hex(2)}"
@@ -158,6 +176,9 @@ class Store:
             try:
                 private(self.root)
                 fresh.mkdir(mode=0o700)  # the root may be open to others
+                if environment is not None:
+                    _write_secret(fresh / "environment", replace(environment, given=spec.env).to_json())
+                    spec = replace(spec, env=dict.fromkeys(spec.env, ""))
                 (fresh / "spec.json").write_text(spec.to_json())
                 (fresh / "record.json").write_text(replace(record, created=created).to_json())
                 (fresh / "payload").write_bytes(payload)
@@ -246,6 +267,12 @@ def write(path: Path, content: str | bytes) -> None:
         except OSError:
             fresh.unlink(missing_ok=True)
             raise
+
+
+def _write_secret(path: Path, content: str) -> None:
+    """Write a new file that only this account can open, whatever becomes of its folder."""
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(content)
 
 
 @contextmanager

@@ -120,6 +120,8 @@ def headline(run: Run) -> str:
         facts.append(run.reason)
     if run.trouble:
         facts.append(run.trouble)
+    if run.reused:
+        facts.append(f"reused the run of {run.reused}")
     return " · ".join(facts)
 
 

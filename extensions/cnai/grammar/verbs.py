@@ -111,7 +111,7 @@ _ALL = (
                 dest="returns",
             ),
             _WAIT,
-            flag("reuse", "", "return the last successful run of the same code with the same arguments, if any"),
+            flag("reuse", "", "return the last successful run of the same code with the same values, if any"),
             flag("dry-run", "", "show the run's spec without starting the run"),
         ),
     ),

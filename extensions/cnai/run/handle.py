@@ -36,6 +36,8 @@ class Run:
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self.id = folder.run_id
+        self.reused = ""
+        """When the run started, if `--reuse` found it."""
         self.spec: RunSpec = folder.spec
         self.record: dict[str, Any] = json.loads(folder.record.to_json())
         self._history = History(folder)
@@ -167,4 +169,5 @@ class Run:
 
     def __repr__(self) -> str:
         step = f", step {self.step}" if self.step is not None else ""
-        return f"<Run {self.id}: {self.state}, {self.world_size or self.spec.ranks} ranks{step}>"
+        reused = f", reused the run of {self.reused}" if self.reused else ""
+        return f"<Run {self.id}: {self.state}, {self.world_size or self.spec.ranks} ranks{step}{reused}>"

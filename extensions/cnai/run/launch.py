@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import platform
 import threading
@@ -14,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from cnai import backends, environment
 from cnai.errors import UsageError
-from cnai.paths import store_root
+from cnai.paths import compiled_dir, store_root
 from cnai.run import pins
 from cnai.run.handle import Run
-from cnai.run.search import finished
+from cnai.run.reuse import finished, remember
 from cnai.spec import Interval, Ranks, RunSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from cnai.engine.capture import Captured
-    from cnai.engine.records import Record, Room
+    from cnai.engine.records import Environment, Record, Room
     from cnai.foreign import Manifest
 
 RECORDED_PACKAGES = ("cnai", "torch", "numpy", "distributed", "cloudpickle")
@@ -58,25 +57,24 @@ def train(
 ) -> Run:
     """Train a function, or a script with its arguments; returns at once.
 
-    With `reuse` it returns the last successful run of the same code with the same arguments, if there is one. Values
-    that the code uses from the notebook are not compared. Keywords are the fields of RunSpec: ranks, nodes, flavor,
-    image, backend, name, checkpoint_every, retries, infra_retries, timeout_seconds, grace_seconds, stall_seconds,
+    With `reuse` it returns the last successful run of the same code with the same values, if there is one: arguments,
+    values that the code uses, local modules, ranks, image and env. Keywords are the fields of RunSpec: ranks, nodes,
+    flavor, image, backend, name, checkpoint_every, retries, infra_retries, timeout_seconds, grace_seconds, stall_seconds,
     deadline_seconds, ttl_seconds, env, debug. The debug backend runs rank 0 in this process, with breakpoints, and
     returns at its end.
     """
     captured = capture(target, args, kwargs or {})
-    inputs = _inputs(captured, args, kwargs or {})
-    found = (finished(captured.target.name, inputs) if reuse else None) or _start(captured, spec, inputs)
-    if reuse:
-        pins.note_inputs(inputs, found.id)
+    if not reuse:
+        return _start(captured, spec)
+    found, why = finished(captured, build_spec(captured, spec))
+    if found is None:
+        if callable(target) and (name := _unsteady(target, args, kwargs or {})):
+            why = f"{name!r} can't be compared, because it is pickled differently each time"
+        if why:
+            _warn(f"nothing to reuse: {why}; this is a new run", stacklevel=3)
+        found = _start(captured, spec)
+    remember(found)
     return found
-
-
-def _inputs(captured: Captured, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """Return a hash of the code and its arguments."""
-    import cloudpickle
-
-    return hashlib.sha256(captured.code_hash.encode() + cloudpickle.dumps((tuple(args), dict(kwargs)))).hexdigest()[:32]
 
 
 def train_cell(
@@ -133,14 +131,23 @@ def build_spec(captured: Captured, given: dict[str, Any]) -> RunSpec:
     return RunSpec(target=captured.target, **fields)
 
 
-def _start(captured: Captured, given: dict[str, Any], inputs: str = "") -> Run:
+def _unsteady(target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    from cnai.engine.capture import unsteady
+
+    return unsteady(target, tuple(args), kwargs)
+
+
+def _start(captured: Captured, given: dict[str, Any]) -> Run:
     from cnai.backends.backend import Draft
     from cnai.engine.store import Store
 
     spec = build_spec(captured, given)
     backend = backends.get(spec.backend)
-    record = _record(captured, backend.check(spec), inputs)
-    run = Run(backend.begin(Draft(store=Store(store_root()), spec=spec, record=record, captured=captured)))
+    record = _record(captured, backend.check(spec))
+    draft = Draft(
+        store=Store(store_root()), spec=spec, record=record, captured=captured, environment=_environment(os.environ)
+    )
+    run = Run(backend.begin(draft))
     pins.started(run.id)
     if not run.state.final:
         run.follow(revive=False)
@@ -149,19 +156,25 @@ def _start(captured: Captured, given: dict[str, Any], inputs: str = "") -> Run:
     return run
 
 
-def _record(captured: Captured, room: Room, inputs: str) -> Record:
+def _record(captured: Captured, room: Room) -> Record:
     from cnai.engine.records import Record
 
     return Record(
         who=os.environ.get("JUPYTERHUB_USER") or getpass.getuser(),
         cwd=str(Path.cwd()),
         code_hash=captured.code_hash,
-        inputs_hash=inputs,
         python=platform.python_version(),
         packages={name: _version(name) for name in RECORDED_PACKAGES},
         image=environment.IMAGE.get(),
         room=room,
     )
+
+
+def _environment(variables: Mapping[str, str]) -> Environment:
+    from cnai.engine.records import Environment
+
+    found = {**environment.for_run(variables), "TORCHINDUCTOR_CACHE_DIR": compiled_dir(variables)}
+    return Environment(machine=environment.machine(), variables=found)
 
 
 def _version(package: str) -> str:
@@ -171,10 +184,10 @@ def _version(package: str) -> str:
         return ""
 
 
-def _warn(text: str) -> None:
+def _warn(text: str, stacklevel: int = 4) -> None:
     import warnings
 
-    warnings.warn(text, stacklevel=4)
+    warnings.warn(text, stacklevel=stacklevel)
 
 
 def warm_up() -> None:

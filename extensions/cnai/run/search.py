@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cnai.engine.store import RunFolder, Store
 from cnai.errors import UnknownName, UsageError
-from cnai.events import State
 from cnai.paths import store_root
 from cnai.run import pins
 from cnai.run.handle import Run
@@ -29,15 +28,6 @@ def attach(run: str = "latest") -> Run:
 def find(run: str = "latest") -> Run:
     """Return a run as `attach` does, without following it; no engine is started."""
     return _find(run, shown=False)
-
-
-def finished(target: str, inputs: str) -> Run | None:
-    """Return the newest successful run of a target with the same code and arguments."""
-    for folder in pins.by_inputs(Store(store_root()).folders(), inputs):
-        same = folder.record.inputs_hash == inputs and folder.spec.target.name == target
-        if same and folder.status().state is State.SUCCEEDED:
-            return Run(folder)
-    return None
 
 
 def _find(given: str, *, shown: bool) -> Run:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
@@ -106,7 +108,9 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
 
     def get_env(self) -> dict[str, str]:
         """Return the environment of the server."""
-        return {**super().get_env(), environment.HOME.name: str(paths.home()), **self._chosen}
+        env = {**super().get_env(), environment.HOME.name: str(paths.home()), **self._chosen}
+        # A person need not have activated the environment in which the hub runs; `!pip` must be the notebook's.
+        return {**env, "PATH": os.pathsep.join(filter(None, (str(Path(sys.executable).parent), env.get("PATH"))))}
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
         """Set home folder and account name to those of the account that started the hub, which is the person's."""

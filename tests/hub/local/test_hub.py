@@ -121,6 +121,7 @@ def test_a_server_from_the_form_has_the_chosen_flavor(hub, api, stopped):
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
     assert environment["CNAI_HOME"] == str(hub.home)
+    assert environment["PATH"].startswith(f"{Path(sys.executable).parent}:")  # `!pip` is the notebook's
 
 
 def test_a_server_from_the_api_shows_the_persons_notebooks(hub, api, stopped):

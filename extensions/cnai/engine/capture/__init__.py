@@ -6,7 +6,8 @@ Functions, classes and values defined in the notebook travel in the payload; loc
 from __future__ import annotations
 
 from cnai.engine.capture.cell import capture_cell
-from cnai.engine.capture.function import capture_function
+from cnai.engine.capture.fingerprints import fingerprint
+from cnai.engine.capture.function import capture_function, unsteady
 from cnai.engine.capture.payload import Captured
 from cnai.engine.capture.script import capture_script
 from cnai.engine.capture.tracebacks import user_traceback
@@ -17,10 +18,12 @@ __all__ = [
     "capture_cell",
     "capture_function",
     "capture_script",
+    "fingerprint",
     "is_main",
     "load",
     "load_main",
     "load_run",
+    "unsteady",
     "unzip",
     "user_traceback",
 ]

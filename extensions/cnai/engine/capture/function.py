@@ -7,7 +7,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cnai.engine.capture import frozen, payload, sources, suspects
+from cnai.engine.capture import fingerprints, frozen, payload, sources, suspects
 from cnai.errors import UsageError
 from cnai.spec import Target
 
@@ -21,6 +21,7 @@ def capture_function(
     """Freeze a function with its arguments, everything that it uses from the notebook, and the local modules."""
     kwargs = dict(kwargs or {})
     name = _check(function, tuple(args), kwargs)
+    kwargs = _in_order(function, kwargs)
     given = suspects.Variables(name, function, _by_name(function, tuple(args), kwargs))
     namespaces = [vars(sys.modules["__main__"])]
     body = frozen.FrozenFunction(function, tuple(args), kwargs)
@@ -30,6 +31,21 @@ def capture_function(
         raise suspects.accuse(given, error) from None
     target = Target(kind="function", name=payload.target_name(name), source=_place(function))
     return payload.captured(target, packed, [], suspects.heavy(given, len(packed.body)))
+
+
+def unsteady(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return the name of a variable of the function that is pickled differently each time, "" if there is none."""
+    given = suspects.Variables(_name(function), function, _by_name(function, args, kwargs))
+    return suspects.first(given, lambda value: not fingerprints.is_steady(value))
+
+
+def _in_order(function: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments in the order of the parameters: a function sees another order only with `**`."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some builtins have no signature
+        return kwargs
+    return {**{name: kwargs[name] for name in parameters if name in kwargs}, **kwargs}
 
 
 def _check(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, object]) -> str:

@@ -18,7 +18,7 @@ from cnai.engine.capture.payload import Pickler
 from cnai.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 HEAVY_BYTES = 10_000_000
 _DEPTH = 12
@@ -88,6 +88,11 @@ def heavy(variables: Variables, total: int) -> list[str]:
         f"load it inside {suspect.owner} or pass the path of a file"
         for suspect, weight in found
     ]
+
+
+def first(variables: Variables, wanted: Callable[[Any], bool]) -> str:
+    """Return the name of the first variable with a wanted value, "" if there is none."""
+    return next((suspect.path for suspect in _all_variables(variables) if wanted(suspect.value)), "")
 
 
 def accuse(variables: Variables, error: Exception) -> CaptureError:

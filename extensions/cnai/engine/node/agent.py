@@ -11,15 +11,20 @@ import logging
 import math
 import os
 import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnai import environment
 from cnai.engine.messages import Failure, Outcome
 from cnai.engine.node.watchdog import end_with_parent
+from cnai.engine.store import RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from multiprocessing.connection import Connection
-    from pathlib import Path
 
     from torch.distributed.launcher.api import LaunchConfig
 
@@ -108,6 +113,16 @@ def free_port(host: str) -> int:
 
 
 def _environment(order: Order) -> None:
+    """Give this process, and thereby its ranks, the environment of the run."""
+    found = RunFolder(order.assignment.run_dir).environment
+    own_threads = {**(found.variables if found else {}), **order.env}.get("OMP_NUM_THREADS")
+    if found is not None:
+        here = found.machine == environment.machine()
+        wanted = environment.for_ranks(os.environ, found.variables, here=here)
+        if here:
+            _change_path(_folders(os.environ, Path.cwd()), _folders(wanted, Path(order.cwd)))
+        os.environ.clear()
+        os.environ.update(wanted)
     # torch's default check would initialize CUDA in this process, and forked ranks could no longer use CUDA.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     if order.endpoint.startswith("127."):
@@ -117,10 +132,21 @@ def _environment(order: Order) -> None:
             os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
         )
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join((visible or [str(i) for i in range(order.gpus)])[: order.gpus])
-    os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(order))
+    os.environ["OMP_NUM_THREADS"] = own_threads or str(threads_per_rank(order))
     os.environ[environment.RUN_ID.name] = order.assignment.run_id
     os.environ[environment.GENERATION.name] = str(order.assignment.generation)
     os.environ.update(order.env)
+    time.tzset()
+    tempfile.tempdir = None  # found for the old environment
+
+
+def _folders(variables: Mapping[str, str], cwd: Path) -> list[str]:
+    return [str(cwd / folder) for folder in variables.get("PYTHONPATH", "").split(os.pathsep) if folder]
+
+
+def _change_path(old: list[str], new: list[str]) -> None:
+    """Replace the folders of one PYTHONPATH on `sys.path` by those of another."""
+    sys.path[:] = [*new, *(folder for folder in sys.path if folder not in {*old, *new})]
 
 
 def threads_per_rank(order: Order) -> int:

@@ -123,7 +123,8 @@ def _seed_and_threads() -> None:
     # Forked ranks inherit the states of these two; `random` seeds itself, and CUDA's generators start in the rank.
     np.random.seed()
     torch.default_generator.seed()
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    with contextlib.suppress(ValueError):  # a list for nested regions, or none
+        torch.set_num_threads(max(1, int(os.environ["OMP_NUM_THREADS"].partition(",")[0])))
 
 
 def _tidy_up() -> None:

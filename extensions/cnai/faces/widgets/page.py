@@ -81,6 +81,8 @@ def _head(run: Run) -> str:
         facts.append(f"generation {run.generation}")
     if run.step is not None:
         facts.append(f"step {run.step:,}")
+    if run.reused:
+        facts.append(f"reused the run of {escape(run.reused)}")
     state = run.state
     said = " · ".join(filter(None, ("" if run.error else run.reason, run.trouble)))
     reason = f'<span class="cnai-reason">{escape(said)}</span>' if said else ""
