@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import io
 import json
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from cnai.engine.store import RunFolder
 
 
-def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
+def load(data: bytes, code_dir: Path | None, *, lasting: bool = False) -> Callable[[], Any]:
     """Return a function without arguments that runs a payload's target, once.
 
-    Puts the folder with the local modules first on `sys.path` immediately; the returned function restores `sys.path`
-    and `sys.argv` when the target ends. Tensors in the target's result are on the CPU.
+    Puts the folder with the local modules first on `sys.path` immediately; the returned function restores `sys.path`,
+    `sys.argv` and `__main__` when the target ends, unless they are `lasting`: a program's threads and exit handlers
+    use them, too. Tensors in the target's result are on the CPU.
     """
     end = data.index(b"\n")
     facts = json.loads(data[:end])
@@ -42,8 +44,12 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     for shown, text in facts["sources"].items():
         sources.remember(shown, text)
     main = ModuleType("__main__")
+    vars(main)["__builtins__"] = builtins  # exec would set their dict instead
     with frozen.main_module(main):
         target = pickle.loads(memoryview(data)[end + 1 :])
+    if lasting:
+        sys.modules["__main__"] = main
+        return lambda: to_cpu(target.run(main))
 
     def run() -> Any:
         try:
@@ -55,10 +61,10 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     return run
 
 
-def load_run(folder: RunFolder) -> Callable[[], Any]:
+def load_run(folder: RunFolder, *, lasting: bool = False) -> Callable[[], Any]:
     """Return the function that runs a run's target; several nodes may unpack its local modules at once."""
     code_dir = unzip(folder.code_zip.read_bytes(), folder.path / "code") if folder.code_zip.exists() else None
-    return load(folder.payload.read_bytes(), code_dir)
+    return load(folder.payload.read_bytes(), code_dir, lasting=lasting)
 
 
 def _check(needed: dict[str, str], here: dict[str, str]) -> None:

@@ -7,14 +7,17 @@ addresses from the store, and an elastic scale-up hangs. A new generation is a n
 
 from __future__ import annotations
 
-import logging
+import multiprocessing
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING
 
 from cnai import environment
-from cnai.engine.messages import Failure, Outcome
+from cnai.engine.messages import Outcome
+from cnai.engine.node import descendants
 from cnai.engine.node.watchdog import end_with_parent
+from cnai.engine.store import RunFolder
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -22,9 +25,9 @@ if TYPE_CHECKING:
 
     from cnai.engine.messages import Order
 
-MONITOR_SECONDS = 0.05
-RENDEZVOUS_SECONDS = 60
 SHUTDOWN_SECONDS = 5
+LAST_SECONDS = 2.0
+"""How long the children of ranks that have finished may finish, too."""
 
 
 def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
@@ -32,46 +35,34 @@ def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
 
     `ups` are the ranks' ends of their lines to the node, by local rank.
     """
-    end_with_parent()
+    descendants.adopt()
+    end_with_parent(_end_ranks)
     _environment(order)
     try:
-        outcome.send(_launch(order, ups))
+        from cnai.engine.node import elastic
+
+        ended = elastic.launch(order, ups, _endpoint(order.endpoint), scratch(order))
     except BaseException as error:  # noqa: BLE001  includes torch's SignalException; the node must know every failure
-        outcome.send(Outcome(error=f"{type(error).__name__}: {error}"))
+        ended = Outcome(error=f"{type(error).__name__}: {error}")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the ranks have ended, which is what another one would ask for
+    left = descendants.end(0 if ended.failed else LAST_SECONDS)
+    if left and not ended.failed:
+        _note(order, left)
+    outcome.send(ended)
 
 
-def _launch(order: Order, ups: list[Connection]) -> Outcome:
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+def _end_ranks() -> None:
+    """End the ranks at once, since the next generation may start elsewhere, then what they started."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    descendants.end()
 
-    from cnai.engine.node import rank
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the run's events report the same, more clearly
-    config = LaunchConfig(
-        min_nodes=order.nodes,
-        max_nodes=order.nodes,
-        nproc_per_node=order.ranks,
-        run_id=f"{order.assignment.run_id}-{order.assignment.generation}",
-        rdzv_backend="static",
-        rdzv_endpoint=_endpoint(order.endpoint),
-        rdzv_configs={"rank": order.node_rank, "timeout": RENDEZVOUS_SECONDS},
-        max_restarts=0,
-        monitor_interval=MONITOR_SECONDS,
-        start_method="fork",
-        local_addr=order.endpoint.rpartition(":")[0] if order.nodes == 1 else None,
-        shutdown_timeout=SHUTDOWN_SECONDS,
-        logs_specs=DefaultLogsSpecs(log_dir=str(scratch(order))),
-    )
-    try:
-        elastic_launch(config, rank.main)(order, ups)
-    except ChildFailedError as error:
-        failures = (
-            Failure(rank=global_rank, exit_code=failure.exitcode, time=float(failure.timestamp))
-            for global_rank, failure in error.failures.items()
-        )
-        return Outcome(failures=tuple(failures))
-    return Outcome()
+def _note(order: Order, left: list[str]) -> None:
+    """Tell the person, in a rank's log, what ended with the ranks."""
+    log = RunFolder(order.assignment.run_dir).log_file(order.assignment.generation, order.first_rank)
+    with log.open("a") as file:
+        file.write(f"cnai: ended processes that outlived their rank by {LAST_SECONDS:g} s: {'; '.join(left)}\n")
 
 
 def scratch(order: Order) -> Path:
