@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cnai
 
-WAIT = 120
+WAIT = 300
 PROGRAM = Path(__file__).with_name("traits.py")
 
 ON_PURPOSE = {

@@ -31,7 +31,7 @@ _OF_PYTHON: dict[int, Any] = {
 """The handlers that Python installs when it starts."""
 _MainProcess: Any = type(multiprocessing.current_process())
 """The class of the forkserver's process; multiprocessing deletes its name."""
-_ERRORS = sys.stdout.errors or "strict"
+_ERRORS = getattr(sys.stdout, "errors", None) or "strict"
 """Python's choice by locale."""
 _PATH = [entry for entry in sys.path if entry not in {"", multiprocessing.process.ORIGINAL_DIR}]  # type: ignore[attr-defined]
 """`sys.path` without the folder in which the node was started; Dask adds another one in the node."""
