@@ -6,13 +6,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from cnai.engine.messages import Abilities, Events, FromRank, Said, Stop
+from cnai.engine.messages import Abilities, Ended, Events, FromRank, Stop
 from cnai.events import Diagnosis, Event, Kind
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from cnai.engine.messages import Assignment, LastWord
+    from cnai.engine.messages import Assignment
     from cnai.events import Payload
 
 
@@ -66,11 +66,11 @@ class Link:
         """Tell the node the abilities of this rank or its code."""
         self._post(abilities)
 
-    def say(self, how: LastWord) -> None:
-        """Tell the node how the target ended."""
-        self._post(Said(how=how))
+    def end(self) -> None:
+        """Tell the node that the target ended with its generation."""
+        self._post(Ended())
 
-    def _post(self, content: Events | Abilities | Said) -> None:
+    def _post(self, content: Events | Abilities | Ended) -> None:
         with self._line:
             try:
                 self._connection.send(FromRank(rank=self.rank, content=content))
@@ -86,10 +86,11 @@ class Link:
     def _send_forever(self) -> None:
         while not self._closed:
             self._wake.wait(BATCH_SECONDS)
-            self._send()
-        self._send()
+            self.flush()
+        self.flush()
 
-    def _send(self) -> None:
+    def flush(self) -> None:
+        """Send the waiting events now."""
         with self._lock:
             batch = sorted([*self._facts, *self._metrics], key=lambda event: event.time)
             self._facts.clear()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 LastWord = Literal["finished", "ended"]
-"""How a target ended: by itself, or with its generation."""
+"""How a rank ended: by itself, with exit code 0, or with its generation."""
 Ending = Literal["graceful", "terminate", "kill"]
 """How ranks end: at a step boundary, by SIGTERM, or by SIGKILL."""
 
@@ -92,6 +92,11 @@ class Outcome:
     error: str = ""
     """Why the agent itself failed."""
 
+    @property
+    def failed(self) -> bool:
+        """Tell whether not all of its ranks exited with code 0."""
+        return bool(self.failures or self.error)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -124,10 +129,8 @@ class Abilities:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """A rank's last message: how its target ended."""
-
-    how: LastWord
+class Ended:
+    """A rank's last message: its target ended with its generation, not by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,7 @@ class FromRank:
     """A message from a rank to its node."""
 
     rank: int
-    content: Events | Abilities | Said
+    content: Events | Abilities | Ended
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,9 +59,9 @@ def train(
 
     With `reuse` it returns the last successful run of the same code with the same values, if there is one: arguments,
     values that the code uses, local modules, ranks, image and env. Keywords are the fields of RunSpec: ranks, nodes,
-    flavor, image, backend, name, checkpoint_every, retries, infra_retries, timeout_seconds, grace_seconds, stall_seconds,
-    deadline_seconds, ttl_seconds, env, debug. The debug backend runs rank 0 in this process, with breakpoints, and
-    returns at its end.
+    flavor, image, backend, name, checkpoint_every, retries, infra_retries, timeout_seconds, grace_seconds,
+    stall_seconds, deadline_seconds, ttl_seconds, env, debug. The debug backend runs rank 0 in this process, with
+    breakpoints, and returns at its end.
     """
     captured = capture(target, args, kwargs or {})
     if not reuse:

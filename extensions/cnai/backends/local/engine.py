@@ -176,13 +176,20 @@ def _write_status(scheduler: Scheduler, address: str, *, ends_by: float = 0.0) -
 async def keep_node(
     process: subprocess.Popen[bytes], start: Callable[[], subprocess.Popen[bytes]], leave_seconds: float
 ) -> None:
-    """Restart the node whenever it dies; on cancellation end it, blocking for at most `leave_seconds`."""
+    """Restart the node whenever it dies; on cancellation end it, blocking for at most `leave_seconds`.
+
+    Whatever the node, its agents and ranks leave behind ends before the next node starts, and with the last one.
+    """
+    from cnai.engine.node import descendants
+
+    descendants.adopt()
     try:
         while True:
             started = time.monotonic()
             while process.poll() is None:
                 await asyncio.sleep(0.05)
             logger.warning("the node ended with exit code %s; starting another one", process.returncode)
+            await asyncio.to_thread(descendants.end)
             await asyncio.sleep(max(0.0, started + RESTART_SECONDS - time.monotonic()))
             process = start()
     finally:
@@ -192,6 +199,7 @@ async def keep_node(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        descendants.end()
 
 
 def node_main(scheduler_pid: int) -> None:

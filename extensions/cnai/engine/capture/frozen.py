@@ -33,6 +33,7 @@ class Main(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("__main__")
+        vars(self)["__builtins__"] = builtins  # exec would set their dict instead
 
 
 def cached_attribute(function: Callable[..., Any], name: str) -> Any:

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from cnai.engine.store import RunFolder
 
 
-def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
+def load(data: bytes, code_dir: Path | None, *, lasting: bool = False) -> Callable[[], Any]:
     """Return a function without arguments that runs a payload's target, once.
 
-    Puts the folders of the local modules first on `sys.path` immediately; the returned function restores `sys.path`
-    and `sys.argv` when the target ends.
+    Puts the folders of the local modules first on `sys.path` immediately; the returned function restores `sys.path`,
+    `sys.argv` and `__main__` when the target ends, unless they are `lasting`: a program's threads and exit handlers
+    use them, too.
     """
     path, argv = list(sys.path), list(sys.argv)
     facts, pickled = _split(data)
@@ -40,6 +41,9 @@ def load(data: bytes, code_dir: Path | None) -> Callable[[], Any]:
     importlib.invalidate_caches()
     main = frozen.Main()
     target = _target(facts, pickled, main)
+    if lasting:
+        sys.modules["__main__"] = main
+        return lambda: target.run(main)
 
     def run() -> Any:
         try:
@@ -100,9 +104,9 @@ def _tell(project: Project) -> None:
         )
 
 
-def load_run(folder: RunFolder) -> Callable[[], Any]:
+def load_run(folder: RunFolder, *, lasting: bool = False) -> Callable[[], Any]:
     """Return the function that runs a run's target; several nodes may unpack its local modules at once."""
-    return load(folder.payload.read_bytes(), _code_dir(folder))
+    return load(folder.payload.read_bytes(), _code_dir(folder), lasting=lasting)
 
 
 def _code_dir(folder: RunFolder) -> Path | None:

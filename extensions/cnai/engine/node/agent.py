@@ -7,9 +7,9 @@ addresses from the store, and an elastic scale-up hangs. A new generation is a n
 
 from __future__ import annotations
 
-import logging
-import math
+import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnai import environment
-from cnai.engine.messages import Failure, Outcome
+from cnai.engine.messages import Outcome
+from cnai.engine.node import descendants, inherited
 from cnai.engine.node.watchdog import end_with_parent
 from cnai.engine.store import RunFolder
 
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from multiprocessing.connection import Connection
 
-    from torch.distributed.launcher.api import LaunchConfig
-
     from cnai.engine.messages import Order
 
-MONITOR_SECONDS = 0.05
-RENDEZVOUS_SECONDS = 60
+LAST_SECONDS = 2.0
+"""How long the children of ranks that have finished may finish, too."""
 
 
 def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
@@ -39,59 +38,34 @@ def main(order: Order, ups: list[Connection], outcome: Connection) -> None:
 
     `ups` are the ranks' ends of their lines to the node, by local rank.
     """
-    end_with_parent()
+    descendants.adopt()
+    end_with_parent(_end_ranks)
     _environment(order)
     try:
-        outcome.send(_launch(order, ups))
+        from cnai.engine.node import elastic
+
+        ended = elastic.launch(order, ups, _endpoint(order.endpoint), scratch(order))
     except BaseException as error:  # noqa: BLE001  includes torch's SignalException; the node must know every failure
-        outcome.send(Outcome(error=f"{type(error).__name__}: {error}"))
+        ended = Outcome(error=f"{type(error).__name__}: {error}")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the ranks have ended, which is what another one would ask for
+    left = descendants.end(0 if ended.failed else LAST_SECONDS)
+    if left and not ended.failed:
+        _note(order, left)
+    outcome.send(ended)
 
 
-def _launch(order: Order, ups: list[Connection]) -> Outcome:
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import elastic_launch
-
-    from cnai.engine.node import rank
-
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the run's events report the same, more clearly
-    config = _config_class()(
-        min_nodes=order.nodes,
-        max_nodes=order.nodes,
-        nproc_per_node=order.ranks,
-        run_id=f"{order.assignment.run_id}-{order.assignment.generation}",
-        rdzv_backend="static",
-        rdzv_endpoint=_endpoint(order.endpoint),
-        rdzv_configs={"rank": order.node_rank, "timeout": RENDEZVOUS_SECONDS},
-        max_restarts=0,
-        monitor_interval=MONITOR_SECONDS,
-        start_method="fork",
-        local_addr=order.endpoint.rpartition(":")[0] if order.nodes == 1 else None,
-        shutdown_timeout=math.ceil(order.grace_seconds),
-        logs_specs=DefaultLogsSpecs(log_dir=str(scratch(order))),
-    )
-    try:
-        elastic_launch(config, rank.main)(order, ups)
-    except ChildFailedError as error:
-        failures = (
-            Failure(rank=global_rank, exit_code=failure.exitcode, time=float(failure.timestamp))
-            for global_rank, failure in error.failures.items()
-        )
-        return Outcome(failures=tuple(failures))
-    return Outcome()
+def _end_ranks() -> None:
+    """End the ranks at once, since the next generation may start elsewhere, then what they started."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    descendants.end()
 
 
-def _config_class() -> type[LaunchConfig]:
-    from torch import cuda
-    from torch.distributed.launcher.api import LaunchConfig
-
-    class ConfigWithoutGPUs(LaunchConfig):
-        """Doesn't look for accelerators: without NVML this initializes CUDA, and forked ranks couldn't use CUDA."""
-
-        def __post_init__(self) -> None:
-            """Fill in no defaults: the agent gives all values."""
-
-    return LaunchConfig if cuda._device_count_nvml() > 0 else ConfigWithoutGPUs
+def _note(order: Order, left: list[str]) -> None:
+    """Tell the person, in a rank's log, what ended with the ranks."""
+    log = RunFolder(order.assignment.run_dir).log_file(order.assignment.generation, order.first_rank)
+    with log.open("a") as file:
+        file.write(f"cnai: ended processes that outlived their rank by {LAST_SECONDS:g} s: {'; '.join(left)}\n")
 
 
 def scratch(order: Order) -> Path:
@@ -115,12 +89,11 @@ def free_port(host: str) -> int:
 def _environment(order: Order) -> None:
     """Give this process, and thereby its ranks, the environment of the run."""
     found = RunFolder(order.assignment.run_dir).environment
+    before = _folders(os.environ, Path.cwd())
     own_threads = {**(found.variables if found else {}), **order.env}.get("OMP_NUM_THREADS")
     if found is not None:
         here = found.machine == environment.machine()
         wanted = environment.for_ranks(os.environ, found.variables, here=here)
-        if here:
-            _change_path(_folders(os.environ, Path.cwd()), _folders(wanted, Path(order.cwd)))
         os.environ.clear()
         os.environ.update(wanted)
     # torch's default check would initialize CUDA in this process, and forked ranks could no longer use CUDA.
@@ -136,6 +109,7 @@ def _environment(order: Order) -> None:
     os.environ[environment.RUN_ID.name] = order.assignment.run_id
     os.environ[environment.GENERATION.name] = str(order.assignment.generation)
     os.environ.update(order.env)
+    _change_path(before, _folders(os.environ, Path(order.cwd)))
     time.tzset()
     tempfile.tempdir = None  # found for the old environment
 
@@ -146,7 +120,7 @@ def _folders(variables: Mapping[str, str], cwd: Path) -> list[str]:
 
 def _change_path(old: list[str], new: list[str]) -> None:
     """Replace the folders of one PYTHONPATH on `sys.path` by those of another."""
-    sys.path[:] = [*new, *(folder for folder in sys.path if folder not in {*old, *new})]
+    sys.path[:] = [*new, *(folder for folder in inherited.PATH if folder not in {*old, *new})]
 
 
 def threads_per_rank(order: Order) -> int:

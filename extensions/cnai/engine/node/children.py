@@ -6,10 +6,9 @@ multiprocessing tells such a child the file of its parent's `__main__`, which th
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
-from multiprocessing import process, spawn
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ _AGENTS_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 
 def expect(folder: RunFolder) -> None:
     """Prepare a rank for starting processes: after it has its environment, before the target runs."""
-    multiprocessing.set_start_method(None, force=True)  # the fork inherited a choice, which the target may make itself
-    process.ORIGINAL_DIR = str(Path.cwd())  # type: ignore[attr-defined]
     _tell_children(folder)
     _host_own_stores()
 

@@ -20,19 +20,19 @@ from cnai.engine.messages import (
     Abilities,
     Announced,
     End,
+    Ended,
     Events,
     FromNode,
     FromRank,
     Leaving,
     Outcome,
     Report,
-    Said,
     Started,
     Stop,
     message_of,
     plain,
 )
-from cnai.engine.node import agent
+from cnai.engine.node import agent, descendants
 from cnai.engine.node.preload import warm_up
 from cnai.engine.node.tail import Tail
 from cnai.engine.store import RunFolder
@@ -75,6 +75,7 @@ async def depart(worker: Worker, seconds: float) -> None:
 
 def dask_setup(worker: Any) -> None:
     """Turn a Dask worker into a node."""
+    descendants.adopt()
     warm_up()
     worker.handlers.update(cnai_tell=tell, cnai_port=port, cnai_about=about)
 
@@ -161,6 +162,10 @@ class NodeGeneration:
         shutil.rmtree(agent.scratch(self.order), ignore_errors=True)
         if outcome is None:
             outcome = Outcome(error=f"the agent's process died with exit code {self._agent.exitcode}")
+            descendants.end(chosen=_is_of_ranks)
+        if not outcome.failed:
+            for rank in range(self.order.first_rank, self.order.first_rank + self.order.ranks):
+                self._said.setdefault(rank, "finished")
         return Report(node_rank=self.order.node_rank, said=self._said, failures=outcome.failures, error=outcome.error)
 
     def end(self, how: Ending) -> None:
@@ -197,8 +202,8 @@ class NodeGeneration:
         rank, content = message.rank, message.content
         if isinstance(content, Events):
             self._tell(content)
-        elif isinstance(content, Said):
-            self._said[rank] = content.how
+        elif isinstance(content, Ended):
+            self._said[rank] = "ended"
         else:
             self._note(rank, content)
 
@@ -229,3 +234,8 @@ class NodeGeneration:
         for tail in self._tails:
             if text := tail.finish():
                 self._tell(Events(text=text))
+
+
+def _is_of_ranks(pid: int) -> bool:
+    """Tell whether a child of this process is a rank, or something a rank started, whose agent was killed."""
+    return os.getsid(pid) != os.getsid(0)

@@ -7,6 +7,8 @@ forked ranks could not use it.
 # ruff: noqa: E402 - these settings must precede the imports
 import gc
 import os
+import weakref
+from typing import Any
 
 gc.disable()  # collections during these imports find nothing and take a quarter of the time
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
@@ -16,16 +18,17 @@ import numpy
 import torch
 import torch._dynamo
 import torch.distributed.checkpoint.state_dict
-import torch.distributed.elastic.agent.server.local_elastic_agent
-import torch.distributed.launcher.api
 import torch.nn.parallel
 import torch.utils.data
 
-import cnai.engine.node.agent
-import cnai.engine.node.rank
+import cnai.engine.node.elastic
 import cnai.engine.training.context
 
 __all__ = ["cloudpickle", "cnai", "numpy", "torch"]
+
+finalizers: Any = weakref.finalize
+for finalizer in list(finalizers._registry):
+    finalizer.atexit = False  # torch's own unregister its operators, 30 ms for what ends with the process
 
 torch.set_num_threads(1)  # no thread pool may exist when ranks are forked
 gc.freeze()  # keeps these pages shared: a rank's garbage collector doesn't touch them

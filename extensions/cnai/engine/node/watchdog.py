@@ -6,12 +6,18 @@ import multiprocessing
 import os
 import threading
 from multiprocessing import connection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ORPHANED = 113
 
 
-def end_with_parent() -> None:
-    """Exit this process as soon as the process that started it ends.
+def end_with_parent(first: Callable[[], None] = lambda: None) -> int:
+    """Exit this process as soon as the process that started it ends, after calling `first` in a thread.
+
+    Returns the file descriptor that it watches.
 
     torch's own PR_SET_PDEATHSIG is not enough: it sends SIGINT, which a rank stuck in C++ ignores, and it is bound to
     the forkserver instead of the process that asked for the child.
@@ -21,6 +27,10 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         connection.wait([parent.sentinel])
-        os._exit(ORPHANED)
+        try:
+            first()
+        finally:
+            os._exit(ORPHANED)
 
     threading.Thread(target=watch, name="cnai-watchdog", daemon=True).start()
+    return parent.sentinel
