@@ -42,7 +42,7 @@ def _pickler() -> type[Any]:
                     return _plain(obj).__reduce_ex__(pickle.HIGHEST_PROTOCOL)
                 if isinstance(obj, torch.nn.parallel.DistributedDataParallel):
                     return _same, (obj.module,)
-                if isinstance(obj, torch.UntypedStorage | torch.TypedStorage) and obj.device.type != "cpu":
+                if isinstance(obj, torch.UntypedStorage) and obj.device.type != "cpu":
                     return obj.cpu().__reduce__()
             return super().reducer_override(obj)
 
