@@ -58,7 +58,7 @@ def test_what_is_no_engine_json_runs_no_engine(home, text):
 def test_an_engine_json_has_the_keys_it_always_had_and_one_reader(home):
     engine_dir().mkdir(parents=True)
     LocalEngine(address="tls://there:8786", tls=Certificate(**TLS), pid=7, started=1.5).write(engine_dir())
-    assert json.loads(status_file().read_text()) == json.loads(_engine_json(pid=7, started=1.5))
+    assert json.loads(status_file().read_text()) == json.loads(_engine_json(pid=7, started=1.5, ends_by=0.0))
     assert status_file().stat().st_mode & 0o777 == 0o600
     assert [file.name for file in engine_dir().iterdir()] == ["engine.json"]
     credentials.issue("gpu-1", "tls://there:8786")

@@ -14,7 +14,7 @@ import pytest
 from cnai import programs
 from literals import ROOT, literals
 
-MODULE = re.compile(r"\bcnai(?:_hub)?(?:\.[a-z_][a-z0-9_]*)+")
+MODULE = re.compile(r"(?<!custom\.)\bcnai(?:_hub)?(?:\.[a-z_][a-z0-9_]*)+")
 HOMES = {"extensions/cnai/programs.py", "extensions/cnai/__init__.py"}  # the menu of cnai is a list of homes by itself
 CLASSES = (programs.LOCAL_SPAWNER, programs.LOCAL_LOGIN, programs.CLUSTER_SPAWNER)
 NAMED = [value for name, value in vars(programs).items() if name.isupper() and isinstance(value, str)]

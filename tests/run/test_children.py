@@ -69,7 +69,7 @@ def test_a_script_as_it_was_when_the_run_started(engine, tmp_path, monkeypatch):
     (tmp_path / "program.py").write_text("raise SystemError('edited after the start')")
     for run, mode in zip(runs, ("spawn", "forkserver"), strict=True):
         assert run.wait(WAIT).state is State.SUCCEEDED, run.error
-        seen = f"__mp_main__ beside ['{tmp_path}/program.py', '{mode}'] {tmp_path} program.py"
+        seen = f"__mp_main__ beside ['program.py', '{mode}'] {tmp_path} program.py"
         assert run.logs().splitlines()[:2] == [seen, "exit 0"]
         assert run.logs().splitlines()[-1] == "own 1"
     assert runs[0].logs().splitlines()[2:-1] == ["sum 2.0", "sum 2.0", "batches [[0, 10], [20, 30]]"]

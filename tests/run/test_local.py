@@ -120,7 +120,7 @@ def test_a_crash_shows_the_authors_line(engine, tmp_path, monkeypatch):
     *_, before, fatal, inner, middle, outer = failed.value.log_tail.splitlines()
     assert (before, fatal) == ("before", "Fatal Python error: Segmentation fault")
     assert "ctypes/__init__.py" in inner
-    assert middle == '  File "native.py", line 5 in deep'
+    assert middle == f'  File "{tmp_path}/native.py", line 5 in deep'
     assert outer == f'  File "{tmp_path}/crash.py", line 4 in <module>'
 
 

@@ -71,7 +71,7 @@ _CLOSED = {
     "automount_service_account_token": _Closed("", "notebooks have a token, apps have none"),
     "events_enabled": _Closed("singleuser.events", "set it to true; people read why a start waits", (True,)),
     "enable_user_namespaces": _Closed("", "each person has a namespace", (True,)),
-    "user_namespace_template": _Closed("", "cnai_hub.tenants names the namespaces"),
+    "user_namespace_template": _Closed("", "the tenants of cnai have namespaces of fixed names"),
     "options_form": _Closed("", _CATALOG),
     "options_from_form": _Closed("", _CATALOG),
     "apply_user_options": _Closed("", _CATALOG),

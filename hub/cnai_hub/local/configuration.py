@@ -14,7 +14,7 @@ from cnai_hub import pages, roles
 from cnai_hub.apps import configuration as apps
 from cnai_hub.local import credentials, ports, proxy
 from cnai_hub.local.account import person_name
-from cnai_hub.local.spawner import inherited
+from cnai_hub.local.spawner import inherited, own_programs_first
 from cnai_hub.seeding import JUPYTER_CONFIG, seed
 
 if TYPE_CHECKING:
@@ -76,8 +76,9 @@ def _configure(c: Any, port: int, person: str) -> None:
     pages.install(c, roles.CREATORS)
     _people(c, person, secrets)
     # Servers publish at this address; on one machine they reach the hub at the same address as people.
+    servers = own_programs_first(inherited() | dict(c.Spawner.environment))
     c.Spawner.environment[environment.HUB_URL.name] = apps.install(
-        c, paths.home(), creators=roles.CREATORS, owner=person, inherited=inherited() | dict(c.Spawner.environment)
+        c, paths.home(), creators=roles.CREATORS, owner=person, inherited=servers
     )
     _mark(c)
     seed(paths.home() / "notebooks", state)

@@ -20,7 +20,7 @@ from cnai_hub.local.app_processes import app_command, app_environment
 from cnai_hub.servers import CatalogServer, NotStarted, listens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _LOOK_SECONDS = 0.05
 
@@ -60,6 +60,14 @@ def _kept() -> list[str]:
 def _account() -> dict[str, str]:
     name, shell = account_name(), os.environ.get("SHELL") or "/bin/sh"
     return {"USER": name, "LOGNAME": name, "HOME": account_home(), "SHELL": shell}
+
+
+def own_programs_first(env: Mapping[str, str]) -> dict[str, str]:
+    """Return variables with this Python's programs first in PATH, so that `!pip` is the notebook's.
+
+    A person need not have activated the environment in which the hub runs.
+    """
+    return {**env, "PATH": os.pathsep.join(filter(None, (str(Path(sys.executable).parent), env.get("PATH"))))}
 
 
 class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
@@ -109,8 +117,7 @@ class CatalogSpawner(CatalogServer, SimpleLocalProcessSpawner):
     def get_env(self) -> dict[str, str]:
         """Return the environment of the server."""
         env = {**super().get_env(), environment.HOME.name: str(paths.home()), **self._chosen}
-        # A person need not have activated the environment in which the hub runs; `!pip` must be the notebook's.
-        return {**env, "PATH": os.pathsep.join(filter(None, (str(Path(sys.executable).parent), env.get("PATH"))))}
+        return own_programs_first(env)
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
         """Set home folder and account name to those of the account that started the hub, which is the person's."""

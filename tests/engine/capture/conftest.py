@@ -14,7 +14,8 @@ import pytest
 from cnai.engine import results
 from cnai.engine.capture import Captured, unzip
 
-TESTS = str(Path(__file__).parents[2])
+ROOT = Path(__file__).parents[3]
+OURS = tuple(f"{ROOT / folder}/" for folder in ("tests", "tools", "bench"))
 RANK = """
 import pickle, sys
 from pathlib import Path
@@ -46,6 +47,14 @@ class Notebook:
         return self.names[name]
 
 
+@pytest.fixture(autouse=True)
+def _kernel(monkeypatch):
+    """Hide the modules of the tests, which a kernel has not imported; those would travel."""
+    for name, loaded in list(sys.modules.items()):
+        if (getattr(loaded, "__file__", None) or "").startswith(OURS):
+            monkeypatch.delitem(sys.modules, name)
+
+
 @pytest.fixture
 def notebook(tmp_path, monkeypatch) -> Notebook:
     folder = tmp_path / "notebook"
@@ -54,9 +63,6 @@ def notebook(tmp_path, monkeypatch) -> Notebook:
     monkeypatch.setattr(
         sys, "path", [str(folder), *(entry for entry in sys.path if "site-packages" in entry or "/lib/" in entry)]
     )
-    for name, loaded in list(sys.modules.items()):  # a kernel has not imported the tests
-        if (getattr(loaded, "__file__", None) or "").startswith(TESTS):
-            monkeypatch.delitem(sys.modules, name)
     module = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
     before = set(sys.modules)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import multiprocessing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
 from cnai.engine.messages import Failure, Outcome
@@ -27,17 +27,26 @@ RENDEZVOUS_SECONDS = 60
 
 
 class ProgramAgent(LocalElasticAgent):
-    """Watches processes instead of return values: a program may leave with `os._exit(0)`, and returns nothing."""
+    """Watches exit codes: a program may leave with `os._exit(0)`, and returns nothing.
+
+    torch waits for return values, and for the end of a pipe that the rank's children may hold open.
+    """
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        # Asked first: a rank that fails after this question is found by torch's own look.
-        ended = not multiprocessing.active_children()
-        descendants.reap(spared={worker.id for worker in worker_group.workers})
-        result = super()._monitor_workers(worker_group)
-        if ended and result.state is WorkerState.HEALTHY:
-            nothing = dict.fromkeys(worker.global_rank for worker in worker_group.workers)
-            return RunResult(state=WorkerState.SUCCEEDED, return_values=nothing)
-        return result
+        workers = {worker.id: worker.global_rank for worker in worker_group.workers}
+        processes: list[Any] = self._pcontext._pc.processes  # type: ignore[union-attr]
+        codes = {process.pid: process.exitcode for process in processes}
+        descendants.reap(spared=set(workers))
+        failures = {
+            workers[process.pid]: ProcessFailure(index, process.pid, codes[process.pid], "")
+            for index, process in enumerate(processes)
+            if codes[process.pid]
+        }
+        if failures:
+            return RunResult(state=WorkerState.FAILED, failures=failures)
+        if all(code == 0 for code in codes.values()):
+            return RunResult(state=WorkerState.SUCCEEDED, return_values=dict.fromkeys(workers.values()))
+        return RunResult(state=WorkerState.HEALTHY)
 
 
 def launch(order: Order, ups: list[Connection], endpoint: str, scratch: Path) -> Outcome:

@@ -48,7 +48,7 @@ from cnai.engine.training.batches import fetch, fingerprint, length
 from cnai.engine.training.group import device_of, join
 from cnai.engine.training.loop import Loop
 from cnai.engine.training.metrics import number
-from cnai.engine.training.replicas import replicate, require_same
+from cnai.engine.training.replicas import replicate, require_same, wrap
 from cnai.engine.training.shards import DEFAULT_SHARDS, Plan, whole
 from cnai.engine.training.state import Stateful, TrainingState
 from cnai.errors import UsageError
@@ -58,13 +58,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cnai.engine.link import Link
-
-# The option's name since torch 2.15; the old name warns.
-_SYNC_BUFFERS = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
 
 _context: Context | None = None
 
@@ -271,12 +264,7 @@ class Context:
         averaged = isinstance(net, torch.optim.swa_utils.AveragedModel)
         if not dist.is_initialized() or isinstance(net, FSDPModule) or averaged or not learns:
             return net
-        options: dict[str, Any] = {
-            "device_ids": [self.device] if self.device.type == "cuda" else None,
-            _SYNC_BUFFERS: False,  # averaged over the shards instead
-            **ddp,
-        }
-        return DistributedDataParallel(net, **options)
+        return wrap(net, self.device, ddp)
 
     def _check_parameters(self) -> None:
         known = {id(parameter) for net in self._state.nets for parameter in net.parameters()}

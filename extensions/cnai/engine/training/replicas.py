@@ -1,18 +1,36 @@
-"""Replicas: keeps equal in all ranks what must be equal: models that DDP doesn't wrap, and the data."""
+"""Replicas: keeps models and data equal in all ranks."""
 
 from __future__ import annotations
 
+from inspect import signature
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, Replicate
+from torch.nn.parallel import DistributedDataParallel
 
 from cnai.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
+
+
+# The option's name since torch 2.15; the old name warns.
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+
+
+def wrap(net: nn.Module, device: torch.device, options: Mapping[str, Any]) -> DistributedDataParallel:
+    """Wrap a model in DDP, which averages its gradients; its buffers are averaged over the shards instead."""
+    given = {"device_ids": [device] if device.type == "cuda" else None, _SYNC_BUFFERS: False, **options}
+    return DistributedDataParallel(net, **given)
 
 
 def replicate(net: nn.Module, device: torch.device) -> None:

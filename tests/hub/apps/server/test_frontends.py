@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from browser.chromium import Visitor, chromium
+from cnai.publishing.conditions import Conditions
 from cnai.publishing.trial import TrialFailed, rehearse
 from cnai_hub.apps import frontends
 from hub.apps.appserver import PATH, serving
@@ -86,4 +88,10 @@ def test_an_app_draws_them(tmp_path, starts_processes):
 def test_a_widget_that_no_extension_draws_is_named_when_published(tmp_path, starts_processes):
     notebook = write(tmp_path, "lamp.ipynb", "1", LAMP, "2")
     with pytest.raises(TrialFailed, match=r"cell 2\n.*no JupyterLab extension 'jupyter-lamp'"):
-        rehearse({"lamp.ipynb": notebook.read_bytes()}, "lamp.ipynb", deadline_seconds=120, progress=print)
+        rehearse(
+            {"lamp.ipynb": notebook.read_bytes()},
+            "lamp.ipynb",
+            Conditions(dict(os.environ)),
+            deadline_seconds=120,
+            progress=print,
+        )
