@@ -12,7 +12,7 @@
   const GIVE_UP_MILLISECONDS = 150000;
 
   const kernelSockets = new Set();
-  let over = false, watching = false, silent = false, answerTimer = 0;
+  let over = false, watching = false, checkAgain = false, silent = false, answerTimer = 0;
 
   function notify(text, label, action) {
     const notice = document.getElementById("cnai-notice");
@@ -71,10 +71,12 @@
     }
     watching = false;
     hide();
+    if (checkAgain) check();
   }
 
   // Checks a page that seems connected: a broken network doesn't close a websocket for minutes.
   async function check() {
+    checkAgain = watching;
     if (over || watching) return;
     const state = await kernelState();
     if (state === "ended") end(ENDED);
