@@ -19,7 +19,7 @@ FOLDERS = {
     "tests": "mirror the tree; `tests/browser` drives a real Chromium, `tests/cluster` a real Kubernetes",
     "tools": "programs of the Makefile: setup, locks, lint",
     "locks": "every package, pinned with its hashes",
-    "docs": "first run, how it works, glossary, administrators, images, reference, benchmarks",
+    "docs": "first run, how it works, glossary, administrators, images, reference, benchmarks, public programs",
 }
 
 
