@@ -15,7 +15,7 @@ from cnai.engine import results
 from cnai.engine.capture import Captured, unzip
 
 ROOT = Path(__file__).parents[3]
-OURS = tuple(f"{ROOT / folder}/" for folder in ("tests", "tools", "bench"))
+PACKAGES = tuple(f"{ROOT / folder}/" for folder in (".venv", "extensions", "hub"))
 RANK = """
 import pickle, sys
 from pathlib import Path
@@ -51,7 +51,8 @@ class Notebook:
 def _kernel(monkeypatch):
     """Hide the modules of the tests, which a kernel has not imported; those would travel."""
     for name, loaded in list(sys.modules.items()):
-        if (getattr(loaded, "__file__", None) or "").startswith(OURS):
+        file = getattr(loaded, "__file__", None) or ""
+        if file.startswith(f"{ROOT}/") and not file.startswith(PACKAGES):
             monkeypatch.delitem(sys.modules, name)
 
 
