@@ -107,6 +107,7 @@ def test_a_run_goes_on_with_the_next_scheduler_of_the_address(own):
 def test_nobody_there(home):
     with pytest.raises(EngineError, match="no Dask scheduler answers at tcp://127"):
         cnai.train(print, backend="tcp://127.0.0.1:9")
+    assert cnai.runs() == []
 
 
 def test_not_ours_to_stop(home):

@@ -96,9 +96,19 @@ def test_exception_shows_rank_and_the_users_own_lines(engine):
     assert run.state is State.FAILED
 
 
+class Wordless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def wordless():
+    raise Wordless
+
+
 @pytest.mark.parametrize(
     ("how", "summary"),
     [
+        (wordless, "rank 0: Wordless: <exception str() failed>"),
         (lambda: os._exit(3), "rank 0 exited with code 3"),
         (lambda: sys.exit(4), "rank 0: the target called sys.exit(4)"),
         (lambda: os.kill(os.getpid(), 11), "rank 0 was killed by SIGSEGV"),

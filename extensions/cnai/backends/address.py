@@ -42,7 +42,8 @@ class AddressBackend:
         """Return nothing: the nodes are already running."""
 
     def begin(self, draft: Draft) -> RunFolder:
-        """Write a run and have the scheduler begin it."""
+        """Write a run and have the scheduler begin it; a scheduler that doesn't answer leaves no run."""
+        self._connect()
         return begin(draft.write(), self._connect)
 
     def line(self, folder: RunFolder, listener: Listener) -> Line:

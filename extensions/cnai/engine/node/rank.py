@@ -143,7 +143,11 @@ def _leave_group() -> None:
 
 def diagnosis(error: BaseException, *, debug: bool) -> Diagnosis:
     """Describe an exception of the target: one line, and the user's own lines of the traceback."""
-    text, name = str(error).strip(), type(error).__name__
+    name = type(error).__name__
+    try:
+        text = str(error).strip()
+    except Exception:  # noqa: BLE001 # the author's __str__; Python's tracebacks say the same
+        text = "<exception str() failed>"
     return Diagnosis(
         summary=f"{name}: {text}" if text else name,
         error=name,
